@@ -1,0 +1,12 @@
+// What each file of this folder adds to the module `hw3tf._core`.
+
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace hw3tf {
+
+void RegisterAttention(pybind11::module_& m);
+void RegisterRuntime(pybind11::module_& m);
+
+}  // namespace hw3tf

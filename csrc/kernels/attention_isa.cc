@@ -1,0 +1,23 @@
+// The attention kernels of one instruction set. CMakeLists.txt compiles this
+// file once for each, with its flags and HW3TF_ATTENTION_KERNELS, the name of
+// the table; the table is the only symbol that leaves the object.
+
+#include "kernels/attention_backward_task-inl.h"
+#include "kernels/attention_forward_task-inl.h"
+#include "kernels/attention_kernels.h"
+
+namespace hw3tf {
+
+const AttentionKernels HW3TF_ATTENTION_KERNELS = {
+    {kQueryTile, kQueryBlock, kKeyTile, kKeyChunk},
+    ForwardTasks,
+    ForwardScratchFloats,
+    Forward,
+    OutputDotGrad,
+    BackwardTasks,
+    BackwardScratchFloats,
+    BackwardTurns,
+    Backward,
+};
+
+}  // namespace hw3tf

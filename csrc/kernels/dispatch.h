@@ -1,0 +1,31 @@
+// Which instruction set runs: the widest that was compiled and that this
+// processor has, or the one that HW3TF_ISA names.
+
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace hw3tf {
+
+struct AttentionKernels;
+
+// One instruction set that was compiled into this library.
+struct InstructionSet {
+  const char* name;  // as HW3TF_ISA spells it: "base", "avx2", "avx512"
+  bool supported;    // by this processor and operating system
+  const AttentionKernels* attention;
+};
+
+// All that were compiled, narrowest first.
+const std::vector<InstructionSet>& CompiledInstructionSets();
+
+// The one in use; chosen once, at the first call.
+const InstructionSet& ChosenInstructionSet();
+
+// Empty, or why the environment's HW3TF_ISA or HW3TF_NUM_THREADS could not be
+// honoured. The kernels then run with the defaults; whoever loads the library
+// must report it, so that no wish is dropped in silence.
+std::string EnvironmentError();
+
+}  // namespace hw3tf

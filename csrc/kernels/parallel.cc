@@ -1,0 +1,198 @@
+#include "kernels/parallel.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+namespace hw3tf {
+namespace {
+
+// Idle workers watch for work this long before they sleep: an attention layer
+// is followed by the next within that time in a small model, and waking a
+// sleeping thread takes as long. Longer would take the core from TensorFlow.
+constexpr std::chrono::microseconds kSpin{50};
+
+void Pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+
+struct Job {
+  ParallelBody body = nullptr;
+  void* context = nullptr;
+  int64_t tasks = 0;
+  std::atomic<int64_t> next{0};
+
+  void Run(int worker) {
+    for (int64_t task; (task = next.fetch_add(1)) < tasks;)
+      body(context, task, worker);
+  }
+};
+
+class Pool {
+ public:
+  // Returns false if another call holds the pool.
+  bool Run(Job* job, int threads) {
+    std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
+    if (!owner.owns_lock()) return false;
+    StartWorkers(threads - 1);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = job;
+      free_places_ = threads - 1;
+      next_worker_ = 1;
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    job->Run(0);
+    // No task is left to take. Workers that have not woken yet find the job
+    // gone; those inside finish what they took.
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = nullptr;
+    }
+    while (inside_.load(std::memory_order_acquire) != 0) Pause();
+    return true;
+  }
+
+ private:
+  void StartWorkers(int count) {
+    while (started_ < count) {
+      try {
+        std::thread(&Pool::Work, this).detach();
+      } catch (const std::system_error&) {
+        return;  // fewer threads, same result
+      }
+      ++started_;
+    }
+  }
+
+  void Work() {
+    uint64_t seen = 0;
+    for (;;) {
+      WaitForJob(&seen);
+      Job* job = nullptr;
+      int worker = 0;
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (job_ && free_places_ > 0) {
+          --free_places_;
+          job = job_;
+          worker = next_worker_++;
+          inside_.fetch_add(1, std::memory_order_relaxed);
+        }
+      }
+      if (!job) continue;
+      job->Run(worker);
+      inside_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  void WaitForJob(uint64_t* seen) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int spins = 1;; ++spins) {
+      if (generation_.load(std::memory_order_acquire) != *seen) break;
+      if (spins % 64 == 0 &&
+          std::chrono::steady_clock::now() - start > kSpin) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load() != *seen; });
+        break;
+      }
+      Pause();
+    }
+    *seen = generation_.load(std::memory_order_acquire);
+  }
+
+  std::mutex owner_;  // held by the call that uses the pool
+  std::mutex mutex_;  // of job_, free_places_, next_worker_
+  std::condition_variable wake_;
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> inside_{0};
+  Job* job_ = nullptr;
+  int free_places_ = 0;
+  int next_worker_ = 1;
+  int started_ = 0;
+};
+
+// Never destroyed: workers may still look at it while the process exits.
+std::atomic<Pool*> the_pool{nullptr};
+
+// A forked child has no workers, and locks that nobody will release: it starts
+// with a new pool.
+void ForgetPool() { the_pool.store(new Pool); }
+
+Pool* ThePool() {
+  static const bool made = [] {
+    the_pool.store(new Pool);
+    pthread_atfork(nullptr, nullptr, ForgetPool);
+    return true;
+  }();
+  (void)made;
+  return the_pool.load();
+}
+
+int AvailableProcessors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  const unsigned count = std::thread::hardware_concurrency();
+  return count ? static_cast<int>(count) : 1;
+}
+
+// HW3TF_NUM_THREADS; 0 if absent, -1 if it is not a number from 1 to
+// kMaxThreads.
+int EnvironmentNumThreads() {
+  static const int threads = [] {
+    const char* text = std::getenv("HW3TF_NUM_THREADS");
+    if (!text || !*text) return 0;
+    char* end = nullptr;
+    const long value = std::strtol(text, &end, 10);
+    if (*end || value < 1 || value > kMaxThreads) return -1;
+    return static_cast<int>(value);
+  }();
+  return threads;
+}
+
+std::atomic<int> set_num_threads{0};
+
+}  // namespace
+
+void ParallelFor(int64_t tasks, int threads, ParallelBody body,
+                 void* context) {
+  Job job;
+  job.body = body;
+  job.context = context;
+  job.tasks = tasks;
+  if (threads > tasks) threads = static_cast<int>(tasks);
+  if (threads <= 1 || !ThePool()->Run(&job, threads)) job.Run(0);
+}
+
+int ResolveNumThreads(int requested) {
+  const int set = set_num_threads.load(std::memory_order_relaxed);
+  if (set > 0) return set;
+  const int environment = EnvironmentNumThreads();
+  if (environment > 0) return environment;
+  if (requested > 0) return requested < kMaxThreads ? requested : kMaxThreads;
+  static const int available = AvailableProcessors();
+  return available;
+}
+
+void SetNumThreads(int threads) { set_num_threads.store(threads); }
+
+std::string NumThreadsError() {
+  if (EnvironmentNumThreads() >= 0) return "";
+  return "HW3TF_NUM_THREADS must be a number from 1 to " +
+         std::to_string(kMaxThreads) + ". Received: HW3TF_NUM_THREADS=" +
+         std::getenv("HW3TF_NUM_THREADS");
+}
+
+}  // namespace hw3tf

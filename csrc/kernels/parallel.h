@@ -1,0 +1,45 @@
+// The one thread pool: the only place of this library that makes threads.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace hw3tf {
+
+// Runs body(context, task, worker) for every task in [0, tasks) on at most
+// `threads` threads, the caller's among them, and returns when all are done.
+// Tasks are taken in ascending order; `worker` is in [0, threads) and belongs
+// to one thread for the length of the call, so it may index scratch memory.
+//
+// Runs serially on the calling thread if another call holds the pool: two ops
+// that TensorFlow runs at once do not fight for the cores. `body` must not
+// throw and must not call ParallelFor.
+using ParallelBody = void (*)(void* context, int64_t task, int worker);
+void ParallelFor(int64_t tasks, int threads, ParallelBody body, void* context);
+
+// The same for a lambda of (task, worker).
+template <typename Body>
+void ParallelFor(int64_t tasks, int threads, const Body& body) {
+  ParallelFor(
+      tasks, threads,
+      [](void* context, int64_t task, int worker) {
+        (*static_cast<const Body*>(context))(task, worker);
+      },
+      const_cast<Body*>(&body));
+}
+
+// The number of threads a call gets, in this order: SetNumThreads, the
+// environment's HW3TF_NUM_THREADS, `requested` (TensorFlow's
+// intra_op_parallelism_threads; 0 = none), the processors this process may use.
+int ResolveNumThreads(int requested);
+
+// 0 takes an earlier setting back.
+void SetNumThreads(int threads);
+
+constexpr int kMaxThreads = 1024;
+
+// Empty, or what is wrong with HW3TF_NUM_THREADS.
+std::string NumThreadsError();
+
+}  // namespace hw3tf

@@ -1,0 +1,169 @@
+// The vector of the instruction set that is being compiled.
+//
+// Every *-inl.h file of this folder is written against these few names and is
+// compiled once per instruction set (see CMakeLists.txt), so there is one
+// source per algorithm, never one per machine. GCC's and Clang's vector types
+// give arithmetic, comparison and selection; intrinsics stand here only where
+// the vector types generate worse code.
+//
+// Everything is in an anonymous namespace: a function that two objects share
+// would let the AVX body leak into the base build (tests/test_house.py).
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace hw3tf {
+namespace {
+
+// HW3TF_LANES widens the vectors without the instructions: the 16-lane code is
+// then tested on machines that have no AVX-512 (csrc/tests).
+#if defined(HW3TF_LANES)
+constexpr int kLanes = HW3TF_LANES;
+#elif defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+// Rows of a register tile; it is kRows x 2 vectors of accumulators. With 16
+// registers 6 x 2 leaves room for 2 loads and a broadcast (AVX2); without a
+// fused multiply-add the product needs registers of its own, so 4 x 2 (SSE2);
+// with 32 registers 8 x 2 suffices to hide the latency of the FMA.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRows = 8;
+#elif defined(__AVX2__)
+constexpr int kRows = 6;
+#else
+constexpr int kRows = 4;
+#endif
+
+constexpr int kVecBytes = kLanes * 4;
+typedef float Vec __attribute__((vector_size(kVecBytes)));
+typedef int32_t VecInt __attribute__((vector_size(kVecBytes)));
+typedef float VecUnaligned
+    __attribute__((vector_size(kVecBytes), aligned(4), may_alias));
+
+inline Vec Load(const float* from) {
+  return *reinterpret_cast<const VecUnaligned*>(from);
+}
+
+inline void Store(float* to, Vec value) {
+  *reinterpret_cast<VecUnaligned*>(to) = value;
+}
+
+inline Vec Broadcast(float value) { return value - Vec{}; }
+
+inline VecInt BroadcastInt(int32_t value) { return value - VecInt{}; }
+
+// first, first + 1, ... over the lanes.
+inline VecInt Iota(int32_t first) {
+  VecInt result;
+  for (int i = 0; i < kLanes; ++i) result[i] = first + i;
+  return result;
+}
+
+inline Vec Select(VecInt condition, Vec yes, Vec no) {
+  return condition ? yes : no;
+}
+
+// The larger of each lane; `b` where either is NaN.
+inline Vec Max(Vec a, Vec b) {
+#if defined(__AVX512F__) && !defined(HW3TF_LANES)
+  // The masked form: the plain one warns of an uninitialised variable in GCC's
+  // own header.
+  return reinterpret_cast<Vec>(_mm512_maskz_max_ps(0xFFFF, a, b));
+#elif defined(__AVX2__) && !defined(HW3TF_LANES)
+  return reinterpret_cast<Vec>(_mm256_max_ps(a, b));
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// Whether any lane of a comparison is true.
+inline bool AnyTrue(VecInt condition) {
+#if defined(__AVX512F__) && !defined(HW3TF_LANES)
+  const __m512i bits = reinterpret_cast<__m512i>(condition);
+  return _mm512_test_epi32_mask(bits, bits) != 0;
+#elif defined(__AVX2__) && !defined(HW3TF_LANES)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(condition)) != 0;
+#elif defined(__SSE2__) && !defined(HW3TF_LANES)
+  return _mm_movemask_ps(reinterpret_cast<__m128>(condition)) != 0;
+#else
+  int32_t any = 0;
+  for (int i = 0; i < kLanes; ++i) any |= condition[i];
+  return any != 0;
+#endif
+}
+
+inline VecInt Bits(Vec value) {
+  VecInt bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline Vec FromBits(VecInt bits) {
+  Vec value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// 2^y for y <= 126. Exactly 1 at 0 and exactly 0 below -126.5; NaN gives NaN.
+//
+// y = n + r with n an integer and |r| <= 1/2; 2^n is put together from its
+// bits, 2^r is a polynomial of degree 6 fitted for the smallest relative error:
+// 2e-9 in exact arithmetic, 1.0e-7 evaluated in float32, which is rounding
+// alone. Degree 5 ends at 2.1e-7, and would spend the whole error budget.
+inline Vec Exp2(Vec y) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: the sum has no fraction
+  y = Max(Broadcast(-127.0f), y);        // this order keeps a NaN in y
+  const Vec shifted = y + kRound;
+  const Vec r = y - (shifted - kRound);
+  Vec p = r * 1.5353362e-4f + 1.3398875e-3f;
+  p = r * p + 9.6184369e-3f;
+  p = r * p + 5.5503324e-2f;
+  p = r * p + 2.4022648e-1f;
+  p = r * p + 6.9314718e-1f;
+  p = r * p + 1.0f;
+  // A product, not an addition to the exponent, so that NaN stays NaN.
+  return p * FromBits((Bits(shifted) + 127) << 23);
+}
+
+// Transposes kLanes x kLanes floats held in registers: log2(kLanes) rounds of
+// interleaving row i with row i + kLanes / 2.
+inline void Transpose(Vec (&rows)[kLanes]) {
+  VecInt low, high;
+  for (int i = 0; i < kLanes; ++i) {
+    low[i] = i / 2 + (i % 2) * kLanes;
+    high[i] = low[i] + kLanes / 2;
+  }
+  for (int round = 1; round < kLanes; round *= 2) {
+    Vec next[kLanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes / 2; ++i) {
+      const Vec a = rows[i], b = rows[i + kLanes / 2];
+#if defined(__clang__)
+      for (int lane = 0; lane < kLanes; ++lane) {
+        next[2 * i][lane] = low[lane] < kLanes ? a[low[lane]]
+                                               : b[low[lane] - kLanes];
+        next[2 * i + 1][lane] = high[lane] < kLanes ? a[high[lane]]
+                                                    : b[high[lane] - kLanes];
+      }
+#else
+      next[2 * i] = __builtin_shuffle(a, b, low);
+      next[2 * i + 1] = __builtin_shuffle(a, b, high);
+#endif
+    }
+    for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
+  }
+}
+
+}  // namespace
+}  // namespace hw3tf

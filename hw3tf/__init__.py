@@ -1,0 +1,25 @@
+"""Fast, exact attention for Keras 3 on TensorFlow, computed in C++.
+
+>>> import hw3tf
+>>> layer = hw3tf.layers.MultiHeadAttention(num_heads=2, key_dim=16)
+
+Rooms: `hw3tf.ops` (functions on tensors), `hw3tf.layers` (Keras layers),
+`hw3tf.reference` (the same in pure Keras: the specification), `hw3tf.data`
+(the data sets of the tutorials). `python -m hw3tf` prints what a bug report
+needs.
+"""
+
+from importlib.metadata import version as _version
+from importlib.util import find_spec as _find_spec
+
+if _find_spec("hw3tf._core") is None:
+    raise ImportError(
+        "The C++ extension of hw3tf is not built. Run `pip install .` in the "
+        "checkout, and start Python outside it: there, the source folder hides "
+        "the installed package."
+    )
+
+from hw3tf import data, layers, ops, reference
+
+__version__ = _version("hw3tf")
+__all__ = ["__version__", "data", "layers", "ops", "reference"]

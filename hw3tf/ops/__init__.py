@@ -1,0 +1,32 @@
+"""Functions on tensors, computed by the C++ kernels where they serve.
+
+A call takes the first path that serves: the TensorFlow op; else the same kernel
+through pybind11; else `hw3tf.reference`. Nothing falls back in silence:
+`attention_path` tells which path a call takes and why, and the logger `hw3tf`
+writes the same at level DEBUG. The environment variable `HW3TF_PATH` forces
+`op`, `pybind` or `reference`.
+"""
+
+from hw3tf.ops.attention import (
+    DotProductAttention,
+    attention_path,
+    dot_product_attention,
+)
+from hw3tf.ops.libraries import (
+    AttentionPath,
+    load_op_library,
+    num_threads,
+    runtime_info,
+    set_num_threads,
+)
+
+__all__ = [
+    "AttentionPath",
+    "DotProductAttention",
+    "attention_path",
+    "dot_product_attention",
+    "load_op_library",
+    "num_threads",
+    "runtime_info",
+    "set_num_threads",
+]

@@ -1,0 +1,181 @@
+"""The C++ libraries: loading them, and choosing between them."""
+
+import functools
+import logging
+import os
+import pathlib
+from dataclasses import dataclass
+
+import keras
+
+from hw3tf import _core
+
+logger = logging.getLogger("hw3tf")
+
+PATHS = ("op", "pybind", "reference")
+
+
+@dataclass(frozen=True)
+class AttentionPath:
+    """Which implementation a call takes, and why.
+
+    Attributes:
+        path: `"op"`, `"pybind"` or `"reference"`.
+        reason: Half a sentence that explains the choice.
+    """
+
+    path: str
+    reason: str
+
+    def __str__(self):
+        return f"{self.path} ({self.reason})"
+
+
+def op_library_path():
+    """Path of the library with the TensorFlow ops, for `tf.load_op_library`,
+    TensorFlow Serving or a C++ program."""
+    package = pathlib.Path(_core.__file__).parent
+    for name in ("libhw3tf_ops.so", "libhw3tf_ops.dylib"):
+        if (package / name).exists():
+            return str(package / name)
+    raise FileNotFoundError(
+        f"`libhw3tf_ops` is not in {package}. Install hw3tf with `pip install .`"
+    )
+
+
+@functools.cache
+def load_op_library():
+    """Loads the TensorFlow ops, once, and registers their gradients.
+
+    `import hw3tf` does this on the TensorFlow backend, so that saved models
+    that contain the ops can be loaded.
+
+    Returns:
+        The module of generated functions, as `tf.load_op_library`.
+
+    Raises:
+        FileNotFoundError: If the library is not installed.
+        tensorflow.errors.NotFoundError: If TensorFlow cannot load it.
+    """
+    import tensorflow as tf
+
+    from hw3tf.ops import attention_gradient
+
+    library = tf.load_op_library(op_library_path())
+    attention_gradient.register(library)
+    return library
+
+
+@functools.cache
+def op_library_error():
+    """Empty if the op library is loaded, otherwise why it could not be."""
+    try:
+        load_op_library()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def forced_path():
+    """The value of HW3TF_PATH, or None; ValueError if it names no path."""
+    path = os.environ.get("HW3TF_PATH") or None
+    if path is not None and path not in PATHS:
+        raise ValueError(f"HW3TF_PATH must be one of {PATHS}. Received: {path!r}")
+    return path
+
+
+def kernel_path():
+    """The path of a call that the kernel covers, on this machine, now."""
+    forced = forced_path()
+    if forced == "reference":
+        return AttentionPath("reference", "HW3TF_PATH forces it")
+    if keras.backend.backend() != "tensorflow":
+        return AttentionPath("reference", f"the backend is {keras.backend.backend()}")
+    if _gpu_visible():
+        return AttentionPath("reference", "TensorFlow sees a GPU")
+    if _under_xla():
+        return AttentionPath("reference", "the call is compiled by XLA")
+    if forced == "pybind":
+        return AttentionPath("pybind", "HW3TF_PATH forces it")
+    error = op_library_error()
+    if forced == "op":
+        if error:
+            raise RuntimeError(f"HW3TF_PATH=op, but the op library fails: {error}")
+        return AttentionPath("op", "HW3TF_PATH forces it")
+    if error:
+        return AttentionPath("pybind", f"the op library fails: {error}")
+    return AttentionPath("op", "the kernel covers the call")
+
+
+@functools.cache
+def _gpu_visible():
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _under_xla():
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    if tf.executing_eagerly():
+        return False
+    graph = tf.compat.v1.get_default_graph()
+    return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
+
+
+def num_threads():
+    """Threads that a large call uses.
+
+    In this order: `set_num_threads`, the environment's `HW3TF_NUM_THREADS`,
+    TensorFlow's `intra_op_parallelism_threads` (for the op), the processors
+    that this process may use.
+    """
+    return _core.num_threads()
+
+
+def set_num_threads(threads):
+    """Sets the threads of later calls. Results do not depend on it.
+
+    Args:
+        threads: Integer from 1 to 1024, or 0 for the default.
+
+    Raises:
+        ValueError: If `threads` is outside 0..1024.
+    """
+    _core.set_num_threads(threads)
+
+
+def runtime_info():
+    """What a bug report needs: a dict of names and printable values."""
+    import platform
+
+    import numpy as np
+
+    info = {
+        "hw3tf": _core.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "numpy": np.__version__,
+        "keras": f"{keras.__version__} on {keras.backend.backend()}",
+    }
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        info["tensorflow"] = tf.__version__
+        info["op library"] = op_library_error() or "loaded"
+    supported = _core.supported_instruction_sets()
+    info["instruction set"] = _core.instruction_set()
+    info["compiled"] = ", ".join(
+        name if name in supported else f"{name} (not on this machine)"
+        for name in _core.compiled_instruction_sets()
+    )
+    info["threads"] = str(_core.num_threads())
+    info["attention"] = str(kernel_path())
+    return info
+
+
+if keras.backend.backend() == "tensorflow":
+    # A saved model that contains the ops can be loaded from here on. An error is
+    # no obstacle: the pybind11 path serves, and `runtime_info` shows the reason.
+    op_library_error()
