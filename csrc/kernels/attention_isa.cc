@@ -8,6 +8,7 @@
 
 namespace hw3tf {
 
+extern const AttentionKernels HW3TF_ATTENTION_KERNELS;
 const AttentionKernels HW3TF_ATTENTION_KERNELS = {
     {kQueryTile, kQueryBlock, kKeyTile, kKeyChunk},
     ForwardTasks,

@@ -37,7 +37,7 @@ constexpr int kLanes = 4;
 // registers 6 x 2 leaves room for 2 loads and a broadcast (AVX2); without a
 // fused multiply-add the product needs registers of its own, so 4 x 2 (SSE2);
 // with 32 registers 8 x 2 suffices to hide the latency of the FMA.
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(__AVX512F__) || defined(__aarch64__) || defined(HW3TF_LANES)
 constexpr int kRows = 8;
 #elif defined(__AVX2__)
 constexpr int kRows = 6;

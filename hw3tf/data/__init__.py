@@ -1,1 +1,13 @@
-"""The data sets of the tutorials."""
+"""The data sets of the tutorials, and the way from text to batches."""
+
+from hw3tf.data.reviews import Reviews, load_reviews
+from hw3tf.data.sample import sample_reviews
+from hw3tf.data.text import ReviewTokenizer, review_batches
+
+__all__ = [
+    "ReviewTokenizer",
+    "Reviews",
+    "load_reviews",
+    "review_batches",
+    "sample_reviews",
+]

@@ -1,0 +1,134 @@
+"""Film reviews with their sentiment: IMDB through TensorFlow Datasets, or the
+generated sample."""
+
+import threading
+import urllib.request
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw3tf.data.sample import sample_reviews
+
+_IMDB_URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+_SAMPLE_TRAIN, _SAMPLE_TEST = 6000, 2000
+
+_REMEDY = (
+    "Connect to a network and run again (84 MB are downloaded once), or set the "
+    "environment variable TFDS_DATA_DIR to a folder in which "
+    "`tfds build imdb_reviews` has been run, or pass `--data sample`."
+)
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """Texts and labels of a training and a test set.
+
+    Attributes:
+        name: `"imdb"` or `"sample"`.
+        origin: One line: where the data come from, and why.
+        train_texts, test_texts: Lists of strings.
+        train_labels, test_labels: int32 arrays; 1 = positive.
+        test_hard: Boolean array, which test reviews need composition; None for
+            IMDB, where nobody knows.
+    """
+
+    name: str
+    origin: str
+    train_texts: list
+    train_labels: np.ndarray
+    test_texts: list
+    test_labels: np.ndarray
+    test_hard: np.ndarray | None = None
+
+
+def load_reviews(source="auto", timeout=6.0):
+    """Loads film reviews.
+
+    Args:
+        source: `"imdb"`: the Large Movie Review Dataset (Maas et al., ACL 2011),
+            25,000 training and 25,000 test reviews, from `TFDS_DATA_DIR` or
+            downloaded by TensorFlow Datasets with its progress bar. `"sample"`:
+            8,000 generated reviews. `"auto"` (the default): IMDB where it is
+            prepared or can be downloaded, otherwise the sample.
+        timeout: Seconds to wait for an answer of the server of IMDB.
+
+    Returns:
+        `hw3tf.data.Reviews`.
+
+    Raises:
+        ValueError: If `source` is none of the three.
+        RuntimeError: If `source="imdb"` and IMDB cannot be had, with the remedy.
+    """
+    if source not in ("auto", "imdb", "sample"):
+        raise ValueError(
+            f"`source` must be 'auto', 'imdb' or 'sample'. Received: {source!r}"
+        )
+    if source == "sample":
+        return _load_sample("asked for")
+    try:
+        return _load_imdb(timeout)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if source == "imdb":
+            raise RuntimeError(f"IMDB cannot be loaded ({reason}). {_REMEDY}") from error
+        return _load_sample(f"IMDB cannot be loaded: {reason}")
+
+
+def _load_sample(why):
+    train_texts, train_labels, _ = sample_reviews(_SAMPLE_TRAIN, seed=1)
+    test_texts, test_labels, test_hard = sample_reviews(_SAMPLE_TEST, seed=2)
+    return Reviews(
+        "sample",
+        f"{_SAMPLE_TRAIN} + {_SAMPLE_TEST} generated reviews ({why})",
+        train_texts,
+        train_labels,
+        test_texts,
+        test_labels,
+        test_hard,
+    )
+
+
+def _load_imdb(timeout):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("imdb_reviews")
+    if builder.is_prepared():
+        origin = f"25,000 + 25,000 IMDB reviews, prepared in {builder.data_path}"
+    else:
+        # TFDS would try an absent network for minutes.
+        _require_answer(_IMDB_URL, timeout)
+        builder.download_and_prepare()
+        origin = f"25,000 + 25,000 IMDB reviews, downloaded to {builder.data_path}"
+    splits = {}
+    for split in ("train", "test"):
+        dataset = builder.as_dataset(split, as_supervised=True, shuffle_files=False)
+        texts, labels = [], []
+        for text, label in dataset.batch(1000).as_numpy_iterator():
+            texts += [t.decode("utf-8") for t in text]
+            labels.append(label)
+        splits[split] = texts, np.concatenate(labels).astype("int32")
+    return Reviews("imdb", origin, *splits["train"], *splits["test"])
+
+
+def _require_answer(url, timeout):
+    """Raises OSError unless the server answers within `timeout` seconds.
+
+    In a thread of its own: the resolver of host names knows no timeout.
+    """
+    answer = []
+
+    def ask():
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=timeout):
+                answer.append(None)
+        except Exception as error:
+            answer.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not answer:
+        raise TimeoutError(f"no answer from {url} within {timeout:g} seconds")
+    if answer[0] is not None:
+        raise OSError(f"no answer from {url}: {answer[0]}")
