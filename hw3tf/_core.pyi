@@ -22,7 +22,7 @@ def attention_backward(
     query_mask: NDArray[bool_] | None,
     key_mask: NDArray[bool_] | None,
     output: NDArray[float32],
-    logsumexp: NDArray[float32],
+    statistics: NDArray[float32],
     grad_output: NDArray[float32],
     *,
     scale: float,

@@ -35,6 +35,7 @@ void Require(const std::string& error) {
 
 ConstArray View(const char* name, const FloatArray& array) {
   constexpr auto kSize = static_cast<py::ssize_t>(sizeof(float));
+  if (array.size() == 0) return {array.data(), {0, 0, 0}};
   bool readable = array.shape(3) <= 1 || array.strides(3) == kSize;
   for (int axis = 0; axis < 3; ++axis)
     readable = readable && array.strides(axis) % kSize == 0;
@@ -86,29 +87,29 @@ py::tuple Forward(const FloatArray& query, const FloatArray& key,
   const Inputs in = CheckInputs(query, key, value, query_mask, key_mask, scale,
                                 is_causal);
   FloatArray output(OutputDims(in.shape));
-  FloatArray logsumexp(LogsumexpDims(in.shape));
+  FloatArray statistics(StatisticsDims(in.shape));
   const AttentionForwardArgs args{in.shape,       in.options, in.query,
                                   in.key,         in.value,   Output(output),
-                                  logsumexp.mutable_data()};
+                                  statistics.mutable_data()};
   bool done;
   {
     py::gil_scoped_release nogil;
     done = AttentionForward(args, /*num_threads=*/0);
   }
   if (!done) throw std::bad_alloc();
-  return py::make_tuple(output, logsumexp);
+  return py::make_tuple(output, statistics);
 }
 
 py::tuple Backward(const FloatArray& query, const FloatArray& key,
                    const FloatArray& value, const OptionalMask& query_mask,
                    const OptionalMask& key_mask, const FloatArray& output,
-                   const py::array_t<float, py::array::c_style>& logsumexp,
+                   const py::array_t<float, py::array::c_style>& statistics,
                    const FloatArray& grad_output, float scale,
                    bool is_causal) {
   const Inputs in = CheckInputs(query, key, value, query_mask, key_mask, scale,
                                 is_causal);
   Require(CheckDims("output", DimsOf(output), OutputDims(in.shape)));
-  Require(CheckDims("logsumexp", DimsOf(logsumexp), LogsumexpDims(in.shape)));
+  Require(CheckDims("statistics", DimsOf(statistics), StatisticsDims(in.shape)));
   Require(CheckDims("grad_output", DimsOf(grad_output), OutputDims(in.shape)));
   FloatArray grad_query(DimsOf(query));
   FloatArray grad_key(DimsOf(key));
@@ -119,7 +120,7 @@ py::tuple Backward(const FloatArray& query, const FloatArray& key,
                                    in.key,
                                    in.value,
                                    View("output", output),
-                                   logsumexp.data(),
+                                   statistics.data(),
                                    View("grad_output", grad_output),
                                    Output(grad_query),
                                    Output(grad_key),
@@ -141,7 +142,7 @@ void RegisterAttention(py::module_& m) {
         py::arg("query_mask").noconvert().none(true) = py::none(),
         py::arg("key_mask").noconvert().none(true) = py::none(), py::kw_only(),
         py::arg("scale"), py::arg("is_causal") = false,
-        "Returns (output, logsumexp); see csrc/kernels/attention.h.\n\n"
+        "Returns (output, statistics); see csrc/kernels/attention.h.\n\n"
         "query (B, T, N, H), key (B, S, K, H), value (B, S, K, V): float32,\n"
         "contiguous along the last axis. query_mask (B, T), key_mask (B, S):\n"
         "bool, C-contiguous, True = takes part. Raises TypeError on a wrong\n"
@@ -150,7 +151,7 @@ void RegisterAttention(py::module_& m) {
         py::arg("key").noconvert(), py::arg("value").noconvert(),
         py::arg("query_mask").noconvert().none(true),
         py::arg("key_mask").noconvert().none(true),
-        py::arg("output").noconvert(), py::arg("logsumexp").noconvert(),
+        py::arg("output").noconvert(), py::arg("statistics").noconvert(),
         py::arg("grad_output").noconvert(), py::kw_only(), py::arg("scale"),
         py::arg("is_causal") = false,
         "Returns (grad_query, grad_key, grad_value) from what\n"

@@ -81,8 +81,8 @@ Dims OutputDims(const AttentionShape& shape) {
   return {shape.batch, shape.query_len, shape.num_heads, shape.value_dim};
 }
 
-Dims LogsumexpDims(const AttentionShape& shape) {
-  return {shape.batch, shape.num_heads, shape.query_len};
+Dims StatisticsDims(const AttentionShape& shape) {
+  return {shape.batch, shape.num_heads, shape.query_len, 2};
 }
 
 Strides ContiguousStrides(const Dims& dims) {

@@ -33,7 +33,7 @@ std::string CheckDims(const char* name, const Dims& received,
                       const Dims& expected);
 
 Dims OutputDims(const AttentionShape& shape);
-Dims LogsumexpDims(const AttentionShape& shape);
+Dims StatisticsDims(const AttentionShape& shape);
 
 // Strides of a C-contiguous (batch, length, heads, size) array.
 Strides ContiguousStrides(const Dims& dims);

@@ -63,7 +63,7 @@ struct AttentionForwardArgs {
   ConstArray key;       // (B, S, K, H)
   ConstArray value;     // (B, S, K, value_dim)
   MutableArray output;  // (B, T, N, value_dim), overwritten
-  float* logsumexp;     // (B, N, T), overwritten; the backward pass needs it
+  float* statistics;    // (B, N, T, 2), overwritten; the backward pass needs it
 };
 
 struct AttentionBackwardArgs {
@@ -72,8 +72,8 @@ struct AttentionBackwardArgs {
   ConstArray query;
   ConstArray key;
   ConstArray value;
-  ConstArray output;       // of the forward pass
-  const float* logsumexp;  // of the forward pass
+  ConstArray output;        // of the forward pass
+  const float* statistics;  // of the forward pass
   ConstArray grad_output;  // (B, T, N, value_dim)
   MutableArray grad_query;
   MutableArray grad_key;
@@ -88,11 +88,17 @@ struct AttentionBackwardArgs {
 // Gimelshein 2018, arXiv:1805.02867; tiled as in Dao 2023, arXiv:2307.08691,
 // Algorithm 1); it is divided by its sum once, at the end.
 //
+// The statistics of a query are a maximum m of sign(scale) * Q K^T and the sum of
+// exp(|scale| * (sign(scale) * Q K^T - m)), so that logsumexp is
+// |scale| * m + ln(sum). They are two numbers because one is not enough in
+// float32: with scores around 3000, gradients from a rounded logsumexp were 7
+// times as wrong as those of Keras. m is raised lazily and may be a little low.
+//
 // A query with no visible key yields the mean of all S values, as in Keras,
-// where the masked scores are equal and finite, and logsumexp +inf, which marks
-// it for the backward pass. What is not visible is not read into a result: NaN
-// in a masked or causally hidden key or value reaches no query that does not
-// see it. NaN in anything visible gives NaN.
+// where the masked scores are equal and finite, and the statistics (+inf, 1),
+// which mark it for the backward pass. What is not visible is not read into a
+// result: NaN in a masked or causally hidden key or value reaches no query that
+// does not see it. NaN in anything visible gives NaN.
 //
 // Outputs do not overlap inputs or each other. Every output row is computed by
 // one task in one order: the result does not depend on `num_threads`, bit for
@@ -104,7 +110,7 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads);
 
 // Gradients with respect to query, key and value, overwritten.
 //
-// Probabilities are recomputed from logsumexp, tile by tile. Queries with no
+// Probabilities are recomputed from the statistics, tile by tile. Queries with no
 // visible key give no gradient to query and key, and grad_output / S to every
 // value. Keys that nothing sees get exact zeros. The order of every sum is fixed
 // by the shape: the bits do not depend on `num_threads`.

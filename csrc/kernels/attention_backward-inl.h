@@ -1,7 +1,8 @@
 // The backward pass of one instruction set.
 //
 // A task holds a chunk of keys with its gradients and walks over the queries, a
-// block at a time. With p = 2^(score - logsumexp) recomputed:
+// block at a time. With p = 2^(factor * (product - maximum)) / sum recomputed, from the same
+// products in the same order as in the forward pass:
 //
 //   dV += p^T dO,  dS = scale * p * (dO V^T - D),  dK += dS^T Q,  dQ += dS K
 //
@@ -36,12 +37,13 @@ struct BackwardScratch {
   float* grad_key;               // [kKeyChunk][key_size]
   float* grad_value;             // [kKeyChunk][value_size]
   float* scores;                 // [kKeyChunk][kQueryBlock]: p, then dS
-  float* query_columns;          // [tiles][H][kQueryTile], scaled, log2 units
+  float* query_columns;          // [tiles][H][kQueryTile]
   float* grad_columns;           // [tiles][value_dim][kQueryTile]: dO
   float* query_rows;             // [kQueryBlock][key_size]
   float* grad_rows;              // [kQueryBlock][value_size]: dO
   float* grad_query;             // [kQueryBlock][key_size], of this chunk
-  float* logsumexp;              // [kQueryBlock], log2 units
+  float* maximum;                // [kQueryBlock], of the products
+  float* inverse_sum;            // [kQueryBlock]
   float* output_dot_grad;        // [kQueryBlock]
   double* blind_sum;             // [value_size]
   int32_t* positions;            // [kKeyChunk]
@@ -60,8 +62,9 @@ struct BackwardScratch {
     query_rows = grad_columns + kQueryBlock * shape.value_dim;
     grad_rows = query_rows + kQueryBlock * key_size;
     grad_query = grad_rows + kQueryBlock * value_size;
-    logsumexp = grad_query + kQueryBlock * key_size;
-    output_dot_grad = logsumexp + kQueryBlock;
+    maximum = grad_query + kQueryBlock * key_size;
+    inverse_sum = maximum + kQueryBlock;
+    output_dot_grad = inverse_sum + kQueryBlock;
     blind_sum = reinterpret_cast<double*>(output_dot_grad + kQueryBlock);
     positions = reinterpret_cast<int32_t*>(blind_sum + value_size);
     end = reinterpret_cast<float*>(positions + kKeyChunk);
@@ -81,7 +84,7 @@ struct QueryBlock {
   int64_t first, rows;
 };
 
-// p = 2^(score - logsumexp) of R keys against the lanes of one query tile.
+// p = 2^(factor * (product - maximum)) / sum of R keys against the lanes of one query tile.
 template <bool kHide>
 struct ProbabilityGroup {
   const BackwardScratch& scratch;
@@ -90,6 +93,7 @@ struct ProbabilityGroup {
   int64_t tile;         // of the block
   int64_t first_query;  // position of lane 0
   int64_t head_dim;
+  float factor;         // |scale| * log2(e)
 
   template <int R>
   void Run(int64_t offset) const {
@@ -102,12 +106,13 @@ struct ProbabilityGroup {
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
       const int64_t column = tile * kQueryTile + v * kLanes;
-      const Vec logsumexp = Load(scratch.logsumexp + column);
+      const Vec maximum = Load(scratch.maximum + column);
+      const Vec inverse_sum = Load(scratch.inverse_sum + column);
       const VecInt query =
           Iota(static_cast<int32_t>(first_query) + v * kLanes);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        Vec p = Exp2(score[r][v] - logsumexp);
+        Vec p = Exp2((score[r][v] - maximum) * factor) * inverse_sum;
         if (kHide) {
           const VecInt position = BroadcastInt(static_cast<int32_t>(
               KeyPosition(keys, scratch.positions, key + r)));
@@ -153,14 +158,14 @@ struct ScoreGradGroup {
 };
 
 // Packs a block of queries and of output gradients, as columns and as rows.
-// Rows beyond the end, and queries that see no key, become zeros with
-// logsumexp +inf, so that p is 0 and nothing comes of them.
+// Rows beyond the end, and queries that see no key, become zeros with an inverse
+// sum of 0, so that p is 0 and nothing comes of them.
 inline void PackQueryBlock(const AttentionBackwardArgs& args,
                            const AttentionBackwardShared& shared, int64_t b,
                            const QueryBlock& block,
                            const BackwardScratch& scratch) {
   const AttentionShape& shape = args.shape;
-  const int64_t statistics =
+  const int64_t first =
       (b * shape.num_heads + block.head) * shape.query_len + block.first;
   const float* query = Head(args.query, b, block.head) +
                        block.first * args.query.strides.length;
@@ -171,22 +176,22 @@ inline void PackQueryBlock(const AttentionBackwardArgs& args,
     const float* grad_rows[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) {
       const int64_t row = i + lane;
-      const bool used = row < block.rows &&
-                        args.logsumexp[statistics + row] != kInfinity;
+      const float* statistics = args.statistics + 2 * (first + row);
+      const bool used = row < block.rows && !IsBlind(statistics);
       query_rows[lane] =
           used ? query + row * args.query.strides.length : nullptr;
       grad_rows[lane] =
           used ? grad + row * args.grad_output.strides.length : nullptr;
-      scratch.logsumexp[row] =
-          used ? args.logsumexp[statistics + row] * kLog2E : kInfinity;
+      scratch.maximum[row] = used ? statistics[0] : 0.0f;
+      scratch.inverse_sum[row] = used ? 1.0f / statistics[1] : 0.0f;
       scratch.output_dot_grad[row] =
-          used ? shared.output_dot_grad[statistics + row] : 0.0f;
+          used ? shared.output_dot_grad[first + row] : 0.0f;
     }
     const int64_t tile = i / kQueryTile, lane = i % kQueryTile;
-    PackColumns(query_rows, shape.head_dim, args.options.scale * kLog2E,
+    PackColumns(query_rows, shape.head_dim, Sign(args.options),
                 scratch.query_columns + tile * shape.head_dim * kQueryTile +
                     lane);
-    PackColumns(grad_rows, shape.value_dim, 1.0f,
+    PackColumns(grad_rows, shape.value_dim, /*sign=*/1.0f,
                 scratch.grad_columns + tile * shape.value_dim * kQueryTile +
                     lane);
     PackRows(query_rows, shape.head_dim, scratch.key_size,
@@ -234,11 +239,13 @@ inline void BackwardBlock(const AttentionBackwardArgs& args,
       full = CountUpTo(keys, scratch.positions, first_query);
       count = CountUpTo(keys, scratch.positions, first_query + kQueryTile - 1);
     }
+    const float factor = Factor(args.options);
     ForRowGroups(full, ProbabilityGroup<false>{scratch, keys, 0, tile,
-                                               first_query, shape.head_dim});
+                                               first_query, shape.head_dim,
+                                               factor});
     ForRowGroups(count - full,
                  ProbabilityGroup<true>{scratch, keys, full, tile, first_query,
-                                        shape.head_dim});
+                                        shape.head_dim, factor});
     for (int64_t key = count; key < keys.count; ++key)
       for (int v = 0; v < 2; ++v)
         Store(scratch.scores + key * kQueryBlock + tile * kQueryTile +

@@ -26,24 +26,46 @@ int64_t BackwardTurns(const AttentionShape& shape) {
   return shape.batch * shape.num_heads * CeilDiv(shape.query_len, kQueryBlock);
 }
 
-// sum(output * grad_output) of every query of one batch entry and head.
+// sum(output * grad_output) of every query of one batch entry and head, each in
+// the order in which the products of grad_output with the values are summed:
+// where one key takes all, the two are equal bit for bit, and their difference,
+// the gradient of the score, is 0 and not rounding.
 void OutputDotGrad(const AttentionBackwardArgs& args, int64_t task,
                    float* output_dot_grad) {
   const AttentionShape& shape = args.shape;
   const int64_t b = task / shape.num_heads, head = task % shape.num_heads;
   const float* output = Head(args.output, b, head);
   const float* grad = Head(args.grad_output, b, head);
-  for (int64_t t = 0; t < shape.query_len; ++t) {
-    Vec sum{};
+  for (int64_t t = 0; t < shape.query_len; t += kLanes) {
+    const int rows = static_cast<int>(Min(kLanes, shape.query_len - t));
+    const auto output_row = [&](int i) {
+      return output + (t + i) * args.output.strides.length;
+    };
+    const auto grad_row = [&](int i) {
+      return grad + (t + i) * args.grad_output.strides.length;
+    };
+    Vec dot{};
     int64_t h = 0;
-    for (; h + kLanes <= shape.value_dim; h += kLanes)
-      sum += Load(output + h) * Load(grad + h);
-    float dot = 0.0f;
-    for (int i = 0; i < kLanes; ++i) dot += sum[i];
-    for (; h < shape.value_dim; ++h) dot += output[h] * grad[h];
-    output_dot_grad[task * shape.query_len + t] = dot;
-    output += args.output.strides.length;
-    grad += args.grad_output.strides.length;
+    for (; h + kLanes <= shape.value_dim; h += kLanes) {
+      Vec outputs[kLanes], grads[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        outputs[i] = i < rows ? Load(output_row(i) + h) : Vec{};
+        grads[i] = i < rows ? Load(grad_row(i) + h) : Vec{};
+      }
+      Transpose(outputs);
+      Transpose(grads);
+      for (int i = 0; i < kLanes; ++i) dot += outputs[i] * grads[i];
+    }
+    for (; h < shape.value_dim; ++h) {
+      Vec outputs{}, grads{};
+      for (int i = 0; i < rows; ++i) {
+        outputs[i] = output_row(i)[h];
+        grads[i] = grad_row(i)[h];
+      }
+      dot += outputs * grads;
+    }
+    for (int i = 0; i < rows; ++i)
+      output_dot_grad[task * shape.query_len + t + i] = dot[i];
   }
 }
 
@@ -59,10 +81,11 @@ inline bool SumBlindGrads(const AttentionBackwardArgs& args,
   for (int64_t g = 0; g < group; ++g) {
     const int64_t head = task.kv_head * group + g;
     const float* grad = Head(args.grad_output, task.b, head);
-    const float* logsumexp =
-        args.logsumexp + (task.b * shape.num_heads + head) * shape.query_len;
+    const float* statistics =
+        args.statistics +
+        2 * (task.b * shape.num_heads + head) * shape.query_len;
     for (int64_t t = 0; t < shape.query_len; ++t) {
-      if (logsumexp[t] != kInfinity) continue;
+      if (!IsBlind(statistics + 2 * t)) continue;
       any = true;
       const float* row = grad + t * args.grad_output.strides.length;
       for (int64_t h = 0; h < shape.value_dim; ++h)

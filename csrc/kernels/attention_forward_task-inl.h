@@ -98,7 +98,7 @@ inline void StartTile(const AttentionForwardArgs& args, const ForwardTask& task,
                     ? query + (tile->first + lane) * args.query.strides.length
                     : nullptr;
     }
-    PackColumns(rows, shape.head_dim, args.options.scale * kLog2E,
+    PackColumns(rows, shape.head_dim, Sign(args.options),
                 tile->query + v * kLanes);
     Store(tile->maximum + v * kLanes, Vec{});
     Store(tile->sum + v * kLanes, Vec{});
@@ -107,16 +107,17 @@ inline void StartTile(const AttentionForwardArgs& args, const ForwardTask& task,
     Store(tile->output + i, Vec{});
 }
 
-// Divides by the sums, transposes back and writes output and logsumexp.
+// Divides by the sums, transposes back and writes output and statistics.
 inline void FinishTile(const AttentionForwardArgs& args,
                        const ForwardTask& task, const QueryTileState& tile,
                        const float* mean_value, int64_t first_visible_key) {
   const AttentionShape& shape = args.shape;
   const int64_t size = shape.value_dim, stride = args.output.strides.length;
   float* output = Head(args.output, task.b, task.head) + tile.first * stride;
-  float* logsumexp = args.logsumexp +
-                     (task.b * shape.num_heads + task.head) * shape.query_len +
-                     tile.first;
+  float* statistics =
+      args.statistics +
+      2 * ((task.b * shape.num_heads + task.head) * shape.query_len +
+           tile.first);
   for (int v = 0; tile.active && v < 2; ++v) {
     const int64_t lane = v * kLanes;
     const int rows = static_cast<int>(Min(kLanes, tile.rows - lane));
@@ -134,16 +135,17 @@ inline void FinishTile(const AttentionForwardArgs& args,
       const Vec column = Load(tile.output + h * kQueryTile + lane) * inverse;
       for (int i = 0; i < rows; ++i) output[(lane + i) * stride + h] = column[i];
     }
-    for (int i = 0; i < rows; ++i)
-      logsumexp[lane + i] = kLn2 * (tile.maximum[lane + i] +
-                                    __builtin_log2f(tile.sum[lane + i]));
+    for (int i = 0; i < rows; ++i) {
+      statistics[2 * (lane + i)] = tile.maximum[lane + i];
+      statistics[2 * (lane + i) + 1] = tile.sum[lane + i];
+    }
   }
   for (int64_t i = 0; i < tile.rows; ++i) {
     if (SeesAKey(shape, args.options, task.b, tile.first + i,
                  first_visible_key))
       continue;
     for (int64_t h = 0; h < size; ++h) output[i * stride + h] = mean_value[h];
-    logsumexp[i] = kInfinity;
+    MarkBlind(statistics + 2 * i);
   }
 }
 
@@ -214,7 +216,7 @@ void Forward(const AttentionForwardArgs& args, int64_t task_index,
     if (view.keys.count == 0) continue;
     for (int64_t i = 0; i < tile_count; ++i)
       if (tiles[i].active)
-        AddKeyTile(shape, args.options.is_causal, view, tiles[i],
+        AddKeyTile(shape, args.options, view, tiles[i],
                    scratch.probabilities);
   }
   for (int64_t i = 0; i < tile_count; ++i)

@@ -18,7 +18,6 @@ constexpr int kQueryBlock = 4 * kQueryTile;
 constexpr int kKeyTile = 16 * kRows;
 
 constexpr float kLog2E = 1.44269504088896340736f;
-constexpr float kLn2 = 0.69314718055994530942f;
 constexpr float kInfinity = __builtin_inff();
 
 inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -31,6 +30,17 @@ inline int64_t PadToVector(int64_t size) { return RoundUp(size, kLanes); }
 inline int64_t EvenTile(int64_t count, int64_t largest, int64_t multiple) {
   return Min(largest, RoundUp(CeilDiv(count, CeilDiv(count, largest)),
                               multiple));
+}
+
+// What the products are multiplied by to be exponents of 2. The sign of the scale
+// is given to the packed queries, where it costs no rounding, so that a maximum
+// of the products is one of the scores.
+inline float Factor(const AttentionOptions& options) {
+  return __builtin_fabsf(options.scale) * kLog2E;
+}
+
+inline float Sign(const AttentionOptions& options) {
+  return options.scale < 0 ? -1.0f : 1.0f;
 }
 
 // Start of the rows of one batch entry and head.
@@ -60,6 +70,17 @@ inline bool SeesAKey(const AttentionShape& shape,
     return false;
   return first_visible_key < shape.key_len &&
          (!options.is_causal || first_visible_key <= t);
+}
+
+// The statistics that mark a query that sees no key. A score of +inf has the
+// maximum too, but its sum is NaN.
+inline void MarkBlind(float* statistics) {
+  statistics[0] = kInfinity;
+  statistics[1] = 1.0f;
+}
+
+inline bool IsBlind(const float* statistics) {
+  return statistics[0] == kInfinity && statistics[1] == 1.0f;
 }
 
 // The keys of [start, end) that take part: their number, and their positions
@@ -113,21 +134,21 @@ inline void GatherRows(const float* rows, int64_t stride,
   }
 }
 
-// Writes kLanes rows of `size` floats, times `factor`, as columns of `to`:
+// Writes kLanes rows of `size` floats, times `sign`, as columns of `to`:
 // to[h * kQueryTile + lane]. Lanes whose row is nullptr become 0.
 inline void PackColumns(const float* const (&rows)[kLanes], int64_t size,
-                        float factor, float* to) {
+                        float sign, float* to) {
   int64_t h = 0;
   for (; h + kLanes <= size; h += kLanes) {
     Vec block[kLanes];
     for (int i = 0; i < kLanes; ++i)
-      block[i] = rows[i] ? Load(rows[i] + h) * factor : Vec{};
+      block[i] = rows[i] ? Load(rows[i] + h) * sign : Vec{};
     Transpose(block);
     for (int i = 0; i < kLanes; ++i) Store(to + (h + i) * kQueryTile, block[i]);
   }
   for (; h < size; ++h)
     for (int i = 0; i < kLanes; ++i)
-      to[h * kQueryTile + i] = rows[i] ? rows[i][h] * factor : 0.0f;
+      to[h * kQueryTile + i] = rows[i] ? rows[i][h] * sign : 0.0f;
 }
 
 // Copies kLanes rows of `size` floats to [kLanes][padded], zeros after `size`

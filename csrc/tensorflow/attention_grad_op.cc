@@ -22,12 +22,12 @@ void BackwardCompute(void* kernel, TF_OpKernelContext* context) {
   Call call(context);
   const AttentionInputs in(&call, *state);
   const Tensor output = call.Input(5);
-  const Tensor logsumexp = call.Input(6);
+  const Tensor statistics = call.Input(6);
   const Tensor grad_output = call.Input(7);
   if (!call.Ok()) return;
   for (const std::string& error :
        {CheckDims("output", DimsOf(output), OutputDims(in.shape)),
-        CheckDims("logsumexp", DimsOf(logsumexp), LogsumexpDims(in.shape)),
+        CheckDims("statistics", DimsOf(statistics), StatisticsDims(in.shape)),
         CheckDims("grad_output", DimsOf(grad_output), OutputDims(in.shape))})
     if (!error.empty()) return call.Fail(TF_INVALID_ARGUMENT, error);
   const Tensor grad_query = call.Output(0, DimsOf(in.query));
@@ -37,7 +37,7 @@ void BackwardCompute(void* kernel, TF_OpKernelContext* context) {
   const AttentionBackwardArgs args{
       in.shape,          in.options,           View(in.query),
       View(in.key),      View(in.value),       View(output),
-      Floats(logsumexp), View(grad_output),    MutableView(grad_query),
+      Floats(statistics), View(grad_output),    MutableView(grad_query),
       MutableView(grad_key), MutableView(grad_value)};
   if (!AttentionBackward(args, state->Threads(&call)))
     call.Fail(TF_RESOURCE_EXHAUSTED, "out of memory for the scratch arrays of "
@@ -48,7 +48,7 @@ void BackwardCompute(void* kernel, TF_OpKernelContext* context) {
     "Hw3tfAttentionGrad",
     {"scale: float", "is_causal: bool"},
     {"query: float", "key: float", "value: float", "query_mask: bool",
-     "key_mask: bool", "output: float", "logsumexp: float",
+     "key_mask: bool", "output: float", "statistics: float",
      "grad_output: float"},
     {"grad_query: float", "grad_key: float", "grad_value: float"},
     BackwardShape,

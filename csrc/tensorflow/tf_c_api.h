@@ -84,6 +84,8 @@ void TF_ShapeInferenceContextWithRank(TF_ShapeInferenceContext*,
 void TF_ShapeInferenceContextSubshape(TF_ShapeInferenceContext*,
                                       TF_ShapeHandle*, int64_t, int64_t,
                                       TF_ShapeHandle*, TF_Status*);
+TF_ShapeHandle* TF_ShapeInferenceContextVectorFromSize(
+    TF_ShapeInferenceContext*, size_t);
 void TF_ShapeInferenceContextConcatenateShapes(TF_ShapeInferenceContext*,
                                                TF_ShapeHandle*,
                                                TF_ShapeHandle*,

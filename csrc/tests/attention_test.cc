@@ -43,7 +43,7 @@ struct Arrays {
         value(s.batch * s.key_len * s.num_kv_heads * s.value_dim),
         output(s.batch * s.query_len * s.num_heads * s.value_dim),
         grad_output(s.batch * s.query_len * s.num_heads * s.value_dim),
-        logsumexp(s.batch * s.num_heads * s.query_len),
+        statistics(2 * s.batch * s.num_heads * s.query_len),
         grad_query(s.batch * s.query_len * s.num_heads * s.head_dim),
         grad_key(s.batch * s.key_len * s.num_kv_heads * s.head_dim),
         grad_value(s.batch * s.key_len * s.num_kv_heads * s.value_dim),
@@ -84,13 +84,13 @@ struct Arrays {
             {key.get(), Contiguous(s.key_len, s.num_kv_heads, s.head_dim)},
             {value.get(), Contiguous(s.key_len, s.num_kv_heads, s.value_dim)},
             {output.get(), Contiguous(s.query_len, s.num_heads, s.value_dim)},
-            logsumexp.get()};
+            statistics.get()};
   }
 
   AttentionBackwardArgs Backward() const {
     const AttentionForwardArgs f = Forward();
     return {s, options, f.query, f.key, f.value,
-            {output.get(), f.output.strides}, logsumexp.get(),
+            {output.get(), f.output.strides}, statistics.get(),
             {grad_output.get(), f.output.strides},
             {grad_query.get(), f.query.strides},
             {grad_key.get(), f.key.strides},
@@ -105,7 +105,7 @@ struct Arrays {
 
   AttentionShape s;
   AttentionOptions options;
-  GuardedArray<float> query, key, value, output, grad_output, logsumexp;
+  GuardedArray<float> query, key, value, output, grad_output, statistics;
   GuardedArray<float> grad_query, grad_key, grad_value;
   GuardedArray<uint8_t> query_mask, key_mask;
 };

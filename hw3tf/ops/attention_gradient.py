@@ -14,8 +14,8 @@ def register(library):
     """Registers the gradients of `Hw3tfAttention` and `Hw3tfAttentionGrad`."""
 
     @tf.RegisterGradient("Hw3tfAttention")
-    def _attention_gradient(op, grad_output, _grad_logsumexp):
-        # logsumexp is there for this gradient; hw3tf.ops never returns it.
+    def _attention_gradient(op, grad_output, _grad_statistics):
+        # The statistics are there for this gradient; hw3tf.ops never returns them.
         grads = library.hw3tf_attention_grad(
             *op.inputs,
             *op.outputs,

@@ -74,14 +74,14 @@ def attention_pybind(query, key, value, query_mask, key_mask, scale, is_causal):
 
     @tf.custom_gradient
     def forward(q, k, v):
-        output, logsumexp = tf.numpy_function(
+        output, statistics = tf.numpy_function(
             run_forward, [q, k, v, *masks], [tf.float32] * 2, stateful=False
         )
         output.set_shape(q.shape[:3].concatenate(v.shape[3:]))
-        logsumexp.set_shape([q.shape[0], q.shape[2], q.shape[1]])
+        statistics.set_shape([q.shape[0], q.shape[2], q.shape[1], 2])
 
         def gradient(grad_output):
-            return backward(q, k, v, output, logsumexp, grad_output)
+            return backward(q, k, v, output, statistics, grad_output)
 
         return output, gradient
 

@@ -78,5 +78,10 @@ def dot_product_attention(
         visible = causal if visible is None else ops.logical_and(visible, causal)
     if visible is not None:
         scores = ops.where(visible, scores, ops.cast(_MASKED, scores.dtype))
-    probabilities = ops.cast(ops.softmax(scores, axis=-1), dtype)
-    return ops.einsum("bnts,bsnh->btnh", probabilities, value)
+    # Not `ops.softmax`, which warns of an axis of size 1: one key is no mistake.
+    # `initial` lets the maximum of an empty batch pass.
+    top = ops.max(scores, axis=-1, keepdims=True, initial=float("-inf"))
+    top = ops.stop_gradient(top)
+    weights = ops.exp(scores - top)
+    probabilities = weights / ops.sum(weights, axis=-1, keepdims=True)
+    return ops.einsum("bnts,bsnh->btnh", ops.cast(probabilities, dtype), value)

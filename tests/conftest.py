@@ -1,0 +1,36 @@
+"""What all tests share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+PATHS = ("op", "pybind", "reference")
+
+
+@pytest.fixture
+def rng():
+    """A NumPy generator, the same in every run."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(params=PATHS)
+def path(request, monkeypatch):
+    """Each path in turn, forced through HW3TF_PATH."""
+    monkeypatch.setenv("HW3TF_PATH", request.param)
+    return request.param
+
+
+@pytest.fixture(params=("op", "pybind"))
+def kernel_path(request, monkeypatch):
+    """The two ways to the kernel in turn."""
+    monkeypatch.setenv("HW3TF_PATH", request.param)
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(0)

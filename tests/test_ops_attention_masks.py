@@ -1,0 +1,165 @@
+"""What is masked, what sees nothing, and what is not a number."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from checks import (
+    TILES,
+    assert_as_close_as_keras,
+    exact,
+    keras_float32,
+    make_inputs,
+    with_gradients,
+)
+
+from hw3tf import ops
+
+
+def fused(inputs, **options):
+    return with_gradients(ops.dot_product_attention, *inputs, **options)
+
+
+@pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
+def test_first_tile_fully_masked_is_as_exact_as_keras(is_causal, path, rng):
+    length = 3 * TILES["key_tile"]
+    inputs = make_inputs(rng, 1, length, length, 2, 2, 8, 8)
+    mask = (np.arange(length) >= TILES["key_tile"] + 5)[None, None, None, :]
+    got = fused(inputs, mask=mask, is_causal=is_causal)
+    options = {"mask": mask, "is_causal": is_causal}
+    assert_as_close_as_keras(
+        got, exact(*inputs, **options), keras_float32(*inputs, **options)
+    )
+
+
+def test_query_without_visible_key_gets_the_mean_of_all_values(path, rng):
+    query, key, value, grad = make_inputs(rng, 2, 40, 150, 2, 2, 8, 8)
+    key_mask = np.stack([np.zeros(150, bool), np.arange(150) >= 20])
+    output, grad_query, grad_key, grad_value = fused(
+        (query, key, value, grad), key_mask=key_mask, is_causal=True
+    )
+    mean = value.astype("float64").mean(axis=1)
+    # Entry 0 sees nothing; of entry 1, the queries before position 20.
+    for b, t in [(0, 0), (0, 39), (1, 0), (1, 19)]:
+        np.testing.assert_allclose(output[b, t], mean[b], atol=1e-6)
+    assert not grad_query[0].any()
+    assert not grad_query[1, :20].any()
+    assert grad_query[1, 21:].any()
+    assert not grad_key[0].any()
+    assert not grad_key[1, :20].any()
+    np.testing.assert_allclose(
+        grad_value[0, 7], grad[0].astype("float64").sum(axis=0) / 150, atol=1e-6
+    )
+
+
+def test_masked_queries_get_the_mean_of_all_values(path, rng):
+    inputs = make_inputs(rng, 1, 70, 30, 1, 1, 4, 4)
+    query_mask = np.arange(70)[None] % 3 != 0
+    output, grad_query, _, _ = fused(inputs, query_mask=query_mask)
+    np.testing.assert_allclose(
+        output[0, ::3, 0], np.tile(inputs[2][0, :, 0].mean(0), (24, 1)), atol=1e-6
+    )
+    assert not grad_query[0, ::3].any()
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 1, 1, 30), (1, 1, 1, 30), (30,), (1, 30), (2, 1, 1, 1)]
+)
+def test_masks_over_keys_take_the_kernel(shape, kernel_path, rng):
+    inputs = make_inputs(rng, 2, 20, 30, 2, 2, 8, 8)
+    mask = rng.random(shape) < 0.7
+    assert ops.attention_path(*inputs[:3], mask=mask).path == kernel_path
+    got = fused(inputs, mask=mask)
+    assert_as_close_as_keras(
+        got, exact(*inputs, mask=mask), keras_float32(*inputs, mask=mask)
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 20, 1), (1, 1, 20, 1)])
+def test_masks_over_queries_take_the_kernel(shape, kernel_path, rng):
+    inputs = make_inputs(rng, 2, 20, 30, 2, 2, 8, 8)
+    mask = rng.random(shape) < 0.7
+    assert ops.attention_path(*inputs[:3], mask=mask).path == kernel_path
+    got = fused(inputs, mask=mask)
+    assert_as_close_as_keras(
+        got, exact(*inputs, mask=mask), keras_float32(*inputs, mask=mask)
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 20, 30), (20, 30), (1, 2, 1, 30)])
+def test_other_masks_take_the_reference(shape, rng):
+    inputs = make_inputs(rng, 2, 20, 30, 2, 2, 8, 8)
+    mask = rng.random(shape) < 0.7
+    path = ops.attention_path(*inputs[:3], mask=mask)
+    assert path.path == "reference"
+    assert "masks" in path.reason
+    got = fused(inputs, mask=mask)
+    assert_as_close_as_keras(
+        got, exact(*inputs, mask=mask), keras_float32(*inputs, mask=mask)
+    )
+
+
+def test_masks_given_in_two_ways_are_combined(path, rng):
+    inputs = make_inputs(rng, 2, 20, 30, 2, 2, 8, 8)
+    one, other = rng.random((2, 2, 30)) < 0.7
+    got = fused(inputs, mask=one[:, None, None, :], key_mask=other)
+    want = fused(inputs, key_mask=one & other)
+    for x, y in zip(got, want, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_numeric_mask_counts_nonzero_as_visible(path, rng):
+    inputs = make_inputs(rng, 2, 20, 30, 2, 2, 8, 8)
+    mask = rng.random((2, 1, 1, 30)) < 0.7
+    got = fused(inputs, mask=mask.astype("int32") * 3)
+    np.testing.assert_array_equal(got[0], fused(inputs, mask=mask)[0])
+
+
+def test_nan_in_a_query_stays_in_its_row(path, rng):
+    inputs = make_inputs(rng, 1, 100, 100, 1, 1, 4, 4)
+    inputs[0][0, 3] = np.nan  # every score of query 3: looks like "fully masked"
+    output = fused(inputs)[0]
+    assert np.isnan(output[0, 3]).all()
+    assert np.isfinite(np.delete(output, 3, axis=1)).all()
+
+
+@pytest.mark.parametrize("which", ["key", "value"])
+def test_nan_in_a_visible_key_reaches_every_query_that_sees_it(which, kernel_path, rng):
+    length, at = 3 * TILES["key_tile"], TILES["key_tile"] + 3
+    inputs = make_inputs(rng, 1, length, length, 1, 1, 4, 4)
+    inputs[1 if which == "key" else 2][0, at] = np.nan
+    output = fused(inputs, is_causal=True)[0]
+    assert np.isnan(output[0, at:]).all()
+    assert np.isfinite(output[0, :at]).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_masked_does_not_reach_the_result(bad, kernel_path, rng):
+    query, key, value, grad = make_inputs(rng, 1, 60, 200, 2, 2, 4, 4)
+    key_mask = rng.random((1, 200)) < 0.6
+    clean = fused((query, key, value, grad), key_mask=key_mask)
+    key[0, ~key_mask[0]] = bad
+    value[0, ~key_mask[0]] = bad
+    dirty = fused((query, key, value, grad), key_mask=key_mask)
+    for x, y in zip(clean, dirty, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_infinite_scores_give_nan_as_in_keras(kernel_path, rng):
+    inputs = make_inputs(rng, 1, 4, 40, 1, 1, 4, 4)
+    inputs[0][0, 1], inputs[1][0, 20] = 3e38, 3e38
+    assert np.isnan(fused(inputs)[0][0, 1]).all()
+    assert np.isnan(keras_float32(*inputs)[0][0, 1]).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (2, 0)], ids=["no-batch", "no-queries"])
+def test_empty_queries_give_an_empty_result(shape, path):
+    batch, query_length = shape
+    query = tf.zeros((batch, query_length, 2, 4))
+    key = tf.ones((batch, 7, 2, 4))
+    with tf.GradientTape() as tape:
+        tape.watch([query, key])
+        output = ops.dot_product_attention(query, key, key)
+    assert output.shape == query.shape
+    grads = tape.gradient(output, [query, key])
+    assert [g.shape for g in grads] == [query.shape, key.shape]
+    assert not grads[1].numpy().any()
