@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hw3tf import ops
 
 
-def check(inputs, **options):
+def check(inputs, terms=1.0, **options):
     got = with_gradients(ops.dot_product_attention, *inputs, **options)
     masks = {k: options.pop(k, None) for k in ("query_mask", "key_mask")}
     mask = options.pop("mask", None)
@@ -31,7 +31,7 @@ def check(inputs, **options):
         mask = rows if mask is None else mask & rows
     options["mask"] = mask
     truth, plain = exact(*inputs, **options), keras_float32(*inputs, **options)
-    assert_as_close_as_keras(got, truth, plain, str(options))
+    assert_as_close_as_keras(got, truth, plain, str(options), terms)
 
 
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
@@ -120,7 +120,10 @@ def test_any_shape_and_masks_are_as_exact_as_keras(data):
         options["key_mask"] = rng.random((batch, key_length)) < share
     if draw(st.booleans()):
         options["query_mask"] = rng.random((batch, query_length)) < 0.7
-    check(inputs, **options)
+    # Hypothesis looks for inputs on which Keras is lucky. The gradient of a score
+    # is the difference of two sums of value_dim products, times a key or a query.
+    terms = 3 * value_dim / size**0.5
+    check(inputs, terms, **options)
 
 
 def test_gradients_match_finite_differences(kernel_path, rng):

@@ -1,0 +1,148 @@
+"""Bad input: an error that names the argument, what was expected, what came."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hw3tf import ops
+
+GOOD = {
+    "query": (2, 5, 4, 8),
+    "key": (2, 7, 2, 8),
+    "value": (2, 7, 2, 6),
+    "query_mask": (2, 5),
+    "key_mask": (2, 7),
+}
+
+# argument -> a shape that does not fit, and what the message says of it
+BAD_SHAPES = [
+    ("query", (5, 4, 8), "query` must have 4 axes"),
+    ("key", (2, 7, 2, 8, 1), "key` must have 4 axes"),
+    ("value", (2, 7, 12), "value` must have 4 axes"),
+    ("query", (2, 5, 4, 0), "query` must have at least one head of at least one"),
+    ("query", (2, 5, 0, 8), "query` must have at least one head"),
+    ("key", (3, 7, 2, 8), "key` must have the batch size of `query`, 2"),
+    ("key", (2, 7, 3, 8), "key` must have a number of heads that divides the 4"),
+    ("key", (2, 7, 0, 8), "key` must have a number of heads that divides the 4"),
+    ("key", (2, 7, 2, 9), "key` must have the head size of `query`, 8"),
+    ("value", (2, 8, 2, 6), "value` must have the batch size, length and heads"),
+    ("value", (2, 7, 1, 6), "value` must have the batch size, length and heads"),
+    ("value", (2, 7, 2, 0), "value` must have at least one feature"),
+    ("query_mask", (2, 6), "query_mask` must have shape (2, 5)"),
+    ("key_mask", (3, 7), "key_mask` must have shape (2, 7)"),
+]
+
+
+def zeros(**shapes):
+    return {
+        name: tf.zeros(shape, "bool" if "mask" in name else "float32")
+        for name, shape in {**GOOD, **shapes}.items()
+    }
+
+
+@pytest.mark.parametrize(("name", "shape", "message"), BAD_SHAPES)
+def test_bad_shape_is_refused(name, shape, message, path):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        ops.dot_product_attention(**zeros(**{name: shape}))
+    assert message in str(caught.value)
+    assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [case for case in BAD_SHAPES if len(case[1]) == len(GOOD[case[0]])],
+)
+def test_bad_shape_is_refused_when_the_graph_runs(name, shape, message, kernel_path):
+    """Unknown axes pass the static check; the kernel's own check stops them."""
+    arguments = zeros(**{name: shape})
+    unknown = [tf.TensorSpec([None] * len(GOOD[n]), x.dtype) for n, x in arguments.items()]
+
+    @tf.function(input_signature=unknown)
+    def run(query, key, value, query_mask, key_mask):
+        return ops.dot_product_attention(
+            query, key, value, scale=1.0, query_mask=query_mask, key_mask=key_mask
+        )
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        run(*arguments.values())
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("static", [True, False], ids=["static", "dynamic"])
+def test_no_keys_are_refused(static, kernel_path):
+    arguments = zeros(key=(2, 0, 2, 8), value=(2, 0, 2, 6), key_mask=(2, 0))
+    key_spec = [2, 0 if static else None, 2]
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec(GOOD["query"]),
+            tf.TensorSpec([*key_spec, 8]),
+            tf.TensorSpec([*key_spec, 6]),
+        ]
+    )
+    def run(query, key, value):
+        return ops.dot_product_attention(query, key, value)
+
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="no keys"):
+        run(arguments["query"], arguments["key"], arguments["value"])
+
+
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+def test_integer_input_is_refused(name, path):
+    arguments = zeros()
+    arguments[name] = tf.cast(arguments[name], "int32")
+    with pytest.raises(ValueError, match=f"`{name}` must be of a floating-point dtype"):
+        ops.dot_product_attention(**arguments)
+
+
+@pytest.mark.parametrize("name", ["mask", "bias"])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 6), (3, 1, 1, 7), (1, 2, 4, 5, 7), (5, 6)])
+def test_what_does_not_broadcast_is_refused(name, shape, path):
+    arguments = {k: v for k, v in zeros().items() if "mask" not in k}
+    arguments[name] = np.ones(shape, "float32")
+    with pytest.raises(ValueError, match=f"`{name}` must broadcast") as caught:
+        ops.dot_product_attention(**arguments)
+    assert str(shape) in str(caught.value)
+
+
+def test_wrong_head_count_of_an_op_call_from_outside_is_refused():
+    """The op is public to TensorFlow: whoever calls it without hw3tf.ops gets
+    the kernel's own check, gradients included."""
+    library = ops.load_op_library()
+    x, none = tf.zeros((1, 3, 2, 4)), tf.zeros([0], "bool")
+    options = {"scale": 1.0, "is_causal": False}
+    output, statistics = library.hw3tf_attention(x, x, x, none, none, **options)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`grad_output` must have"):
+        library.hw3tf_attention_grad(
+            x, x, x, none, none, output, statistics, tf.zeros((1, 3, 2, 5)), **options
+        )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`statistics` must have"):
+        library.hw3tf_attention_grad(
+            x, x, x, none, none, output, statistics[..., :1], output, **options
+        )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`key_mask` must have"):
+        library.hw3tf_attention(x, x, x, none, tf.zeros([3], "bool"), **options)
+
+
+def test_second_order_is_refused_with_the_remedy(kernel_path):
+    x = tf.random.normal((1, 4, 1, 4))
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            loss = tf.reduce_sum(ops.dot_product_attention(x, x, x) ** 2)
+        gradient = inner.gradient(loss, x)
+    with pytest.raises(NotImplementedError, match="HW3TF_PATH=reference"):
+        outer.gradient(gradient, x)
+
+
+def test_second_order_works_in_the_reference(monkeypatch):
+    monkeypatch.setenv("HW3TF_PATH", "reference")
+    x = tf.random.normal((1, 4, 1, 4))
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            loss = tf.reduce_sum(ops.dot_product_attention(x, x, x) ** 2)
+        gradient = inner.gradient(loss, x)
+    assert np.isfinite(outer.gradient(gradient, x)).all()

@@ -1,0 +1,146 @@
+"""The op in graphs: unknown shapes, functional models, saving, export, XLA."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from checks import make_inputs, run_python, with_gradients
+
+from hw3tf import ops
+
+
+def test_graph_with_unknown_sizes_gives_the_bits_of_eager(path, rng):
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 2, 8])] * 4)
+    def run(query, key, value, grad_output):
+        with tf.GradientTape() as tape:
+            tape.watch([query, key, value])
+            output = ops.dot_product_attention(query, key, value, is_causal=True)
+            loss = tf.reduce_sum(output * grad_output)
+        return [output, *tape.gradient(loss, [query, key, value])]
+
+    for batch, query_length, key_length in [(1, 9, 20), (3, 100, 60)]:
+        inputs = make_inputs(rng, batch, query_length, key_length, 2, 2, 8, 8)
+        eager = with_gradients(ops.dot_product_attention, *inputs, is_causal=True)
+        for x, y in zip(run(*inputs), eager, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_graph_knows_the_static_shape(kernel_path):
+    @tf.function
+    def run(query, key, value):
+        output = ops.dot_product_attention(query, key, value)
+        assert output.shape.as_list() == [None, 5, 4, 3]
+        return output
+
+    run.get_concrete_function(
+        tf.TensorSpec([None, 5, 4, 8]),
+        tf.TensorSpec([None, None, 2, 8]),
+        tf.TensorSpec([None, None, 2, 3]),
+    )
+
+
+def test_tape_in_a_loop_and_a_vectorized_map_work(kernel_path):
+    x = tf.random.normal((3, 6, 2, 4))
+
+    @tf.function
+    def loss(scale):
+        total = tf.constant(0.0)
+        y = x
+        for _ in tf.range(3):
+            y = ops.dot_product_attention(y * scale, y, y)
+            total += tf.reduce_sum(y)
+        return total
+
+    scale = tf.constant(0.7)
+    with tf.GradientTape() as tape:
+        tape.watch(scale)
+        value = loss(scale)
+    slope = tape.gradient(value, scale)
+    step = 1e-2
+    around = (loss(scale + step) - loss(scale - step)) / (2 * step)
+    # The step's own error, and float32's in a sum of 432 numbers of size 1.
+    np.testing.assert_allclose(slope, around, atol=2e-2)
+
+
+def functional_model():
+    x = keras.Input((None, 2, 8))
+    mask = keras.Input((1, 1, None), dtype="bool")
+    y = ops.dot_product_attention(x, x, x, mask=mask, scale=0.5, is_causal=True)
+    return keras.Model([x, mask], y)
+
+
+def test_functional_model_saves_and_loads(path, rng, tmp_path):
+    model = functional_model()
+    assert model.output_shape == (None, None, 2, 8)
+    x = rng.standard_normal((2, 9, 2, 8), np.float32)
+    mask = rng.random((2, 1, 1, 9)) < 0.7
+    want = ops.dot_product_attention(x, x, x, mask=mask, scale=0.5, is_causal=True)
+    np.testing.assert_array_equal(model([x, mask]), want)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded([x, mask]), want)
+
+
+def test_symbolic_shapes_are_checked():
+    x = keras.Input((9, 2, 8))
+    with pytest.raises(ValueError, match="`key` must have the head size"):
+        ops.dot_product_attention(x, keras.Input((9, 2, 7)), x)
+    with pytest.raises(ValueError, match="`mask` must broadcast"):
+        ops.dot_product_attention(x, x, x, mask=keras.Input((1, 1, 8)))
+
+
+def test_exported_model_runs_in_a_fresh_process(rng, tmp_path):
+    model = functional_model()
+    x = rng.standard_normal((2, 9, 2, 8), np.float32)
+    mask = rng.random((2, 1, 1, 9)) < 0.7
+    want = model([x, mask])
+    model.export(tmp_path / "exported", verbose=False)
+    np.savez(tmp_path / "data.npz", x=x, mask=mask, want=want)
+    code = f"""
+import numpy as np, tensorflow as tf
+import hw3tf
+data = np.load(r"{tmp_path / "data.npz"}")
+model = tf.saved_model.load(r"{tmp_path / "exported"}")
+got = model.serve([data["x"], data["mask"]])
+np.testing.assert_array_equal(got, data["want"])
+graph = model.signatures["serving_default"].graph.as_graph_def()
+names = {{n.op for f in graph.library.function for n in f.node_def}}
+assert "Hw3tfAttention" in names | {{n.op for n in graph.node}}, names
+print("equal")
+"""
+    assert run_python(code).endswith("equal\n")
+
+
+def test_xla_takes_the_reference_with_the_same_result(rng):
+    x = tf.constant(rng.standard_normal((2, 9, 2, 8), np.float32))
+    paths = []
+
+    @tf.function(jit_compile=True)
+    def run(x):
+        paths.append(ops.attention_path(x, x, x))
+        return ops.dot_product_attention(x, x, x, is_causal=True)
+
+    got = run(x)
+    assert paths[0].path == "reference"
+    assert "XLA" in paths[0].reason
+    # Outputs of size 1 and 9 keys: two ways to round.
+    want = ops.dot_product_attention(x, x, x, is_causal=True)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_results_follow_intra_op_parallelism_without_changing():
+    """TensorFlow's own setting reaches the kernel; the bits stay."""
+    code = """
+import numpy as np, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads({threads})
+from hw3tf import ops
+x = tf.constant(np.random.default_rng(0).standard_normal((1, 600, 2, 32), "float32"))
+y = ops.dot_product_attention(x, x, x).numpy()
+import os
+print(hash(y.tobytes()), len(os.listdir("/proc/self/task")))
+"""
+    out = [
+        run_python(code.format(threads=n), PYTHONHASHSEED="0").split()
+        for n in (1, 3)
+    ]
+    assert out[0][0] == out[1][0]

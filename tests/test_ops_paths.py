@@ -1,0 +1,122 @@
+"""Which path a call takes, and what says so."""
+
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from checks import run_python
+
+from hw3tf import _core, ops
+from hw3tf.__main__ import main
+from hw3tf.ops import libraries
+
+X = np.ones((1, 4, 2, 8), "float32")
+
+
+def test_default_path_is_the_op(monkeypatch):
+    monkeypatch.delenv("HW3TF_PATH", raising=False)
+    assert ops.attention_path(X, X, X) == ops.AttentionPath(
+        "op", "the kernel covers the call"
+    )
+
+
+def test_environment_forces_a_path(path):
+    assert ops.attention_path(X, X, X).path == path
+
+
+def test_unknown_path_is_refused(monkeypatch):
+    monkeypatch.setenv("HW3TF_PATH", "gpu")
+    with pytest.raises(ValueError, match="HW3TF_PATH must be one of"):
+        ops.dot_product_attention(X, X, X)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"bias": np.zeros((4, 4), "float32")}, "`bias`"),
+        ({"attn_logits_soft_cap": 5.0}, "`attn_logits_soft_cap`"),
+        ({"mask": np.tri(4, dtype=bool)}, "masks that differ"),
+        ({"scale": tf.constant(0.5)}, "a tensor as `scale`"),
+    ],
+)
+def test_what_the_kernel_does_not_cover_is_reported(options, reason, kernel_path):
+    path = ops.attention_path(X, X, X, **options)
+    assert path.path == "reference"
+    assert reason in path.reason
+    assert ops.dot_product_attention(X, X, X, **options).shape == X.shape
+
+
+def test_path_is_logged(kernel_path, caplog):
+    with caplog.at_level(logging.DEBUG, "hw3tf"):
+        ops.dot_product_attention(X, X, X)
+    assert f"takes the path {kernel_path} (" in caplog.text
+
+
+def test_op_library_that_fails_gives_way_to_pybind():
+    code = """
+import hw3tf.ops.libraries as libraries
+import numpy as np
+libraries.op_library_error = lambda: "NotFoundError: gone"
+from hw3tf import ops
+x = np.ones((1, 4, 2, 8), "float32")
+print(ops.attention_path(x, x, x))
+ops.dot_product_attention(x, x, x)
+import os
+os.environ["HW3TF_PATH"] = "op"
+try:
+    ops.dot_product_attention(x, x, x)
+except RuntimeError as error:
+    print(error)
+"""
+    out = run_python(code, HW3TF_PATH=None).splitlines()
+    assert out[-2] == "pybind (the op library fails: NotFoundError: gone)"
+    assert "HW3TF_PATH=op, but the op library fails" in out[-1]
+
+
+def test_other_backends_take_the_reference(monkeypatch):
+    """Only the choice: JAX and torch are not among the test requirements."""
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert str(ops.attention_path(X, X, X)) == "reference (the backend is jax)"
+
+
+def test_visible_gpu_takes_the_reference(monkeypatch):
+    monkeypatch.setattr(libraries, "_gpu_visible", lambda: True)
+    assert str(ops.attention_path(X, X, X)) == "reference (TensorFlow sees a GPU)"
+
+
+def test_main_prints_what_a_bug_report_needs(capsys, monkeypatch):
+    monkeypatch.delenv("HW3TF_PATH", raising=False)
+    main([])
+    out = capsys.readouterr().out
+    for name in ("hw3tf", "tensorflow", "keras", "threads", "compiled", "platform"):
+        assert f"{name}:" in out
+    assert "op library:      loaded" in out
+    assert f"instruction set: {_core.instruction_set()}" in out
+    assert "attention:       op (the kernel covers the call)" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HW3TF_ISA", "sse9"), ("HW3TF_NUM_THREADS", "many")]
+)
+def test_bad_environment_stops_the_import(name, value):
+    code = f"""
+try:
+    import hw3tf
+except ImportError as error:
+    print(error)
+"""
+    out = run_python(code, **{name: value})
+    assert name in out
+    assert value in out
+
+
+def test_number_of_threads_can_be_set():
+    default = ops.num_threads()
+    ops.set_num_threads(3)
+    assert ops.num_threads() == 3
+    ops.set_num_threads(0)
+    assert ops.num_threads() == default
+    with pytest.raises(ValueError, match="threads=-1"):
+        ops.set_num_threads(-1)
