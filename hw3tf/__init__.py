@@ -4,9 +4,9 @@
 >>> layer = hw3tf.layers.MultiHeadAttention(num_heads=2, key_dim=16)
 
 Rooms: `hw3tf.ops` (functions on tensors), `hw3tf.layers` (Keras layers),
-`hw3tf.reference` (the same in pure Keras: the specification), `hw3tf.data`
-(the data sets of the tutorials). `python -m hw3tf` prints what a bug report
-needs.
+`hw3tf.reference` (the same in pure Keras: the specification), `hw3tf.data` and
+`hw3tf.plots` (what the tutorials share). `python -m hw3tf` prints what a bug
+report needs.
 """
 
 from importlib.metadata import version as _version
@@ -19,7 +19,7 @@ if _find_spec("hw3tf._core") is None:
         "the installed package."
     )
 
-from hw3tf import data, layers, ops, reference
+from hw3tf import data, layers, ops, plots, reference
 
 __version__ = _version("hw3tf")
-__all__ = ["__version__", "data", "layers", "ops", "reference"]
+__all__ = ["__version__", "data", "layers", "ops", "plots", "reference"]

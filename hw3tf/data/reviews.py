@@ -101,7 +101,7 @@ def _load_imdb(timeout):
         origin = f"25,000 + 25,000 IMDB reviews, downloaded to {builder.data_path}"
     splits = {}
     for split in ("train", "test"):
-        dataset = builder.as_dataset(split, as_supervised=True, shuffle_files=False)
+        dataset = builder.as_dataset(split=split, as_supervised=True)
         texts, labels = [], []
         for text, label in dataset.batch(1000).as_numpy_iterator():
             texts += [t.decode("utf-8") for t in text]

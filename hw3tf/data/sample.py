@@ -51,7 +51,10 @@ _EASY = (
     "i found the {a} {yes}",
     "{yes} {a} , {also} {b}",
     "a {yes} and {also} film",
+    "i {verb} it",
+    "i {verb} every minute of the {a}",
 )
+_VERBS = (("hated", "disliked", "regretted"), ("loved", "enjoyed", "adored"))
 _FILLER = (
     "i saw it on a tuesday",
     "it runs for about two hours",
@@ -111,12 +114,20 @@ def _review(rng, label, hard):
         a, b = rng.choice(_ASPECTS, 2, replace=False)
         frame = frames[rng.integers(len(frames))]
         return frame.format(
-            a=a, b=b, yes=words[label], no=words[1 - label], also=also[label]
+            a=a,
+            b=b,
+            yes=words[label],
+            no=words[1 - label],
+            also=also[label],
+            verb=pick(_VERBS[label]),
         )
 
     telling = [sentence(_FRAMES if hard else _EASY)]
     if not hard:
         telling.append(sentence(_EASY))
-    filler = [sentence(_FILLER) for _ in range(rng.integers(1, 4))]
+    filler = [
+        sentence([frame])
+        for frame in rng.choice(_FILLER, rng.integers(1, 4), replace=False)
+    ]
     sentences = telling + filler
     return " . ".join(sentences[i] for i in rng.permutation(len(sentences))) + " ."

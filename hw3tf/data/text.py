@@ -31,7 +31,8 @@ class ReviewTokenizer(keras.layers.Layer):
         **kwargs: Passed to `keras.layers.Layer`.
 
     Call arguments:
-        texts: String tensor of shape `(batch,)` or `(batch, 1)`.
+        texts: String tensor of shape `(batch,)` or `(batch, 1)`, or a list of
+            strings.
 
     Returns:
         Integer tensor of shape `(batch, length)`, padded with 0, where `length`
@@ -69,6 +70,15 @@ class ReviewTokenizer(keras.layers.Layer):
         import tensorflow as tf
 
         self.vectorization.adapt(tf.data.Dataset.from_tensor_slices(texts).batch(1024))
+
+    def __call__(self, texts):
+        """Takes a list of strings too, where other layers want tensors."""
+        if isinstance(texts, (list, tuple)):
+            texts = keras.ops.convert_to_tensor(texts, dtype="string")
+        return super().__call__(texts)
+
+    def build(self, texts_shape=None):
+        self.built = True  # the vocabulary comes from `adapt` or from a file
 
     def get_vocabulary(self):
         """List of tokens; the index is the id."""

@@ -1,5 +1,7 @@
 """`MultiHeadAttention`: Keras's layer on the fused kernel."""
 
+import contextlib
+
 import keras
 
 from hw3tf import ops
@@ -108,17 +110,18 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
             key_mask = value_mask
         elif value_mask is not None:
             key_mask = keras.ops.logical_and(key_mask, value_mask)
-        attention = ops.dot_product_attention(
-            self._query_dense(query),
-            self._key_dense(key),
-            self._value_dense(value),
-            scale=self._key_dim**-0.5,
-            is_causal=use_causal_mask,
-            query_mask=query_mask,
-            key_mask=key_mask,
-        )
-        if getattr(self, "_use_gate", False):
-            attention = keras.ops.multiply(attention, self._gate_dense(query))
+        with _masks_taken_off(query, key, value):
+            attention = ops.dot_product_attention(
+                self._query_dense(query),
+                self._key_dense(key),
+                self._value_dense(value),
+                scale=self._key_dim**-0.5,
+                is_causal=use_causal_mask,
+                query_mask=query_mask,
+                key_mask=key_mask,
+            )
+            if getattr(self, "_use_gate", False):
+                attention = keras.ops.multiply(attention, self._gate_dense(query))
         return self._output_dense(attention)
 
     def _why_scores(self, query, attention_mask, return_attention_scores, training):
@@ -134,3 +137,19 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
         if len(query.shape) != 3 or tuple(self._attention_axes) != (1,):
             return "attention is over other axes than (1,)"
         return ""
+
+
+@contextlib.contextmanager
+def _masks_taken_off(*tensors):
+    """Takes the Keras masks off the tensors while projections run, which know no
+    masks and would warn. Puts them back: Keras's own layer does not, and the
+    second of two equal calls on one tensor sees no mask."""
+    masks = [(x, x._keras_mask) for x in tensors if hasattr(x, "_keras_mask")]
+    for tensor, _ in masks:
+        tensor._keras_mask = None
+    try:
+        yield
+    finally:
+        for tensor, mask in masks:
+            if mask is not None:
+                tensor._keras_mask = mask
