@@ -51,7 +51,9 @@ def test_strided_views_need_no_copy(rng):
     """(batch, heads, length, size) seen as (batch, length, heads, size), a slice
     of a wider array, and a reversed axis."""
     query, key, value, grad = make_inputs(rng, 2, 40, 50, 3, 3, 8, 8)
-    turned = [np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (query, key)]
+    turned = [
+        np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (query, key)
+    ]
     wide = np.zeros((2, 100, 3, 16), np.float32)
     wide[:, ::2, :, 4:12] = value[:, ::-1]
     views = (*turned, wide[:, ::2, :, 4:12][:, ::-1], grad)
@@ -70,7 +72,9 @@ def test_wrong_dtype_is_refused_not_converted(rng):
 
 def test_last_axis_that_is_not_contiguous_is_refused(rng):
     query, key, value, grad = make_inputs(rng, 1, 4, 4, 1, 1, 8, 8)
-    with pytest.raises(ValueError, match="`key` must be contiguous along its last axis"):
+    with pytest.raises(
+        ValueError, match="`key` must be contiguous along its last axis"
+    ):
         run((query[..., :4], key[..., ::2], value, grad))
 
 
@@ -85,7 +89,9 @@ def test_wrong_shapes_are_refused(rng):
 def test_statistics_give_logsumexp(rng):
     inputs = make_inputs(rng, 2, 30, 200, 2, 2, 8, 8)
     for scale in (0.4, -0.4):
-        maximum, total = np.moveaxis(run(inputs, scale=scale)[1].astype("float64"), -1, 0)
+        maximum, total = np.moveaxis(
+            run(inputs, scale=scale)[1].astype("float64"), -1, 0
+        )
         scores = scale * np.einsum("btnh,bsnh->bnts", *inputs[:2], dtype="float64")
         top = scores.max(-1)
         want = top + np.log(np.exp(scores - top[..., None]).sum(-1))

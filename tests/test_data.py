@@ -9,7 +9,6 @@ import pytest
 from hw3tf import data
 from hw3tf.data import reviews as reviews_module
 
-
 FIRST_REVIEW = (
     "there is a train , a dog and a letter . the score is by somebody new . "
     "the plot is not superb , it is tedious . we talked about the acting afterwards ."

@@ -21,7 +21,9 @@ def pair(*args, shape=(2, 9, 16), **kwargs):
     theirs = keras.layers.MultiHeadAttention(*args, **kwargs)
     x = np.zeros(shape, np.float32)
     ours(x, x), theirs(x, x)
-    weights = [np.random.default_rng(1).standard_normal(w.shape) / 4 for w in ours.weights]
+    weights = [
+        np.random.default_rng(1).standard_normal(w.shape) / 4 for w in ours.weights
+    ]
     ours.set_weights(weights), theirs.set_weights(weights)
     return ours, theirs
 
@@ -121,7 +123,9 @@ def test_explicit_query_mask_is_respected(path, rng):
 
 
 def test_input_keeps_its_mask(rng):
-    x = masked(rng.standard_normal((2, 9, 16), np.float32), np.arange(9)[None] < [[4], [9]])
+    x = masked(
+        rng.standard_normal((2, 9, 16), np.float32), np.arange(9)[None] < [[4], [9]]
+    )
     layer = MultiHeadAttention(2, 4)
     first = layer(x, x)
     np.testing.assert_array_equal(layer(x, x), first)
@@ -201,8 +205,17 @@ def test_mixed_precision_runs(rng):
 
 
 def test_config_is_that_of_keras():
-    options = {"num_heads": 3, "key_dim": 5, "value_dim": 2, "dropout": 0.1, "name": "a"}
-    ours, theirs = MultiHeadAttention(**options), keras.layers.MultiHeadAttention(**options)
+    options = {
+        "num_heads": 3,
+        "key_dim": 5,
+        "value_dim": 2,
+        "dropout": 0.1,
+        "name": "a",
+    }
+    ours, theirs = (
+        MultiHeadAttention(**options),
+        keras.layers.MultiHeadAttention(**options),
+    )
     ours_config, theirs_config = ours.get_config(), theirs.get_config()
     assert ours_config == theirs_config
     again = MultiHeadAttention.from_config(ours_config)

@@ -112,7 +112,14 @@ def test_any_shape_and_masks_are_as_exact_as_keras(data):
     size, value_dim = (draw(st.integers(1, 40)) for _ in range(2))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     inputs = make_inputs(
-        rng, batch, query_length, key_length, kv_heads * group, kv_heads, size, value_dim
+        rng,
+        batch,
+        query_length,
+        key_length,
+        kv_heads * group,
+        kv_heads,
+        size,
+        value_dim,
     )
     options = {"is_causal": draw(st.booleans())}
     share = draw(st.sampled_from([0.0, 0.1, 0.5, 0.9]))
@@ -148,7 +155,9 @@ def test_gradients_match_finite_differences(kernel_path, rng):
             up, down = x.copy(), x.copy()
             up[index] += step
             down[index] -= step
-            around = [loss(*inputs[:which], y, *inputs[which + 1 :]) for y in (up, down)]
+            around = [
+                loss(*inputs[:which], y, *inputs[which + 1 :]) for y in (up, down)
+            ]
             slope = (around[0] - around[1]) / (2 * step)
             assert abs(slope - grads[which][index]) < 1e-3
 

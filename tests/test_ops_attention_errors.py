@@ -55,7 +55,9 @@ def test_bad_shape_is_refused(name, shape, message, path):
 def test_bad_shape_is_refused_when_the_graph_runs(name, shape, message, kernel_path):
     """Unknown axes pass the static check; the kernel's own check stops them."""
     arguments = zeros(**{name: shape})
-    unknown = [tf.TensorSpec([None] * len(GOOD[n]), x.dtype) for n, x in arguments.items()]
+    unknown = [
+        tf.TensorSpec([None] * len(GOOD[n]), x.dtype) for n, x in arguments.items()
+    ]
 
     @tf.function(input_signature=unknown)
     def run(query, key, value, query_mask, key_mask):

@@ -128,19 +128,25 @@ def test_xla_takes_the_reference_with_the_same_result(rng):
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-def test_results_follow_intra_op_parallelism_without_changing():
-    """TensorFlow's own setting reaches the kernel; the bits stay."""
+def test_intra_op_parallelism_sets_the_threads_not_the_result():
+    """TensorFlow's own setting reaches the kernel: the pool starts that many
+    threads less the caller's. The bits stay."""
     code = """
+import os
 import numpy as np, tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads({threads})
 from hw3tf import ops
 x = tf.constant(np.random.default_rng(0).standard_normal((1, 600, 2, 32), "float32"))
+ops.dot_product_attention(x[:, :2], x[:, :2], x[:, :2])  # serial: too small
+before = len(os.listdir("/proc/self/task"))
 y = ops.dot_product_attention(x, x, x).numpy()
-import os
-print(hash(y.tobytes()), len(os.listdir("/proc/self/task")))
+print(len(os.listdir("/proc/self/task")) - before, hash(y.tobytes()))
 """
     out = [
-        run_python(code.format(threads=n), PYTHONHASHSEED="0").split()
+        run_python(
+            code.format(threads=n), PYTHONHASHSEED="0", HW3TF_NUM_THREADS=None
+        ).split()[-2:]
         for n in (1, 3)
     ]
-    assert out[0][0] == out[1][0]
+    assert [started for started, _ in out] == ["0", "2"]
+    assert out[0][1] == out[1][1]

@@ -101,7 +101,7 @@ def test_main_prints_what_a_bug_report_needs(capsys, monkeypatch):
     ("name", "value"), [("HW3TF_ISA", "sse9"), ("HW3TF_NUM_THREADS", "many")]
 )
 def test_bad_environment_stops_the_import(name, value):
-    code = f"""
+    code = """
 try:
     import hw3tf
 except ImportError as error:

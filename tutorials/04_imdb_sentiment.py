@@ -4,7 +4,7 @@ Author: the hw3tf authors
 Date created: 2026-11-23
 Last modified: 2026-11-23
 Description: A Transformer encoder learns sentiment on the fused attention kernel.
-Run time: RUNTIME.
+Run time: 4 min on 2 CPU cores, `--quick` 1 min. Downloads 84 MB, or nothing.
 
 A Transformer encoder reads a review and says whether its author liked the film.
 Its attention runs on hw3tf's C++ kernel, forward and backward: no matrix of
@@ -105,9 +105,7 @@ def load(reviews, settings):
         [reviews.train_texts[i] for i in held_out],
         reviews.train_labels[held_out],
     )
-    test = hw3tf.data.review_batches(
-        tokenizer, reviews.test_texts, reviews.test_labels
-    )
+    test = hw3tf.data.review_batches(tokenizer, reviews.test_texts, reviews.test_labels)
     return tokenizer, training, validation, test
 
 
@@ -243,16 +241,30 @@ def check_claims(results, quick):
 # ---------------------
 
 
+def positive(text):
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return int(text)
+
+
 def parse_arguments(argv):
     parser = argparse.ArgumentParser(
         description="Train a Transformer to tell the sentiment of film reviews.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, default = parser.add_argument, Settings()
-    add("--data", choices=["auto", "imdb", "sample"], default="auto",
-        help="auto: IMDB if it is prepared or can be downloaded, else the sample")
-    add("--attention", choices=["fused", "keras"], default=default.attention,
-        help="hw3tf's layer or Keras's own")
+    add(
+        "--data",
+        choices=["auto", "imdb", "sample"],
+        default="auto",
+        help="auto: IMDB if it is prepared or can be downloaded, else the sample",
+    )
+    add(
+        "--attention",
+        choices=["fused", "keras"],
+        default=default.attention,
+        help="hw3tf's layer or Keras's own",
+    )
     for name, what in [
         ("sequence_length", "longest review, in tokens"),
         ("embed_dim", "size of the vectors"),
@@ -262,17 +274,23 @@ def parse_arguments(argv):
         ("batch_size", "reviews per step"),
         ("seed", "of weights, order and dropout"),
     ]:
-        add(f"--{name.replace('_', '-')}", type=int, default=getattr(default, name),
-            help=what)
+        kind = int if name == "seed" else positive
+        flag = f"--{name.replace('_', '-')}"
+        add(flag, type=kind, default=getattr(default, name), help=what)
     add("--quick", action="store_true", help="fewer and shorter reviews: one minute")
     add("--text", action="append", default=[], help="a review to judge; repeatable")
     add("--save", type=pathlib.Path, help="the .keras file; default: in --out")
-    add("--out", type=pathlib.Path, default=pathlib.Path("runs/imdb_sentiment"),
-        help="folder for pictures and models")
+    add(
+        "--out",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/imdb_sentiment"),
+        help="folder for pictures and models",
+    )
     args = parser.parse_args(argv)
     if args.embed_dim % args.num_heads:
-        parser.error(f"--num-heads {args.num_heads} does not divide --embed-dim "
-                     f"{args.embed_dim}")
+        parser.error(
+            f"--num-heads {args.num_heads} does not divide --embed-dim {args.embed_dim}"
+        )
     return args
 
 
@@ -296,8 +314,10 @@ def main(argv=None):
     print(f"Training on {num_reviews} reviews, attention: {settings.attention}")
     history, seconds = train(model, training, validation, num_reviews, settings)
     hw3tf.plots.plot_learning_curves(history, args.out / "learning_curves.png")
-    print(f"{np.mean(seconds):.1f} s per epoch, "
-          f"{num_reviews / np.mean(seconds):.0f} reviews per second")
+    print(
+        f"{np.mean(seconds):.1f} s per epoch, "
+        f"{num_reviews / np.mean(seconds):.0f} reviews per second"
+    )
     results = {"data": reviews.name, "seconds_per_epoch": float(np.mean(seconds))}
 
     print(f"Test on {len(reviews.test_texts)} reviews")
@@ -305,12 +325,15 @@ def main(argv=None):
     print(f"test accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f}")
     if reviews.test_hard is not None:
         right = (model.predict(test.map(lambda x, y: x), verbose=0)[:, 0] > 0) == (
-            reviews.test_labels == 1)
+            reviews.test_labels == 1
+        )
         counted = hw3tf.data.bag_of_words_predictions(reviews) == reviews.test_labels
         results["hard_accuracy"] = float(right[reviews.test_hard].mean())
         results["hard_accuracy_of_counting"] = float(counted[reviews.test_hard].mean())
-        print(f"hard reviews: {results['hard_accuracy']:.4f}, "
-              f"by counting words: {results['hard_accuracy_of_counting']:.4f}")
+        print(
+            f"hard reviews: {results['hard_accuracy']:.4f}, "
+            f"by counting words: {results['hard_accuracy_of_counting']:.4f}"
+        )
 
     sentiment = with_tokenizer(tokenizer, model)
     texts = [*EXAMPLES, *args.text]
@@ -323,8 +346,10 @@ def main(argv=None):
     tokens = tokenizer([words])
     vocabulary = tokenizer.get_vocabulary()
     hw3tf.plots.plot_attention(
-        attention_weights(model, tokens), [vocabulary[i] for i in tokens[0]],
-        args.out / "attention.png")
+        attention_weights(model, tokens),
+        [vocabulary[i] for i in tokens[0]],
+        args.out / "attention.png",
+    )
 
     saved = args.save or args.out / "sentiment.keras"
     sentiment.save(saved)

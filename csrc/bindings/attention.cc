@@ -84,12 +84,16 @@ MutableArray Output(FloatArray& array) {
 py::tuple Forward(const FloatArray& query, const FloatArray& key,
                   const FloatArray& value, const OptionalMask& query_mask,
                   const OptionalMask& key_mask, float scale, bool is_causal) {
-  const Inputs in = CheckInputs(query, key, value, query_mask, key_mask, scale,
-                                is_causal);
+  const Inputs in =
+      CheckInputs(query, key, value, query_mask, key_mask, scale, is_causal);
   FloatArray output(OutputDims(in.shape));
   FloatArray statistics(StatisticsDims(in.shape));
-  const AttentionForwardArgs args{in.shape,       in.options, in.query,
-                                  in.key,         in.value,   Output(output),
+  const AttentionForwardArgs args{in.shape,
+                                  in.options,
+                                  in.query,
+                                  in.key,
+                                  in.value,
+                                  Output(output),
                                   statistics.mutable_data()};
   bool done;
   {
@@ -104,27 +108,23 @@ py::tuple Backward(const FloatArray& query, const FloatArray& key,
                    const FloatArray& value, const OptionalMask& query_mask,
                    const OptionalMask& key_mask, const FloatArray& output,
                    const py::array_t<float, py::array::c_style>& statistics,
-                   const FloatArray& grad_output, float scale,
-                   bool is_causal) {
-  const Inputs in = CheckInputs(query, key, value, query_mask, key_mask, scale,
-                                is_causal);
+                   const FloatArray& grad_output, float scale, bool is_causal) {
+  const Inputs in =
+      CheckInputs(query, key, value, query_mask, key_mask, scale, is_causal);
   Require(CheckDims("output", DimsOf(output), OutputDims(in.shape)));
-  Require(CheckDims("statistics", DimsOf(statistics), StatisticsDims(in.shape)));
+  Require(
+      CheckDims("statistics", DimsOf(statistics), StatisticsDims(in.shape)));
   Require(CheckDims("grad_output", DimsOf(grad_output), OutputDims(in.shape)));
   FloatArray grad_query(DimsOf(query));
   FloatArray grad_key(DimsOf(key));
   FloatArray grad_value(DimsOf(value));
-  const AttentionBackwardArgs args{in.shape,
-                                   in.options,
-                                   in.query,
-                                   in.key,
-                                   in.value,
-                                   View("output", output),
-                                   statistics.data(),
-                                   View("grad_output", grad_output),
-                                   Output(grad_query),
-                                   Output(grad_key),
-                                   Output(grad_value)};
+  const AttentionBackwardArgs args{
+      in.shape,           in.options,
+      in.query,           in.key,
+      in.value,           View("output", output),
+      statistics.data(),  View("grad_output", grad_output),
+      Output(grad_query), Output(grad_key),
+      Output(grad_value)};
   bool done;
   {
     py::gil_scoped_release nogil;
@@ -156,15 +156,18 @@ void RegisterAttention(py::module_& m) {
         py::arg("is_causal") = false,
         "Returns (grad_query, grad_key, grad_value) from what\n"
         "attention_forward took and returned, and the gradient of its output.");
-  m.def("attention_tiles", [] {
-    const AttentionTiles tiles = GetAttentionTiles();
-    py::dict result;
-    result["query_tile"] = tiles.query_tile;
-    result["query_block"] = tiles.query_block;
-    result["key_tile"] = tiles.key_tile;
-    result["key_chunk"] = tiles.key_chunk;
-    return result;
-  }, "Tile sizes of the instruction set in use: the lengths worth testing.");
+  m.def(
+      "attention_tiles",
+      [] {
+        const AttentionTiles tiles = GetAttentionTiles();
+        py::dict result;
+        result["query_tile"] = tiles.query_tile;
+        result["query_block"] = tiles.query_block;
+        result["key_tile"] = tiles.key_tile;
+        result["key_chunk"] = tiles.key_chunk;
+        return result;
+      },
+      "Tile sizes of the instruction set in use: the lengths worth testing.");
 }
 
 }  // namespace hw3tf

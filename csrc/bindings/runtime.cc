@@ -33,19 +33,23 @@ std::vector<std::string> Names(bool supported_only) {
 }  // namespace
 
 void RegisterRuntime(py::module_& m) {
-  m.def("num_threads", [] { return ResolveNumThreads(0); },
-        "Threads that a large call uses: set_num_threads, else the\n"
-        "environment's HW3TF_NUM_THREADS, else the available processors.");
+  m.def(
+      "num_threads", [] { return ResolveNumThreads(0); },
+      "Threads that a large call uses: set_num_threads, else the\n"
+      "environment's HW3TF_NUM_THREADS, else the available processors.");
   m.def("set_num_threads", &CheckedSetNumThreads, py::arg("threads"),
         "Sets the threads of later calls; 0 restores the default. Results do\n"
         "not depend on it. Raises ValueError outside 0..1024.");
-  m.def("instruction_set", [] { return ChosenInstructionSet().name; },
-        "The instruction set in use: 'base', 'avx2' or 'avx512'. The\n"
-        "environment's HW3TF_ISA, read once, forces one.");
-  m.def("compiled_instruction_sets", [] { return Names(false); },
-        "Instruction sets compiled into the library, narrowest first.");
-  m.def("supported_instruction_sets", [] { return Names(true); },
-        "Those of them that this machine can run.");
+  m.def(
+      "instruction_set", [] { return ChosenInstructionSet().name; },
+      "The instruction set in use: 'base', 'avx2' or 'avx512'. The\n"
+      "environment's HW3TF_ISA, read once, forces one.");
+  m.def(
+      "compiled_instruction_sets", [] { return Names(false); },
+      "Instruction sets compiled into the library, narrowest first.");
+  m.def(
+      "supported_instruction_sets", [] { return Names(true); },
+      "Those of them that this machine can run.");
 }
 
 }  // namespace hw3tf

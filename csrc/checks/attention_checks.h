@@ -17,7 +17,8 @@ using Dims = std::vector<int64_t>;
 // "(2, 5, 4)"
 std::string ToString(const Dims& dims);
 
-// The shapes of the arguments as received; a mask that was not given is nullptr.
+// The shapes of the arguments as received; a mask that was not given is
+// nullptr.
 struct AttentionDims {
   Dims query, key, value;
   const Dims* query_mask = nullptr;

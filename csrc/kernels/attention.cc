@@ -56,8 +56,7 @@ double Products(const AttentionShape& shape, const AttentionOptions& options) {
 void AssertShape(const AttentionShape& shape) {
   assert(shape.batch >= 0 && shape.query_len >= 0 && shape.key_len >= 1);
   assert(shape.head_dim >= 1 && shape.value_dim >= 1);
-  assert(shape.num_kv_heads >= 1 &&
-         shape.num_heads % shape.num_kv_heads == 0);
+  assert(shape.num_kv_heads >= 1 && shape.num_heads % shape.num_kv_heads == 0);
   (void)shape;
 }
 
@@ -69,9 +68,8 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads) {
   const AttentionKernels& kernels = *ChosenInstructionSet().attention;
   const int64_t tasks = kernels.forward_tasks(shape);
   if (tasks == 0) return true;
-  const double flops =
-      Products(shape, args.options) *
-      static_cast<double>(shape.head_dim + shape.value_dim);
+  const double flops = Products(shape, args.options) *
+                       static_cast<double>(shape.head_dim + shape.value_dim);
   const int threads = Threads(num_threads, tasks, flops);
   const int64_t per_thread = RoundToLine(kernels.forward_scratch(shape));
   const Floats scratch = Allocate(per_thread * threads);

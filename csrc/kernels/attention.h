@@ -74,7 +74,7 @@ struct AttentionBackwardArgs {
   ConstArray value;
   ConstArray output;        // of the forward pass
   const float* statistics;  // of the forward pass
-  ConstArray grad_output;  // (B, T, N, value_dim)
+  ConstArray grad_output;   // (B, T, N, value_dim)
   MutableArray grad_query;
   MutableArray grad_key;
   MutableArray grad_value;
@@ -88,11 +88,11 @@ struct AttentionBackwardArgs {
 // Gimelshein 2018, arXiv:1805.02867; tiled as in Dao 2023, arXiv:2307.08691,
 // Algorithm 1); it is divided by its sum once, at the end.
 //
-// The statistics of a query are a maximum m of sign(scale) * Q K^T and the sum of
-// exp(|scale| * (sign(scale) * Q K^T - m)), so that logsumexp is
-// |scale| * m + ln(sum). They are two numbers because one is not enough in
-// float32: with scores around 3000, gradients from a rounded logsumexp were 7
-// times as wrong as those of Keras. m is raised lazily and may be a little low.
+// The statistics of a query are a maximum m of sign(scale) * Q K^T and the sum
+// of exp(|scale| * (sign(scale) * Q K^T - m)), so that logsumexp is |scale| * m
+// + ln(sum). They are two numbers because one is not enough in float32: with
+// scores around 3000, gradients from a rounded logsumexp were 7 times as wrong
+// as those of Keras. m is raised lazily and may be a little low.
 //
 // A query with no visible key yields the mean of all S values, as in Keras,
 // where the masked scores are equal and finite, and the statistics (+inf, 1),
@@ -110,10 +110,10 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads);
 
 // Gradients with respect to query, key and value, overwritten.
 //
-// Probabilities are recomputed from the statistics, tile by tile. Queries with no
-// visible key give no gradient to query and key, and grad_output / S to every
-// value. Keys that nothing sees get exact zeros. The order of every sum is fixed
-// by the shape: the bits do not depend on `num_threads`.
+// Probabilities are recomputed from the statistics, tile by tile. Queries with
+// no visible key give no gradient to query and key, and grad_output / S to
+// every value. Keys that nothing sees get exact zeros. The order of every sum
+// is fixed by the shape: the bits do not depend on `num_threads`.
 //
 // Cost: 2*B*N*T*S*(3*H + 2*value_dim) flops, half if causal. Scratch:
 // O((H + tile) * tile) per thread and B*N*T floats. Returns false, with nothing

@@ -1,8 +1,8 @@
 // The backward pass of one instruction set.
 //
 // A task holds a chunk of keys with its gradients and walks over the queries, a
-// block at a time. With p = 2^(factor * (product - maximum)) / sum recomputed, from the same
-// products in the same order as in the forward pass:
+// block at a time. With p = 2^(factor * (product - maximum)) / sum recomputed,
+// from the same products in the same order as in the forward pass:
 //
 //   dV += p^T dO,  dS = scale * p * (dO V^T - D),  dK += dS^T Q,  dQ += dS K
 //
@@ -84,7 +84,8 @@ struct QueryBlock {
   int64_t first, rows;
 };
 
-// p = 2^(factor * (product - maximum)) / sum of R keys against the lanes of one query tile.
+// p = 2^(factor * (product - maximum)) / sum of R keys against the lanes of one
+// query tile.
 template <bool kHide>
 struct ProbabilityGroup {
   const BackwardScratch& scratch;
@@ -93,7 +94,7 @@ struct ProbabilityGroup {
   int64_t tile;         // of the block
   int64_t first_query;  // position of lane 0
   int64_t head_dim;
-  float factor;         // |scale| * log2(e)
+  float factor;  // |scale| * log2(e)
 
   template <int R>
   void Run(int64_t offset) const {
@@ -108,8 +109,7 @@ struct ProbabilityGroup {
       const int64_t column = tile * kQueryTile + v * kLanes;
       const Vec maximum = Load(scratch.maximum + column);
       const Vec inverse_sum = Load(scratch.inverse_sum + column);
-      const VecInt query =
-          Iota(static_cast<int32_t>(first_query) + v * kLanes);
+      const VecInt query = Iota(static_cast<int32_t>(first_query) + v * kLanes);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         Vec p = Exp2((score[r][v] - maximum) * factor) * inverse_sum;
@@ -158,8 +158,8 @@ struct ScoreGradGroup {
 };
 
 // Packs a block of queries and of output gradients, as columns and as rows.
-// Rows beyond the end, and queries that see no key, become zeros with an inverse
-// sum of 0, so that p is 0 and nothing comes of them.
+// Rows beyond the end, and queries that see no key, become zeros with an
+// inverse sum of 0, so that p is 0 and nothing comes of them.
 inline void PackQueryBlock(const AttentionBackwardArgs& args,
                            const AttentionBackwardShared& shared, int64_t b,
                            const QueryBlock& block,
@@ -167,8 +167,8 @@ inline void PackQueryBlock(const AttentionBackwardArgs& args,
   const AttentionShape& shape = args.shape;
   const int64_t first =
       (b * shape.num_heads + block.head) * shape.query_len + block.first;
-  const float* query = Head(args.query, b, block.head) +
-                       block.first * args.query.strides.length;
+  const float* query =
+      Head(args.query, b, block.head) + block.first * args.query.strides.length;
   const float* grad = Head(args.grad_output, b, block.head) +
                       block.first * args.grad_output.strides.length;
   for (int64_t i = 0; i < kQueryBlock; i += kLanes) {
@@ -188,12 +188,12 @@ inline void PackQueryBlock(const AttentionBackwardArgs& args,
           used ? shared.output_dot_grad[first + row] : 0.0f;
     }
     const int64_t tile = i / kQueryTile, lane = i % kQueryTile;
-    PackColumns(query_rows, shape.head_dim, Sign(args.options),
-                scratch.query_columns + tile * shape.head_dim * kQueryTile +
-                    lane);
-    PackColumns(grad_rows, shape.value_dim, /*sign=*/1.0f,
-                scratch.grad_columns + tile * shape.value_dim * kQueryTile +
-                    lane);
+    PackColumns(
+        query_rows, shape.head_dim, Sign(args.options),
+        scratch.query_columns + tile * shape.head_dim * kQueryTile + lane);
+    PackColumns(
+        grad_rows, shape.value_dim, /*sign=*/1.0f,
+        scratch.grad_columns + tile * shape.value_dim * kQueryTile + lane);
     PackRows(query_rows, shape.head_dim, scratch.key_size,
              scratch.query_rows + i * scratch.key_size);
     PackRows(grad_rows, shape.value_dim, scratch.value_size,
@@ -240,26 +240,26 @@ inline void BackwardBlock(const AttentionBackwardArgs& args,
       count = CountUpTo(keys, scratch.positions, first_query + kQueryTile - 1);
     }
     const float factor = Factor(args.options);
-    ForRowGroups(full, ProbabilityGroup<false>{scratch, keys, 0, tile,
-                                               first_query, shape.head_dim,
-                                               factor});
+    ForRowGroups(full,
+                 ProbabilityGroup<false>{scratch, keys, 0, tile, first_query,
+                                         shape.head_dim, factor});
     ForRowGroups(count - full,
                  ProbabilityGroup<true>{scratch, keys, full, tile, first_query,
                                         shape.head_dim, factor});
     for (int64_t key = count; key < keys.count; ++key)
       for (int v = 0; v < 2; ++v)
-        Store(scratch.scores + key * kQueryBlock + tile * kQueryTile +
-                  v * kLanes,
-              Vec{});
+        Store(
+            scratch.scores + key * kQueryBlock + tile * kQueryTile + v * kLanes,
+            Vec{});
   }
   Multiply<Contiguous::kAlongDepth>({{scratch.scores, kQueryBlock},
-                                {scratch.grad_rows, scratch.value_size},
-                                rows,
-                                scratch.grad_value,
-                                scratch.value_size,
-                                scratch.value_size,
-                                /*accumulate=*/true},
-                               keys.count);
+                                     {scratch.grad_rows, scratch.value_size},
+                                     rows,
+                                     scratch.grad_value,
+                                     scratch.value_size,
+                                     scratch.value_size,
+                                     /*accumulate=*/true},
+                                    keys.count);
   for (int64_t tile = 0; tile * kQueryTile < rows; ++tile) {
     const int64_t first_query = block.first + tile * kQueryTile;
     int64_t full = keys.count, count = keys.count;
@@ -268,27 +268,27 @@ inline void BackwardBlock(const AttentionBackwardArgs& args,
       count = CountUpTo(keys, scratch.positions, first_query + kQueryTile - 1);
     }
     const float scale = args.options.scale;
-    ForRowGroups(full, ScoreGradGroup<false>{scratch, 0, tile, shape.value_dim,
-                                             scale});
+    ForRowGroups(
+        full, ScoreGradGroup<false>{scratch, 0, tile, shape.value_dim, scale});
     ForRowGroups(count - full, ScoreGradGroup<true>{scratch, full, tile,
                                                     shape.value_dim, scale});
   }
   Multiply<Contiguous::kAlongDepth>({{scratch.scores, kQueryBlock},
-                                {scratch.query_rows, scratch.key_size},
-                                rows,
-                                scratch.grad_key,
-                                scratch.key_size,
-                                scratch.key_size,
-                                /*accumulate=*/true},
-                               keys.count);
+                                     {scratch.query_rows, scratch.key_size},
+                                     rows,
+                                     scratch.grad_key,
+                                     scratch.key_size,
+                                     scratch.key_size,
+                                     /*accumulate=*/true},
+                                    keys.count);
   Multiply<Contiguous::kAlongRows>({{scratch.scores, kQueryBlock},
-                               {scratch.key, scratch.key_size},
-                               keys.count,
-                               scratch.grad_query,
-                               scratch.key_size,
-                               scratch.key_size,
-                               /*accumulate=*/false},
-                              block.rows);
+                                    {scratch.key, scratch.key_size},
+                                    keys.count,
+                                    scratch.grad_query,
+                                    scratch.key_size,
+                                    scratch.key_size,
+                                    /*accumulate=*/false},
+                                   block.rows);
 }
 
 }  // namespace

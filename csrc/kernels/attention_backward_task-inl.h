@@ -106,8 +106,8 @@ inline void WriteKeyGrads(const MutableArray& array, const BackwardTask& task,
   int64_t next = 0;  // of the visible keys
   for (int64_t s = task.start; s < task.end; ++s) {
     float* row = head + s * array.strides.length;
-    const bool visible = next < task.keys.count &&
-                         KeyPosition(task.keys, positions, next) == s;
+    const bool visible =
+        next < task.keys.count && KeyPosition(task.keys, positions, next) == s;
     const float* grad = grads + next * padded;
     for (int64_t h = 0; h < size; ++h) row[h] = visible ? grad[h] : 0.0f;
     if (to_every_row)
@@ -170,8 +170,7 @@ void Backward(const AttentionBackwardArgs& args,
 
   WriteKeyGrads(args.grad_key, task, scratch.positions, scratch.grad_key,
                 scratch.key_size, shape.head_dim, nullptr);
-  const bool any_blind =
-      SumBlindGrads(args, task, group, scratch.blind_sum);
+  const bool any_blind = SumBlindGrads(args, task, group, scratch.blind_sum);
   WriteKeyGrads(args.grad_value, task, scratch.positions, scratch.grad_value,
                 scratch.value_size, shape.value_dim,
                 any_blind ? scratch.blind_sum : nullptr);

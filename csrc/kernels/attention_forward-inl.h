@@ -11,12 +11,13 @@
 // kRaiseAbove, so that rescaling, the costly step of the online softmax, leaves
 // the loop (1-2 % over the whole kernel against rescaling at every tile).
 // The maximum is that of the products, before the scale, and is subtracted from
-// them before they are scaled: the exponent of the largest is exactly 0, and the
-// error of the others is relative to their own size, however large the products.
-// What lost: accumulating from -maximum (every partial sum is rounded at the size
-// of the maximum), scaling the queries beforehand (every one of them is rounded:
-// gradients 2.7 times as wrong as Keras's with scores in the hundreds), scaling
-// and subtracting in one multiply-add (16 times, with scores near -3000).
+// them before they are scaled: the exponent of the largest is exactly 0, and
+// the error of the others is relative to their own size, however large the
+// products. What lost: accumulating from -maximum (every partial sum is rounded
+// at the size of the maximum), scaling the queries beforehand (every one of
+// them is rounded: gradients 2.7 times as wrong as Keras's with scores in the
+// hundreds), scaling and subtracting in one multiply-add (16 times, with scores
+// near -3000).
 
 #pragma once
 
@@ -33,16 +34,16 @@ constexpr float kVisibleAbove = -1.0e38f;
 
 // The state of one query tile; all arrays in scratch.
 struct QueryTileState {
-  float* query;      // [H][kQueryTile]
-  float* output;     // [value_dim][kQueryTile], not yet divided by the sum
-  float* maximum;    // [kQueryTile], of the products, not scaled
-  float* sum;        // [kQueryTile], over the tiles that are done
-  float* tile_sum;   // [kQueryTile], over the present tile: adding tile by tile
-                     // rounds less than adding key by key
-  int64_t first;     // position of lane 0
-  int64_t rows;      // lanes in use
-  bool active;       // some query of it sees a key
-  bool all_seen;     // every lane has a maximum
+  float* query;     // [H][kQueryTile]
+  float* output;    // [value_dim][kQueryTile], not yet divided by the sum
+  float* maximum;   // [kQueryTile], of the products, not scaled
+  float* sum;       // [kQueryTile], over the tiles that are done
+  float* tile_sum;  // [kQueryTile], over the present tile: adding tile by tile
+                    // rounds less than adding key by key
+  int64_t first;    // position of lane 0
+  int64_t rows;     // lanes in use
+  bool active;      // some query of it sees a key
+  bool all_seen;    // every lane has a maximum
 };
 
 // A key tile, in place or gathered.
@@ -69,9 +70,10 @@ __attribute__((noinline, cold)) void RaiseMaximum(
     Store(tile.maximum + lane, raised);
     // A lane without a sum has nothing to rescale, and its first maximum may be
     // so low that the factor would overflow.
-    const Vec sum = Load(tile.sum + lane), tile_sum = Load(tile.tile_sum + lane);
+    const Vec sum = Load(tile.sum + lane),
+              tile_sum = Load(tile.tile_sum + lane);
     const Vec rescale = Select(sum + tile_sum == Vec{}, Broadcast(1.0f),
-                              Exp2((old - raised) * factor));
+                               Exp2((old - raised) * factor));
     Store(tile.sum + lane, sum * rescale);
     Store(tile.tile_sum + lane, tile_sum * rescale);
     for (int64_t h = 0; h < value_dim; ++h) {
@@ -125,8 +127,8 @@ struct ScoreGroup {
       Vec sum{};
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const Vec p = Visible(key + r, v,
-                              Exp2((score[r][v] - maximum) * factor), 0.0f);
+        const Vec p =
+            Visible(key + r, v, Exp2((score[r][v] - maximum) * factor), 0.0f);
         Store(probabilities + (key + r) * kQueryTile + v * kLanes, p);
         sum += p;
       }
@@ -142,8 +144,8 @@ struct ScoreGroup {
            Vec{};
   }
 
-  // A lane that has seen nothing takes the first visible product as its maximum,
-  // however low it is.
+  // A lane that has seen nothing takes the first visible product as its
+  // maximum, however low it is.
   void RaiseUnseen(const Vec (&top)[2], VecInt (&raise)[2]) const {
     for (int v = 0; v < 2; ++v)
       raise[v] |= Unseen(v) & (top[v] > kVisibleAbove);
@@ -153,8 +155,8 @@ struct ScoreGroup {
   Vec Visible(int64_t key, int v, Vec value, float otherwise) const {
     if (!kHide) return value;
     const VecInt query = Iota(static_cast<int32_t>(tile.first) + v * kLanes);
-    const VecInt position = BroadcastInt(static_cast<int32_t>(
-        KeyPosition(view.keys, view.positions, key)));
+    const VecInt position = BroadcastInt(
+        static_cast<int32_t>(KeyPosition(view.keys, view.positions, key)));
     return Select(position <= query, value, Broadcast(otherwise));
   }
 };
@@ -174,8 +176,7 @@ inline bool AllFinite(const float* rows, int64_t stride, int64_t count,
 // takes only those it sees: the product would turn a hidden NaN into 0 * NaN.
 __attribute__((noinline, cold)) void AddVisibleValues(
     const KeyTileView& view, const QueryTileState& tile,
-    const float* probabilities, int64_t begin, int64_t end,
-    int64_t value_dim) {
+    const float* probabilities, int64_t begin, int64_t end, int64_t value_dim) {
   for (int64_t k = begin; k < end; ++k) {
     const int64_t position = KeyPosition(view.keys, view.positions, k);
     for (int64_t lane = 0; lane < kQueryTile; ++lane) {
@@ -190,9 +191,8 @@ __attribute__((noinline, cold)) void AddVisibleValues(
 
 // Adds one key tile to one query tile.
 inline void AddKeyTile(const AttentionShape& shape,
-                       const AttentionOptions& options,
-                       const KeyTileView& view, QueryTileState& tile,
-                       float* probabilities) {
+                       const AttentionOptions& options, const KeyTileView& view,
+                       QueryTileState& tile, float* probabilities) {
   // Keys [0, full) are visible to all lanes, [full, count) to some.
   int64_t full = view.keys.count, count = view.keys.count;
   if (options.is_causal) {
@@ -218,15 +218,14 @@ inline void AddKeyTile(const AttentionShape& shape,
     depth = full;
     AddVisibleValues(view, tile, probabilities, full, count, shape.value_dim);
   }
-  Multiply<Contiguous::kAlongRows>(
-      {{view.value, view.value_stride},
-       {probabilities, kQueryTile},
-       depth,
-       tile.output,
-       kQueryTile,
-       kQueryTile,
-       /*accumulate=*/true},
-      shape.value_dim);
+  Multiply<Contiguous::kAlongRows>({{view.value, view.value_stride},
+                                    {probabilities, kQueryTile},
+                                    depth,
+                                    tile.output,
+                                    kQueryTile,
+                                    kQueryTile,
+                                    /*accumulate=*/true},
+                                   shape.value_dim);
 }
 
 // Mean of all S values of one head, masked ones too: what Keras gives to a

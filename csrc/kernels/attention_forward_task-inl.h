@@ -133,7 +133,8 @@ inline void FinishTile(const AttentionForwardArgs& args,
     }
     for (; h < size; ++h) {
       const Vec column = Load(tile.output + h * kQueryTile + lane) * inverse;
-      for (int i = 0; i < rows; ++i) output[(lane + i) * stride + h] = column[i];
+      for (int i = 0; i < rows; ++i)
+        output[(lane + i) * stride + h] = column[i];
     }
     for (int i = 0; i < rows; ++i) {
       statistics[2 * (lane + i)] = tile.maximum[lane + i];
@@ -205,10 +206,9 @@ void Forward(const AttentionForwardArgs& args, int64_t task_index,
     MeanValue(args, task.b, task.kv_head, scratch.value_sum,
               scratch.mean_value);
 
-  const int64_t end =
-      args.options.is_causal
-          ? Min(shape.key_len, task.first + task.rows)
-          : shape.key_len;
+  const int64_t end = args.options.is_causal
+                          ? Min(shape.key_len, task.first + task.rows)
+                          : shape.key_len;
   const int64_t key_tile = EvenTile(shape.key_len, kKeyTile, kRows);
   for (int64_t start = 0; any_active && start < end; start += key_tile) {
     const KeyTileView view =
@@ -216,8 +216,7 @@ void Forward(const AttentionForwardArgs& args, int64_t task_index,
     if (view.keys.count == 0) continue;
     for (int64_t i = 0; i < tile_count; ++i)
       if (tiles[i].active)
-        AddKeyTile(shape, args.options, view, tiles[i],
-                   scratch.probabilities);
+        AddKeyTile(shape, args.options, view, tiles[i], scratch.probabilities);
   }
   for (int64_t i = 0; i < tile_count; ++i)
     FinishTile(args, task, tiles[i], scratch.mean_value, first_visible_key);

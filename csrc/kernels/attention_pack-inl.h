@@ -28,13 +28,13 @@ inline int64_t PadToVector(int64_t size) { return RoundUp(size, kLanes); }
 // The size of the tiles that cut `count` into as few as `largest` allows, all
 // about equal: 200 keys are 72 + 72 + 56, not 96 + 96 + 8.
 inline int64_t EvenTile(int64_t count, int64_t largest, int64_t multiple) {
-  return Min(largest, RoundUp(CeilDiv(count, CeilDiv(count, largest)),
-                              multiple));
+  return Min(largest,
+             RoundUp(CeilDiv(count, CeilDiv(count, largest)), multiple));
 }
 
-// What the products are multiplied by to be exponents of 2. The sign of the scale
-// is given to the packed queries, where it costs no rounding, so that a maximum
-// of the products is one of the scores.
+// What the products are multiplied by to be exponents of 2. The sign of the
+// scale is given to the packed queries, where it costs no rounding, so that a
+// maximum of the products is one of the scores.
 inline float Factor(const AttentionOptions& options) {
   return __builtin_fabsf(options.scale) * kLog2E;
 }

@@ -42,9 +42,10 @@ Choice Choose() {
     if (wish && std::string(wish) == set.name) found = true;
   }
   if (wish && *wish && !found)
-    choice.error = "HW3TF_ISA must name an instruction set that was compiled "
-                   "and that this machine has: one of " + supported +
-                   ". Received: HW3TF_ISA=" + wish;
+    choice.error =
+        "HW3TF_ISA must name an instruction set that was compiled "
+        "and that this machine has: one of " +
+        supported + ". Received: HW3TF_ISA=" + wish;
   return choice;
 }
 

@@ -100,8 +100,7 @@ class Pool {
     const auto start = std::chrono::steady_clock::now();
     for (int spins = 1;; ++spins) {
       if (generation_.load(std::memory_order_acquire) != *seen) break;
-      if (spins % 64 == 0 &&
-          std::chrono::steady_clock::now() - start > kSpin) {
+      if (spins % 64 == 0 && std::chrono::steady_clock::now() - start > kSpin) {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return generation_.load() != *seen; });
         break;
@@ -166,8 +165,7 @@ std::atomic<int> set_num_threads{0};
 
 }  // namespace
 
-void ParallelFor(int64_t tasks, int threads, ParallelBody body,
-                 void* context) {
+void ParallelFor(int64_t tasks, int threads, ParallelBody body, void* context) {
   Job job;
   job.body = body;
   job.context = context;
@@ -191,8 +189,8 @@ void SetNumThreads(int threads) { set_num_threads.store(threads); }
 std::string NumThreadsError() {
   if (EnvironmentNumThreads() >= 0) return "";
   return "HW3TF_NUM_THREADS must be a number from 1 to " +
-         std::to_string(kMaxThreads) + ". Received: HW3TF_NUM_THREADS=" +
-         std::getenv("HW3TF_NUM_THREADS");
+         std::to_string(kMaxThreads) +
+         ". Received: HW3TF_NUM_THREADS=" + std::getenv("HW3TF_NUM_THREADS");
 }
 
 }  // namespace hw3tf

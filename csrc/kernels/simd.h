@@ -151,10 +151,10 @@ inline void Transpose(Vec (&rows)[kLanes]) {
       const Vec a = rows[i], b = rows[i + kLanes / 2];
 #if defined(__clang__)
       for (int lane = 0; lane < kLanes; ++lane) {
-        next[2 * i][lane] = low[lane] < kLanes ? a[low[lane]]
-                                               : b[low[lane] - kLanes];
-        next[2 * i + 1][lane] = high[lane] < kLanes ? a[high[lane]]
-                                                    : b[high[lane] - kLanes];
+        next[2 * i][lane] =
+            low[lane] < kLanes ? a[low[lane]] : b[low[lane] - kLanes];
+        next[2 * i + 1][lane] =
+            high[lane] < kLanes ? a[high[lane]] : b[high[lane] - kLanes];
       }
 #else
       next[2 * i] = __builtin_shuffle(a, b, low);

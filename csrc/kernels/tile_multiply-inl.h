@@ -30,7 +30,8 @@ struct BroadcastOperand {
     return kAxis == Contiguous::kAlongDepth ? data + r * stride : data + r;
   }
   const float* At(int64_t depth) const {
-    return kAxis == Contiguous::kAlongDepth ? data + depth : data + depth * stride;
+    return kAxis == Contiguous::kAlongDepth ? data + depth
+                                            : data + depth * stride;
   }
 };
 

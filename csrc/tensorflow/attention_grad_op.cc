@@ -34,14 +34,21 @@ void BackwardCompute(void* kernel, TF_OpKernelContext* context) {
   const Tensor grad_key = call.Output(1, DimsOf(in.key));
   const Tensor grad_value = call.Output(2, DimsOf(in.value));
   if (!call.Ok()) return;
-  const AttentionBackwardArgs args{
-      in.shape,          in.options,           View(in.query),
-      View(in.key),      View(in.value),       View(output),
-      Floats(statistics), View(grad_output),    MutableView(grad_query),
-      MutableView(grad_key), MutableView(grad_value)};
+  const AttentionBackwardArgs args{in.shape,
+                                   in.options,
+                                   View(in.query),
+                                   View(in.key),
+                                   View(in.value),
+                                   View(output),
+                                   Floats(statistics),
+                                   View(grad_output),
+                                   MutableView(grad_query),
+                                   MutableView(grad_key),
+                                   MutableView(grad_value)};
   if (!AttentionBackward(args, state->Threads(&call)))
-    call.Fail(TF_RESOURCE_EXHAUSTED, "out of memory for the scratch arrays of "
-                                     "the gradient of attention");
+    call.Fail(TF_RESOURCE_EXHAUSTED,
+              "out of memory for the scratch arrays of "
+              "the gradient of attention");
 }
 
 [[maybe_unused]] const bool registered = RegisterOp({

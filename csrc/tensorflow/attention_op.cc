@@ -46,7 +46,8 @@ void ForwardShape(TF_ShapeInferenceContext* context, TF_Status* raw) {
   if (ok())
     TF_ShapeInferenceContextConcatenateShapes(context, statistics.get(),
                                               two.get(), statistics.get(), raw);
-  if (ok()) TF_ShapeInferenceContextSetOutput(context, 1, statistics.get(), raw);
+  if (ok())
+    TF_ShapeInferenceContextSetOutput(context, 1, statistics.get(), raw);
 }
 
 void ForwardCompute(void* kernel, TF_OpKernelContext* context) {
@@ -58,12 +59,17 @@ void ForwardCompute(void* kernel, TF_OpKernelContext* context) {
   const Tensor statistics = call.Output(1, StatisticsDims(in.shape));
   if (!call.Ok()) return;
   const AttentionForwardArgs args{
-      in.shape,       in.options,     View(in.query),
-      View(in.key),   View(in.value), MutableView(output),
+      in.shape,
+      in.options,
+      View(in.query),
+      View(in.key),
+      View(in.value),
+      MutableView(output),
       static_cast<float*>(TF_TensorData(statistics.get()))};
   if (!AttentionForward(args, state->Threads(&call)))
-    call.Fail(TF_RESOURCE_EXHAUSTED, "out of memory for the scratch arrays of "
-                                     "attention");
+    call.Fail(TF_RESOURCE_EXHAUSTED,
+              "out of memory for the scratch arrays of "
+              "attention");
 }
 
 [[maybe_unused]] const bool registered = RegisterOp({

@@ -159,17 +159,18 @@ AttentionInputs::AttentionInputs(Call* call, const AttentionKernelState& state)
   const auto given = [](const Dims& dims) {
     return dims.size() == 1 && dims[0] == 0 ? nullptr : &dims;
   };
-  const std::string error = CheckAttention(
-      {DimsOf(query), DimsOf(key), DimsOf(value), given(query_mask_dims),
-       given(key_mask_dims)},
-      &shape);
+  const std::string error =
+      CheckAttention({DimsOf(query), DimsOf(key), DimsOf(value),
+                      given(query_mask_dims), given(key_mask_dims)},
+                     &shape);
   if (!error.empty()) call->Fail(TF_INVALID_ARGUMENT, error);
 }
 
 bool RegisterOp(const OpRegistration& op) {
   const Status status = NewStatus();
   TF_OpDefinitionBuilder* builder = TF_NewOpDefinitionBuilder(op.name);
-  for (const char* spec : op.attrs) TF_OpDefinitionBuilderAddAttr(builder, spec);
+  for (const char* spec : op.attrs)
+    TF_OpDefinitionBuilderAddAttr(builder, spec);
   for (const char* spec : op.inputs)
     TF_OpDefinitionBuilderAddInput(builder, spec);
   for (const char* spec : op.outputs)

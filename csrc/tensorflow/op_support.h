@@ -25,7 +25,9 @@ using Buffer = std::unique_ptr<TF_Buffer, Deleter>;
 using ShapeHandle = std::unique_ptr<TF_ShapeHandle, Deleter>;
 
 inline Status NewStatus() { return Status(TF_NewStatus()); }
-inline bool Ok(const Status& status) { return TF_GetCode(status.get()) == TF_OK; }
+inline bool Ok(const Status& status) {
+  return TF_GetCode(status.get()) == TF_OK;
+}
 
 // One run of a kernel. The first failure is reported to TensorFlow; after it
 // every further call does nothing, so a kernel may test Ok() once.

@@ -79,16 +79,15 @@ void TF_ShapeInferenceContextGetInput(TF_ShapeInferenceContext*, int,
 void TF_ShapeInferenceContextSetOutput(TF_ShapeInferenceContext*, int,
                                        TF_ShapeHandle*, TF_Status*);
 void TF_ShapeInferenceContextWithRank(TF_ShapeInferenceContext*,
-                                      TF_ShapeHandle*, int64_t,
-                                      TF_ShapeHandle*, TF_Status*);
+                                      TF_ShapeHandle*, int64_t, TF_ShapeHandle*,
+                                      TF_Status*);
 void TF_ShapeInferenceContextSubshape(TF_ShapeInferenceContext*,
                                       TF_ShapeHandle*, int64_t, int64_t,
                                       TF_ShapeHandle*, TF_Status*);
 TF_ShapeHandle* TF_ShapeInferenceContextVectorFromSize(
     TF_ShapeInferenceContext*, size_t);
 void TF_ShapeInferenceContextConcatenateShapes(TF_ShapeInferenceContext*,
-                                               TF_ShapeHandle*,
-                                               TF_ShapeHandle*,
+                                               TF_ShapeHandle*, TF_ShapeHandle*,
                                                TF_ShapeHandle*, TF_Status*);
 
 TF_KernelBuilder* TF_NewKernelBuilder(const char*, const char*,
@@ -96,8 +95,8 @@ TF_KernelBuilder* TF_NewKernelBuilder(const char*, const char*,
                                       void (*)(void*, TF_OpKernelContext*),
                                       void (*)(void*));
 void TF_RegisterKernelBuilder(const char*, TF_KernelBuilder*, TF_Status*);
-void TF_OpKernelConstruction_GetAttrFloat(TF_OpKernelConstruction*,
-                                          const char*, float*, TF_Status*);
+void TF_OpKernelConstruction_GetAttrFloat(TF_OpKernelConstruction*, const char*,
+                                          float*, TF_Status*);
 void TF_OpKernelConstruction_GetAttrBool(TF_OpKernelConstruction*, const char*,
                                          TF_Bool*, TF_Status*);
 void TF_OpKernelConstruction_Failure(TF_OpKernelConstruction*, TF_Status*);

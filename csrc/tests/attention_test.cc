@@ -79,7 +79,8 @@ struct Arrays {
   }
 
   AttentionForwardArgs Forward() const {
-    return {s, options,
+    return {s,
+            options,
             {query.get(), Contiguous(s.query_len, s.num_heads, s.head_dim)},
             {key.get(), Contiguous(s.key_len, s.num_kv_heads, s.head_dim)},
             {value.get(), Contiguous(s.key_len, s.num_kv_heads, s.value_dim)},
@@ -89,8 +90,13 @@ struct Arrays {
 
   AttentionBackwardArgs Backward() const {
     const AttentionForwardArgs f = Forward();
-    return {s, options, f.query, f.key, f.value,
-            {output.get(), f.output.strides}, statistics.get(),
+    return {s,
+            options,
+            f.query,
+            f.key,
+            f.value,
+            {output.get(), f.output.strides},
+            statistics.get(),
             {grad_output.get(), f.output.strides},
             {grad_query.get(), f.query.strides},
             {grad_key.get(), f.key.strides},
@@ -186,8 +192,7 @@ void Compare(const char* what, const char* isa, const GuardedArray<float>& got,
           "%s on %s: element %zu is %g, not %g (T %d, S %d, H %d, V %d, causal "
           "%d, masks %d)",
           what, isa, i, x, want[i], static_cast<int>(c.shape.query_len),
-          static_cast<int>(c.shape.key_len),
-          static_cast<int>(c.shape.head_dim),
+          static_cast<int>(c.shape.key_len), static_cast<int>(c.shape.head_dim),
           static_cast<int>(c.shape.value_dim), c.is_causal,
           static_cast<int>(c.masks));
   }

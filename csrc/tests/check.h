@@ -10,14 +10,14 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define CHECK(condition, ...)                                      \
-  do {                                                             \
-    if (!(condition)) {                                            \
+#define CHECK(condition, ...)                                              \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
       std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::fprintf(stderr, __VA_ARGS__);                           \
-      std::fprintf(stderr, "\n");                                  \
-      std::exit(1);                                                \
-    }                                                              \
+      std::fprintf(stderr, __VA_ARGS__);                                   \
+      std::fprintf(stderr, "\n");                                          \
+      std::exit(1);                                                        \
+    }                                                                      \
   } while (false)
 
 // An array that ends where a page without access begins: reading or writing one

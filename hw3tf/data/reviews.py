@@ -70,7 +70,9 @@ def load_reviews(source="auto", timeout=6.0):
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if source == "imdb":
-            raise RuntimeError(f"IMDB cannot be loaded ({reason}). {_REMEDY}") from error
+            raise RuntimeError(
+                f"IMDB cannot be loaded ({reason}). {_REMEDY}"
+            ) from error
         return _load_sample(f"IMDB cannot be loaded: {reason}")
 
 

@@ -9,18 +9,51 @@ as it was, so a model that only counts words is a coin toss on them.
 
 import numpy as np
 
-_ASPECTS = (
-    "plot acting script music pacing ending dialogue cast photography humour "
-    "editing story lighting score direction"
-).split()
-_POSITIVE = (
-    "great gripping brilliant moving funny clever fresh superb charming wonderful "
-    "believable delightful"
-).split()
-_NEGATIVE = (
-    "dull terrible clumsy boring flat lazy weak stale awful wooden tedious "
-    "predictable"
-).split()
+_ASPECTS = [
+    "plot",
+    "acting",
+    "script",
+    "music",
+    "pacing",
+    "ending",
+    "dialogue",
+    "cast",
+    "photography",
+    "humour",
+    "editing",
+    "story",
+    "lighting",
+    "score",
+    "direction",
+]
+_POSITIVE = [
+    "great",
+    "gripping",
+    "brilliant",
+    "moving",
+    "funny",
+    "clever",
+    "fresh",
+    "superb",
+    "charming",
+    "wonderful",
+    "believable",
+    "delightful",
+]
+_NEGATIVE = [
+    "dull",
+    "terrible",
+    "clumsy",
+    "boring",
+    "flat",
+    "lazy",
+    "weak",
+    "stale",
+    "awful",
+    "wooden",
+    "tedious",
+    "predictable",
+]
 
 # {yes} is the word that counts, {no} the one that the frame takes back.
 _FRAMES = (

@@ -98,9 +98,7 @@ class ReviewTokenizer(keras.layers.Layer):
         # A short review has no middle to leave out: its tail begins at its head.
         skip = tf.maximum(lengths - tail, tf.minimum(lengths, head))
         positions = tf.ragged.range(lengths)
-        keep = tf.logical_or(
-            positions < head, positions >= tf.expand_dims(skip, 1)
-        )
+        keep = tf.logical_or(positions < head, positions >= tf.expand_dims(skip, 1))
         return tf.ragged.boolean_mask(ids, keep)
 
     def compute_output_spec(self, texts):

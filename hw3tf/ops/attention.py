@@ -12,6 +12,7 @@ from hw3tf.ops.attention_paths import (
 )
 from hw3tf.ops.libraries import AttentionPath, kernel_path, logger
 
+
 def dot_product_attention(
     query,
     key,

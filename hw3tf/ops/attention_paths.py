@@ -44,7 +44,13 @@ def attention_pybind(query, key, value, query_mask, key_mask, scale, is_causal):
 
     def run_forward(q, k, v, qm, km):
         return _core.attention_forward(
-            q, k, v, mask_or_none(qm), mask_or_none(km), scale=scale, is_causal=is_causal
+            q,
+            k,
+            v,
+            mask_or_none(qm),
+            mask_or_none(km),
+            scale=scale,
+            is_causal=is_causal,
         )
 
     def run_backward(q, k, v, qm, km, *rest):
