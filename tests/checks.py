@@ -105,5 +105,5 @@ def run_python(code, **environment):
         cwd=tempfile.gettempdir(),  # in the checkout, the source hides the package
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout

@@ -255,7 +255,8 @@ loaded = keras.models.load_model(r"{tmp_path / "model.keras"}")
 assert type(loaded.layers[-1]).__module__.startswith("hw3tf.layers")
 np.testing.assert_array_equal(loaded(data["tokens"]), data["want"])
 exported = tf.saved_model.load(r"{tmp_path / "exported"}")
-np.testing.assert_array_equal(exported.serve(data["tokens"]), data["want"])
+# TensorFlow rewrites its own projections in a graph: the last bit may differ.
+np.testing.assert_allclose(exported.serve(data["tokens"]), data["want"], atol=1e-6)
 print("equal")
 """
     assert run_python(code).endswith("equal\n")

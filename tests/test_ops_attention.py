@@ -14,7 +14,7 @@ from checks import (
     make_inputs,
     with_gradients,
 )
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hw3tf import ops
@@ -103,7 +103,13 @@ def test_low_first_scores_do_not_underflow(kernel_path, rng):
     check((query, key, value, grad), is_causal=True)
 
 
-@settings(max_examples=60, deadline=None)
+# derandomize: the same examples in every run; on a busy machine drawing is slow.
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_any_shape_and_masks_are_as_exact_as_keras(data):
     draw = data.draw
