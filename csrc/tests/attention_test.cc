@@ -20,7 +20,7 @@ extern const AttentionKernels kAttentionWide;
 namespace {
 
 // Inputs are standard normal, so outputs are of size 1. 60 units in the last
-// place of float32: the kernels were measured at 16, Keras itself reaches 30.
+// place of float32: the kernels were measured at 16.
 constexpr double kTolerance = 60 * 6e-8;
 
 enum class Masks { kNone, kPadded, kHoles, kLate, kNoKeys, kCount };
