@@ -126,25 +126,25 @@ def test_wrong_head_count_of_an_op_call_from_outside_is_refused():
         library.hw3tf_attention(x, x, x, none, tf.zeros([3], "bool"), **options)
 
 
-def test_second_order_is_refused_with_the_remedy(kernel_path):
+def gradient_inside(outer):
+    """A gradient that `outer` has watched being computed, and its input."""
     x = tf.random.normal((1, 4, 1, 4))
+    outer.watch(x)
+    with tf.GradientTape() as inner:
+        inner.watch(x)
+        loss = tf.reduce_sum(ops.dot_product_attention(x, x, x) ** 2)
+    return inner.gradient(loss, x), x
+
+
+def test_second_order_is_refused_with_the_remedy(kernel_path):
     with tf.GradientTape() as outer:
-        outer.watch(x)
-        with tf.GradientTape() as inner:
-            inner.watch(x)
-            loss = tf.reduce_sum(ops.dot_product_attention(x, x, x) ** 2)
-        gradient = inner.gradient(loss, x)
+        gradient, x = gradient_inside(outer)
     with pytest.raises(NotImplementedError, match="HW3TF_PATH=reference"):
         outer.gradient(gradient, x)
 
 
 def test_second_order_works_in_the_reference(monkeypatch):
     monkeypatch.setenv("HW3TF_PATH", "reference")
-    x = tf.random.normal((1, 4, 1, 4))
     with tf.GradientTape() as outer:
-        outer.watch(x)
-        with tf.GradientTape() as inner:
-            inner.watch(x)
-            loss = tf.reduce_sum(ops.dot_product_attention(x, x, x) ** 2)
-        gradient = inner.gradient(loss, x)
+        gradient, x = gradient_inside(outer)
     assert np.isfinite(outer.gradient(gradient, x)).all()

@@ -91,7 +91,7 @@ struct AttentionBackwardArgs {
 // The statistics of a query are a maximum m of sign(scale) * Q K^T and the sum
 // of exp(|scale| * (sign(scale) * Q K^T - m)), so that logsumexp is |scale| * m
 // + ln(sum). They are two numbers because one is not enough in float32: with
-// scores around 3000, gradients from a rounded logsumexp were 7 times as wrong
+// scores around 3000, gradients from a rounded logsumexp were 15 times as wrong
 // as those of Keras. m is raised lazily and may be a little low.
 //
 // A query with no visible key yields the mean of all S values, as in Keras,
