@@ -11,13 +11,11 @@ namespace hw3tf {
 extern const AttentionKernels HW3TF_ATTENTION_KERNELS;
 const AttentionKernels HW3TF_ATTENTION_KERNELS = {
     {kQueryTile, kQueryBlock, kKeyTile, kKeyChunk},
-    ForwardTasks,
+    kBackwardRows,
     ForwardScratchFloats,
     Forward,
-    OutputDotGrad,
-    BackwardTasks,
+    PrepareBackward,
     BackwardScratchFloats,
-    BackwardTurns,
     Backward,
 };
 
