@@ -96,9 +96,9 @@ void GradOfShifts(const AttentionBackwardArgs& args, const AttentionPlan& plan,
         const int64_t query =
             plan.sequences[b].statistics + n * plan.statistics_stride + t;
         const float sum = statistics[2 * query + 1];
-        const bool blind =
-            std::isinf(statistics[2 * query]) && sum == 1.0f;
-        const float zero_or_nan = sum == sum ? 0.0f : sum;
+        const bool blind = std::isinf(statistics[2 * query]) && sum == 1.0f;
+        const float zero_or_nan =
+            sum > 0 ? 0.0f : std::numeric_limits<float>::quiet_NaN();
         if (!blind)
           bias[b * strides.batch + n * strides.head + t * strides.query] +=
               (grad ? grad[query] : 0.0f) + zero_or_nan;
@@ -129,8 +129,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   const AttentionShape& shape = args.shape;
   const AttentionKernels& kernels = *ChosenInstructionSet().attention;
   PlanStorage storage(shape, args.options);
-  storage.AddKeyChunks(kernels.tiles.key_chunk,
-                       kernels.tiles.key_chunk / 32,
+  storage.AddKeyChunks(kernels.tiles.key_chunk, kernels.tiles.key_chunk / 32,
                        /*aligned=*/args.grad_bias != nullptr);
   const AttentionPlan plan = storage.View();
   const double flops =
@@ -146,11 +145,11 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   shared.query_blocks = ceil_div(longest * plan.group, kernels.backward_rows);
   const int64_t heads = shape.batch * shape.num_kv_heads;
-  const int64_t queries =
-      plan.packed ? plan.statistics_stride * shape.num_heads
-                  : shape.batch * shape.num_heads * shape.query_len;
-  const int64_t chunks = plan.num_tasks ? plan.tasks[plan.num_tasks - 1].pieces
-                                        : 0;
+  const int64_t queries = plan.packed
+                              ? plan.statistics_stride * shape.num_heads
+                              : shape.batch * shape.num_heads * shape.query_len;
+  const int64_t chunks =
+      plan.num_tasks ? plan.tasks[plan.num_tasks - 1].pieces : 0;
   const int64_t per_thread = RoundToLine(kernels.backward_scratch(args));
   const int64_t dots = RoundToLine(queries);
   const int64_t blind = RoundToLine(2 * heads * shape.value_dim);
@@ -159,9 +158,8 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
       args.grad_bias
           ? RoundToLine(chunks * std::max<int64_t>(1, shared.query_blocks))
           : 0;
-  const int64_t grad_query = args.dtype == DType::kFloat32
-                                 ? 0
-                                 : RoundToLine(queries * shape.head_dim);
+  const int64_t grad_query =
+      args.dtype == DType::kFloat32 ? 0 : RoundToLine(queries * shape.head_dim);
   const Floats memory = Allocate(per_thread * threads + dots + blind +
                                  query_turns + bias_turns + grad_query);
   if (!memory) return false;

@@ -180,8 +180,8 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads);
 // allocated.
 bool AttentionBackward(const AttentionBackwardArgs& args, int num_threads);
 
-// The weights that dropout keeps: keep, (B, N, T, S), C-contiguous, becomes 1 or
-// 0. For references and tests; the kernels never build it.
+// The weights that dropout keeps: keep, (B, N, T, S), C-contiguous, becomes 1
+// or 0. For references and tests; the kernels never build it.
 void AttentionDropoutMask(const AttentionShape& shape, double rate,
                           uint64_t seed, uint8_t* keep);
 

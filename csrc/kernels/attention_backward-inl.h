@@ -121,8 +121,7 @@ inline void PackQueryRows(const BackwardContext& context, QueryRows* block) {
         const int64_t head = lanes.head[lane], t = lanes.position[lane];
         const int64_t query = context.sequence.statistics +
                               head * context.plan.statistics_stride + t;
-        const bool used =
-            lane < lanes.rows && !IsBlind(statistics + 2 * query);
+        const bool used = lane < lanes.rows && !IsBlind(statistics + 2 * query);
         float* const query_row = scratch.query_rows + row * scratch.key_size;
         float* const grad_row = scratch.grad_rows + row * scratch.value_size;
         query_rows[i] = query_row;
@@ -144,12 +143,12 @@ inline void PackQueryRows(const BackwardContext& context, QueryRows* block) {
         widen(args.query, size, scratch.key_size, query_row);
         widen(args.grad_output, value_dim, scratch.value_size, grad_row);
       }
-      PackColumns(query_rows, size, Sign(args.options),
-                  scratch.query_columns + tile * size * kQueryTile +
-                      v * kLanes);
-      PackColumns(grad_rows, value_dim, /*sign=*/1.0f,
-                  scratch.grad_columns + tile * value_dim * kQueryTile +
-                      v * kLanes);
+      PackColumns(
+          query_rows, size, Sign(args.options),
+          scratch.query_columns + tile * size * kQueryTile + v * kLanes);
+      PackColumns(
+          grad_rows, value_dim, /*sign=*/1.0f,
+          scratch.grad_columns + tile * value_dim * kQueryTile + v * kLanes);
     }
   }
 }
@@ -179,8 +178,7 @@ struct PlainGradients {
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) {
         const Vec maximum = Load(scratch.maximum + column + v * kLanes);
-        const Vec inverse_sum =
-            Load(scratch.inverse_sum + column + v * kLanes);
+        const Vec inverse_sum = Load(scratch.inverse_sum + column + v * kLanes);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
           Store(weights + r * kBackwardRows + v * kLanes,
@@ -246,8 +244,8 @@ inline void RecomputeWeights(const BackwardContext& context,
   }
 }
 
-// dS of `count` keys from dO V^T, in place in scratch.score_grads; with dropout,
-// p becomes what the values were weighted with.
+// dS of `count` keys from dO V^T, in place in scratch.score_grads; with
+// dropout, p becomes what the values were weighted with.
 inline void ApplyGradTerms(const BackwardContext& context,
                            const QueryLanes& lanes, int64_t tile,
                            int64_t first_key, int64_t count,
@@ -277,9 +275,8 @@ inline void ApplyGradTerms(const BackwardContext& context,
 
 // Adds dS of one tile to grad_bias, which differs between queries: its turn has
 // come.
-inline void AddGradBias(const BackwardContext& context,
-                        const QueryLanes& lanes, int64_t tile,
-                        int64_t first_key, int64_t count) {
+inline void AddGradBias(const BackwardContext& context, const QueryLanes& lanes,
+                        int64_t tile, int64_t first_key, int64_t count) {
   const ScoreStrides& strides = context.shared.grad_bias_strides;
   float* const bias = static_cast<float*>(context.args.grad_bias) +
                       context.task.b * strides.batch +
@@ -336,9 +333,8 @@ inline bool GradientsWithTerms(const BackwardContext& context,
   const int64_t first = context.task.first + begin;
   uint32_t* const visible = scratch.visible + tile * kKeyChunk + begin;
   bool all;
-  const uint32_t any =
-      FindVisible(options, context.plan, context.sequence, b, lanes, first,
-                  first + count, visible, &all);
+  const uint32_t any = FindVisible(options, context.plan, context.sequence, b,
+                                   lanes, first, first + count, visible, &all);
   if (any == 0) {
     HideKeys(scratch, tile, begin, end);
     return false;
@@ -386,8 +382,8 @@ inline bool GradientsWithTerms(const BackwardContext& context,
     for (int64_t k = 0; k < count; ++k)
       for (int v = 0; v < V; ++v) {
         float* grad = scratch.score_grads + at + k * kBackwardRows + v * kLanes;
-        Store(grad, Load(grad) *
-                        Load(scratch.slope + k * kQueryTile + v * kLanes));
+        Store(grad,
+              Load(grad) * Load(scratch.slope + k * kQueryTile + v * kLanes));
       }
   return all;
 }
@@ -398,12 +394,11 @@ inline void TileGradients(const BackwardContext& context, int64_t tile,
                           QueryRows* block) {
   const AttentionOptions& options = context.args.options;
   const QueryLanes& lanes = block->lanes[tile];
-  KeyRange range = FindKeyRange(context.plan, context.sequence, lanes.first,
-                                lanes.last);
+  KeyRange range =
+      FindKeyRange(context.plan, context.sequence, lanes.first, lanes.last);
   if (!lanes.taking_part) range.end = range.begin;
   const auto in_block = [&](int64_t key) {
-    return Max(block->key_begin,
-               Min(block->key_end, key - context.task.first));
+    return Max(block->key_begin, Min(block->key_end, key - context.task.first));
   };
   const int64_t begin = in_block(range.begin), end = in_block(range.end);
   int64_t plain_begin = Max(begin, Min(end, in_block(range.full_begin)));
@@ -439,8 +434,8 @@ __attribute__((noinline, cold)) void AddToSeenKeys(
           scratch.visible[row / kQueryTile * kKeyChunk + key];
       if (!(lanes >> row % kQueryTile & 1)) continue;
       for (int64_t h = 0; h < size; ++h)
-        to[key * size + h] += a[key * kBackwardRows + row] *
-                              from[row * size + h];
+        to[key * size + h] +=
+            a[key * kBackwardRows + row] * from[row * size + h];
     }
 }
 

@@ -40,13 +40,11 @@ inline void OutputDotGrad(const AttentionBackwardArgs& args,
                           const AttentionPlan& plan, const Sequence& sequence,
                           int64_t b, int64_t head, float* output_dot_grad) {
   const int64_t size = args.shape.value_dim;
-  const int64_t query =
-      sequence.statistics + head * plan.statistics_stride;
+  const int64_t query = sequence.statistics + head * plan.statistics_stride;
   const auto* grad_logsumexp = static_cast<const float*>(args.grad_logsumexp);
   const auto load = [&](const ConstArray& array, int64_t t, int64_t h) {
-    const int64_t offset =
-        QueryOffset(array.strides, plan, sequence, b, head) +
-        t * array.strides.length + h;
+    const int64_t offset = QueryOffset(array.strides, plan, sequence, b, head) +
+                           t * array.strides.length + h;
     float row[kLanes] = {};
     WidenRow(Element(array.data, offset, args.dtype), args.dtype,
              Min(kLanes, size - h), kLanes, row);
@@ -82,8 +80,8 @@ void PrepareBackward(const AttentionBackwardArgs& args,
   const Sequence& sequence = plan.sequences[b];
   const int64_t size = args.shape.value_dim;
   const auto* statistics = static_cast<const float*>(args.statistics);
-  double* blind = shared.blind_grads +
-                  (b * args.shape.num_kv_heads + kv_head) * size;
+  double* blind =
+      shared.blind_grads + (b * args.shape.num_kv_heads + kv_head) * size;
   for (int64_t h = 0; h < size; ++h) blind[h] = 0.0;
   for (int64_t g = 0; g < plan.group; ++g) {
     const int64_t head = kv_head * plan.group + g;
@@ -93,8 +91,8 @@ void PrepareBackward(const AttentionBackwardArgs& args,
           sequence.statistics + head * plan.statistics_stride + t;
       if (!IsBlind(statistics + 2 * query)) continue;
       const Strides& strides = args.grad_output.strides;
-      const int64_t offset = QueryOffset(strides, plan, sequence, b, head) +
-                             t * strides.length;
+      const int64_t offset =
+          QueryOffset(strides, plan, sequence, b, head) + t * strides.length;
       for (int64_t h = 0; h < size; ++h) {
         float grad;
         WidenRow(Element(args.grad_output.data, offset + h, args.dtype),
@@ -109,8 +107,8 @@ void PrepareBackward(const AttentionBackwardArgs& args,
 }
 
 // Adds this chunk's part to grad_query when its turn comes.
-inline void AddGradQuery(const BackwardContext& context,
-                         const QueryRows& block, bool any) {
+inline void AddGradQuery(const BackwardContext& context, const QueryRows& block,
+                         bool any) {
   const AttentionBackwardArgs& args = context.args;
   const AttentionTask& task = context.task;
   const int64_t size = args.shape.head_dim, chunk = task.index;
@@ -124,8 +122,8 @@ inline void AddGradQuery(const BackwardContext& context,
   const Strides& strides = args.grad_query.strides;
   for (int64_t i = 0; i < block.count && (any || chunk == 0 || last); ++i) {
     const int64_t row = block.first + i;
-    const int64_t head = task.kv_head * context.plan.group +
-                         row % context.plan.group;
+    const int64_t head =
+        task.kv_head * context.plan.group + row % context.plan.group;
     const int64_t t = row / context.plan.group;
     void* const out = Element(
         args.grad_query.data,
@@ -138,8 +136,8 @@ inline void AddGradQuery(const BackwardContext& context,
             (context.sequence.statistics +
              head * context.plan.statistics_stride + t) *
                 size;
-    const float* part = context.scratch.grad_query +
-                        i * context.scratch.key_size;
+    const float* part =
+        context.scratch.grad_query + i * context.scratch.key_size;
     if (chunk == 0)
       for (int64_t h = 0; h < size; ++h) sum[h] = any ? part[h] * scale : 0.0f;
     else if (any)
@@ -157,11 +155,10 @@ inline void FindBlockKeys(const BackwardContext& context, QueryRows* block) {
   block->any_hidden = false;
   for (int64_t tile = 0; tile < block->tiles; ++tile) {
     const QueryLanes& lanes = block->lanes[tile];
-    const KeyRange range = FindKeyRange(context.plan, context.sequence,
-                                        lanes.first, lanes.last);
+    const KeyRange range =
+        FindKeyRange(context.plan, context.sequence, lanes.first, lanes.last);
     const int64_t begin = Max(0, range.begin - context.task.first);
-    const int64_t end =
-        Min(context.task.count, range.end - context.task.first);
+    const int64_t end = Min(context.task.count, range.end - context.task.first);
     if (begin >= end || !lanes.taking_part) continue;
     block->key_begin = Min(block->key_begin, begin);
     block->key_end = Max(block->key_end, end);
@@ -184,10 +181,10 @@ inline void VisitBlock(const BackwardContext& context, QueryRows* block) {
                            strides.key != 0 &&
                            (strides.batch == 0 || strides.head == 0);
   int32_t* const bias_turn =
-      shares_bias ? context.shared.bias_turns +
-                        context.task.index * context.shared.query_blocks +
-                        block->index
-                  : nullptr;
+      shares_bias
+          ? context.shared.bias_turns +
+                context.task.index * context.shared.query_blocks + block->index
+          : nullptr;
   const int64_t mine =
       context.task.b * args.shape.num_kv_heads + context.task.kv_head;
   if (any) PackQueryRows(context, block);
@@ -208,16 +205,16 @@ inline void FlushGradBias(const BackwardContext& context) {
   const AttentionTask& task = context.task;
   const ScoreStrides& strides = context.shared.grad_bias_strides;
   int32_t* turn = context.shared.bias_turns + task.index;
-  const int64_t mine =
-      task.b * context.args.shape.num_kv_heads + task.kv_head;
+  const int64_t mine = task.b * context.args.shape.num_kv_heads + task.kv_head;
   const bool shared = strides.batch == 0 || strides.head == 0;
   if (shared) WaitForTurn(turn, mine);
   for (int64_t g = 0; g < context.plan.group; ++g)
     for (int64_t k = 0; k < task.count; ++k)
-      static_cast<float*>(context.args.grad_bias)
-          [task.b * strides.batch +
-           (task.kv_head * context.plan.group + g) * strides.head +
-           (task.first + k) * strides.key] +=
+      static_cast<float*>(
+          context.args.grad_bias)[task.b * strides.batch +
+                                  (task.kv_head * context.plan.group + g) *
+                                      strides.head +
+                                  (task.first + k) * strides.key] +=
           context.scratch.grad_bias[g * kKeyChunk + k];
   if (shared) PassTurn(turn, mine);
 }
@@ -230,13 +227,13 @@ inline void WriteKeyGrads(const BackwardContext& context,
                           const double* to_every_row, int64_t begin,
                           int64_t end) {
   const AttentionTask& task = context.task;
-  const int64_t first = KeyOffset(array.strides, context.plan,
-                                  context.sequence, task.b, task.kv_head);
+  const int64_t first = KeyOffset(array.strides, context.plan, context.sequence,
+                                  task.b, task.kv_head);
   float* const row = context.scratch.row;
   for (int64_t s = begin; s < end; ++s) {
-    const bool seen = s >= task.first && s < task.first + task.count &&
-                      (!context.sequence.key_mask ||
-                       context.sequence.key_mask[s]);
+    const bool seen =
+        s >= task.first && s < task.first + task.count &&
+        (!context.sequence.key_mask || context.sequence.key_mask[s]);
     const float* grad = grads + (s - task.first) * padded;
     for (int64_t h = 0; h < size; ++h) row[h] = seen ? grad[h] * scale : 0.0f;
     if (to_every_row)
@@ -276,9 +273,12 @@ void Backward(const AttentionBackwardArgs& args, const AttentionPlan& plan,
     scratch.grad_bias[i] = 0.0f;
 
   const BackwardContext context{
-      args,    plan,
-      shared,  sequence,
-      task,    scratch,
+      args,
+      plan,
+      shared,
+      sequence,
+      task,
+      scratch,
       MakeScoreConstants(args.options, plan),
       AllFinite(scratch.key, scratch.key_size, task.count, shape.head_dim)};
   // Every chunk visits every block, if only to pass the turns on.
@@ -293,16 +293,15 @@ void Backward(const AttentionBackwardArgs& args, const AttentionPlan& plan,
   if (sums_bias) FlushGradBias(context);
 
   // The first chunk also answers for the keys before and after all chunks.
-  const double* blind = shared.blind_grads +
-                        (task.b * shape.num_kv_heads + task.kv_head) *
-                            shape.value_dim;
+  const double* blind =
+      shared.blind_grads +
+      (task.b * shape.num_kv_heads + task.kv_head) * shape.value_dim;
   const auto write = [&](int64_t begin, int64_t end) {
     WriteKeyGrads(context, args.grad_key, scratch.grad_key, scratch.key_size,
                   shape.head_dim, static_cast<float>(args.options.scale),
                   nullptr, begin, end);
     WriteKeyGrads(context, args.grad_value, scratch.grad_value,
-                  scratch.value_size, shape.value_dim, 1.0f, blind, begin,
-                  end);
+                  scratch.value_size, shape.value_dim, 1.0f, blind, begin, end);
   };
   if (task.index == 0) {
     write(0, sequence.key_begin);

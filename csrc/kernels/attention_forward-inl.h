@@ -106,8 +106,8 @@ inline void RaiseWhereNeeded(const QueryTileState& tile, float* probabilities,
   VecInt raise[2] = {};
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const Vec above = (top[v] - Load(tile.maximum + v * kLanes)) * factor;
-    raise[v] = (above > kRaiseAbove) |
-               (Unsummed(tile, v) & (top[v] > -kInfinity));
+    raise[v] =
+        (above > kRaiseAbove) | (Unsummed(tile, v) & (top[v] > -kInfinity));
   }
   if (AnyTrue(raise[0] | raise[1]))
     RaiseMaximum(tile, probabilities, done, value_dim, factor, top, raise);
@@ -138,8 +138,8 @@ struct PlainScores {
       top[v] = score[0][v];
 #pragma GCC unroll 16
       for (int r = 1; r < R; ++r) top[v] = Max(score[r][v], top[v]);
-      raise |= (top[v] - Load(tile.maximum + v * kLanes)) * factor >
-               kRaiseAbove;
+      raise |=
+          (top[v] - Load(tile.maximum + v * kLanes)) * factor > kRaiseAbove;
     }
     const int64_t row = first + offset;
     if (__builtin_expect(!tile.all_summed || AnyTrue(raise), 0))
@@ -172,9 +172,9 @@ inline uint32_t FindTerms(const ForwardContext& context,
                           int64_t end, Terms* terms) {
   const AttentionOptions& options = context.args.options;
   bool all;
-  const uint32_t any = FindVisible(options, context.plan, context.sequence,
-                                   context.b, tile.lanes, begin, end,
-                                   context.terms->visible, &all);
+  const uint32_t any =
+      FindVisible(options, context.plan, context.sequence, context.b,
+                  tile.lanes, begin, end, context.terms->visible, &all);
   *terms = {all ? nullptr : context.terms->visible, nullptr, nullptr};
   if (any == 0) return 0;
   if (options.bias) {
@@ -219,8 +219,7 @@ inline void ApplyTerms(const ForwardContext& context,
       if (terms.visible)
         p = Select(LanesOf(terms.visible[k], v * kLanes), p, Vec{});
       sum += p;
-      if (terms.keep)
-        p = Select(LanesOf(terms.keep[k], v * kLanes), p, Vec{});
+      if (terms.keep) p = Select(LanesOf(terms.keep[k], v * kLanes), p, Vec{});
       Store(at, p);
     }
     float* at = tile.tile_sum + v * kLanes;
@@ -228,8 +227,8 @@ inline void ApplyTerms(const ForwardContext& context,
   }
 }
 
-// output += probabilities * values of `count` keys of which each lane takes only
-// those it sees: the product would turn a hidden NaN into 0 * NaN.
+// output += probabilities * values of `count` keys of which each lane takes
+// only those it sees: the product would turn a hidden NaN into 0 * NaN.
 __attribute__((noinline, cold)) void AddVisibleValues(
     const float* value, int64_t stride, int64_t count, int64_t value_dim,
     const Terms& terms, const float* probabilities, float* output) {
@@ -290,18 +289,16 @@ inline void AddKeysWithTerms(const ForwardContext& context,
 
 // Adds keys [begin, end), all of which every lane sees, to a query tile.
 template <int V>
-inline void AddPlainKeys(const ForwardContext& context,
-                         const KeyTileView& view, QueryTileState* tile,
-                         int64_t begin, int64_t end) {
+inline void AddPlainKeys(const ForwardContext& context, const KeyTileView& view,
+                         QueryTileState* tile, int64_t begin, int64_t end) {
   if (begin >= end) return;
   const AttentionShape& shape = context.args.shape;
   tile->seeing = kAllLanes;
   const int64_t skip = begin - view.first, count = end - begin;
-  ForRowGroups(count,
-               PlainScores<V>{view.key + skip * view.key_stride,
-                              view.key_stride, *tile, shape.head_dim,
-                              shape.value_dim, context.constants.factor,
-                              context.probabilities, 0});
+  ForRowGroups(count, PlainScores<V>{view.key + skip * view.key_stride,
+                                     view.key_stride, *tile, shape.head_dim,
+                                     shape.value_dim, context.constants.factor,
+                                     context.probabilities, 0});
   MultiplyValues<V>(view.value + skip * view.value_stride, view.value_stride,
                     count, shape.value_dim, context.probabilities,
                     tile->output);
@@ -329,10 +326,8 @@ inline void AddKeys(const ForwardContext& context, const KeyTileView& view,
     finish();
     return;
   }
-  const int64_t plain_begin =
-      Min(end, Max(begin, tile->keys.full_begin));
-  const int64_t plain_end =
-      Max(plain_begin, Min(end, tile->keys.full_end));
+  const int64_t plain_begin = Min(end, Max(begin, tile->keys.full_begin));
+  const int64_t plain_end = Max(plain_begin, Min(end, tile->keys.full_end));
   AddKeysWithTerms<V>(context, view, tile, begin, plain_begin);
   finish();
   AddPlainKeys<V>(context, view, tile, plain_begin, plain_end);
@@ -348,8 +343,8 @@ inline void MeanValue(const ForwardContext& context, int64_t kv_head,
   const ConstArray& value = context.args.value;
   const int64_t size = context.args.shape.value_dim;
   const int64_t count = context.sequence.key_len;
-  const int64_t first = KeyOffset(value.strides, context.plan,
-                                  context.sequence, context.b, kv_head);
+  const int64_t first = KeyOffset(value.strides, context.plan, context.sequence,
+                                  context.b, kv_head);
   for (int64_t h = 0; h < size; ++h) sum[h] = 0.0;
   for (int64_t s = 0; s < count; ++s) {
     WidenRow(Element(value.data, first + s * value.strides.length,
@@ -358,8 +353,8 @@ inline void MeanValue(const ForwardContext& context, int64_t kv_head,
     for (int64_t h = 0; h < size; ++h) sum[h] += static_cast<double>(row[h]);
   }
   for (int64_t h = 0; h < size; ++h)
-    mean[h] = count ? static_cast<float>(sum[h] / static_cast<double>(count))
-                    : 0.0f;
+    mean[h] =
+        count ? static_cast<float>(sum[h] / static_cast<double>(count)) : 0.0f;
 }
 
 }  // namespace

@@ -38,8 +38,8 @@ struct ForwardScratch {
     key = probabilities + kKeyTile * kQueryTile;
     value = key + kKeyTile * key_size;
     rows = value + kKeyTile * value_size;
-    value_sum = reinterpret_cast<double*>(
-        rows + kLanes * Max(key_size, value_size));
+    value_sum =
+        reinterpret_cast<double*>(rows + kLanes * Max(key_size, value_size));
     mean_value = reinterpret_cast<float*>(value_sum + value_size);
     terms = reinterpret_cast<TermsStorage<kKeyTile>*>(mean_value + value_size);
     bias = reinterpret_cast<float*>(terms + 1);
@@ -117,16 +117,16 @@ inline OutputRow FindOutputRow(const ForwardContext& context,
   const AttentionForwardArgs& args = context.args;
   const int64_t head = tile.lanes.head[lane], t = tile.lanes.position[lane];
   const Strides& strides = args.output.strides;
-  const int64_t query = context.sequence.statistics +
-                        head * context.plan.statistics_stride + t;
-  return {Element(args.output.data,
-                  QueryOffset(strides, context.plan, context.sequence,
-                              context.b, head) +
-                      t * strides.length,
-                  args.dtype),
-          static_cast<float*>(args.statistics) + 2 * query,
-          args.logsumexp ? static_cast<float*>(args.logsumexp) + query
-                         : nullptr};
+  const int64_t query =
+      context.sequence.statistics + head * context.plan.statistics_stride + t;
+  return {
+      Element(args.output.data,
+              QueryOffset(strides, context.plan, context.sequence, context.b,
+                          head) +
+                  t * strides.length,
+              args.dtype),
+      static_cast<float*>(args.statistics) + 2 * query,
+      args.logsumexp ? static_cast<float*>(args.logsumexp) + query : nullptr};
 }
 
 // Divides by the sums, transposes back and writes output and statistics.
@@ -149,8 +149,7 @@ inline void FinishTile(const ForwardContext& context,
                           : scratch.rows + i * padded;
     }
     if (seeing >> first) {
-      const Vec inverse =
-          context.constants.keep_scale / Load(tile.sum + first);
+      const Vec inverse = context.constants.keep_scale / Load(tile.sum + first);
       int64_t h = 0;
       for (; h + kLanes <= size; h += kLanes) {
         Vec block[kLanes];
@@ -194,11 +193,11 @@ inline KeyTileView ViewKeys(const ForwardContext& context,
   const AttentionForwardArgs& args = context.args;
   const auto view = [&](const ConstArray& array, int64_t size, float* to,
                         const float** rows, int64_t* stride) {
-    const void* head = Element(
-        array.data,
-        KeyOffset(array.strides, context.plan, context.sequence, context.b,
-                  task.kv_head),
-        args.dtype);
+    const void* head =
+        Element(array.data,
+                KeyOffset(array.strides, context.plan, context.sequence,
+                          context.b, task.kv_head),
+                args.dtype);
     *stride = array.strides.length;
     if (args.dtype == DType::kFloat32 && (!copy || *stride == size)) {
       *rows = static_cast<const float*>(head) + begin * *stride;
@@ -210,8 +209,7 @@ inline KeyTileView ViewKeys(const ForwardContext& context,
   };
   KeyTileView tile;
   tile.first = begin;
-  view(args.key, args.shape.head_dim, scratch.key, &tile.key,
-       &tile.key_stride);
+  view(args.key, args.shape.head_dim, scratch.key, &tile.key, &tile.key_stride);
   view(args.value, args.shape.value_dim, scratch.value, &tile.value,
        &tile.value_stride);
   return tile;
@@ -259,8 +257,7 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
     const uint32_t used = tiles[i].lanes.rows == 32
                               ? 0xFFFFFFFFu
                               : (1u << tiles[i].lanes.rows % 32) - 1;
-    any_blind |=
-        (tiles[i].seeing & tiles[i].lanes.taking_part & used) != used;
+    any_blind |= (tiles[i].seeing & tiles[i].lanes.taking_part & used) != used;
   }
   if (any_blind)
     MeanValue(context, task.kv_head, scratch.rows, scratch.value_sum,

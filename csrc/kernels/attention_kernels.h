@@ -89,8 +89,7 @@ struct AttentionKernels {
                            const AttentionBackwardShared& shared, int64_t b,
                            int64_t kv_head);
   int64_t (*backward_scratch)(const AttentionBackwardArgs& args);
-  void (*backward)(const AttentionBackwardArgs& args,
-                   const AttentionPlan& plan,
+  void (*backward)(const AttentionBackwardArgs& args, const AttentionPlan& plan,
                    const AttentionBackwardShared& shared,
                    const AttentionTask& task, float* scratch);
 };

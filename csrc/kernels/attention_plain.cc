@@ -109,7 +109,8 @@ class ForwardPass {
       const double weight =
           std::exp(scorer_.factor() * (scratch.weights[i] - top));
       sum += weight;
-      AddScaled(weight * scorer_.Dropout(b, n, t, s),
+      const double dropout = scorer_.Dropout(b, n, t, s);
+      AddScaled(dropout != 0.0 ? weight * dropout : 0.0,
                 RowOf<T>(args_.value, options_.key_splits, b, s, kv_head),
                 s_.value_dim, scratch.output);
     }

@@ -189,12 +189,14 @@ class BackwardPass {
     const double weight =
         std::exp(scorer_.factor() * (score.value - top)) / sum;
     const double dropout = scorer_.Dropout(b, n, t, s);
+    // What is dropped is 0, NaN or not.
+    const bool kept = dropout != 0.0;
     const double grad_weight =
-        dropout * Dot(scratch.grad_output, value, s_.value_dim);
+        kept ? dropout * Dot(scratch.grad_output, value, s_.value_dim) : 0.0;
     const double grad_score = weight * (grad_weight + shift);
     if (grad_bias_)
       grad_bias_[ScoreOffset(grad_bias_strides_, b, n, t, s)] += grad_score;
-    AddScaled(weight * dropout, scratch.grad_output, s_.value_dim,
+    AddScaled(kept ? weight * dropout : 0.0, scratch.grad_output, s_.value_dim,
               scratch.sums.value + s * scratch.sums.value_stride);
     AddScaled(grad_score * score.slope, key, s_.head_dim, scratch.grad_query);
     AddScaled(grad_score * score.slope, scratch.query, s_.head_dim,

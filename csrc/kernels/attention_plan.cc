@@ -38,8 +38,7 @@ Sequence DescribeSequence(const AttentionShape& shape,
     const uint8_t* mask = options.key_mask + b * s.key_len;
     while (s.key_end > 0 && !mask[s.key_end - 1]) --s.key_end;
     while (s.key_begin < s.key_end && !mask[s.key_begin]) ++s.key_begin;
-    if (std::find(mask + s.key_begin, mask + s.key_end, 0) !=
-        mask + s.key_end)
+    if (std::find(mask + s.key_begin, mask + s.key_end, 0) != mask + s.key_end)
       s.key_mask = mask;
   }
   return s;
@@ -90,8 +89,7 @@ void PlanStorage::AddQueryBlocks(int64_t largest, int64_t multiple) {
         const int64_t index = is_causal_ ? blocks - 1 - i : i;
         const int64_t first = index * size;
         tasks_.push_back(
-            {b, kv_head, index, blocks, first,
-             std::min(size, rows - first)});
+            {b, kv_head, index, blocks, first, std::min(size, rows - first)});
       }
   }
 }
@@ -105,8 +103,8 @@ void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple,
     for (int64_t b = 0; b < shape_.batch; ++b) {
       const Sequence& s = sequences_[static_cast<size_t>(b)];
       const int64_t start = aligned ? 0 : s.key_begin;
-      const int64_t keys = std::max<int64_t>(
-          1, (aligned ? shape_.key_len : s.key_end) - start);
+      const int64_t keys =
+          std::max<int64_t>(1, (aligned ? shape_.key_len : s.key_end) - start);
       const int64_t size = EvenPiece(keys, largest, multiple);
       const int64_t pieces = CeilDiv(keys, size);
       if (index >= pieces) continue;

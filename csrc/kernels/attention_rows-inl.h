@@ -51,9 +51,8 @@ inline int64_t QueryOffset(const Strides& strides, const AttentionPlan& plan,
 
 inline int64_t KeyOffset(const Strides& strides, const AttentionPlan& plan,
                          const Sequence& sequence, int64_t b, int64_t head) {
-  return head * strides.head + (plan.packed
-                                    ? sequence.key_row * strides.length
-                                    : b * strides.batch);
+  return head * strides.head +
+         (plan.packed ? sequence.key_row * strides.length : b * strides.batch);
 }
 
 // The queries in the lanes of one tile. Lanes beyond the last query repeat it;
@@ -123,8 +122,8 @@ inline bool IsBlind(const float* statistics) {
 
 // Copies rows [first, first + count) to [count][padded] float32.
 inline void CopyRows(const void* rows, DType dtype, int64_t stride,
-                     int64_t first, int64_t count, int64_t size,
-                     int64_t padded, float* to) {
+                     int64_t first, int64_t count, int64_t size, int64_t padded,
+                     float* to) {
   for (int64_t i = 0; i < count; ++i)
     WidenRow(Element(rows, (first + i) * stride, dtype), dtype, size, padded,
              to + i * padded);

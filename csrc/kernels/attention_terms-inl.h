@@ -58,9 +58,8 @@ constexpr uint32_t kAllLanes =
 // visible[i] = the lanes that see key begin + i. Returns the lanes that see
 // any of them; *all becomes whether all lanes see all of them.
 inline uint32_t FindVisible(const AttentionOptions& options,
-                            const AttentionPlan& plan,
-                            const Sequence& sequence, int64_t b,
-                            const QueryLanes& lanes, int64_t begin,
+                            const AttentionPlan& plan, const Sequence& sequence,
+                            int64_t b, const QueryLanes& lanes, int64_t begin,
                             int64_t end, uint32_t* visible, bool* all) {
   const int64_t count = end - begin;
   for (int64_t i = 0; i < count; ++i) visible[i] = kAllLanes;
@@ -118,17 +117,16 @@ inline uint32_t FindVisible(const AttentionOptions& options,
 }
 
 // bias[i][lane] of keys begin + i, transposed into the lanes.
-inline void GatherBias(const AttentionOptions& options,
-                       const QueryLanes& lanes, int64_t b, int64_t begin,
-                       int64_t end, float* to) {
+inline void GatherBias(const AttentionOptions& options, const QueryLanes& lanes,
+                       int64_t b, int64_t begin, int64_t end, float* to) {
   const ScoreStrides& strides = options.bias_strides;
   const float* bias = static_cast<const float*>(options.bias) +
                       b * strides.batch + begin * strides.key;
   const int64_t count = end - begin;
   const float* rows[kQueryTile];
   for (int i = 0; i < kQueryTile; ++i)
-    rows[i] = bias + lanes.head[i] * strides.head +
-              lanes.position[i] * strides.query;
+    rows[i] =
+        bias + lanes.head[i] * strides.head + lanes.position[i] * strides.query;
   int64_t done = 0;
   if (strides.key == 1) {
     for (; done + kLanes <= count; done += kLanes)

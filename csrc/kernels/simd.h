@@ -162,9 +162,9 @@ inline Vec Exp2(Vec y) {
 #endif
 }
 
-// tanh(y): a polynomial in y^2 below 0.6, where 1 - 2 / (e^2y + 1) would cancel;
-// 2.6e-9 relative error in exact arithmetic, two units in the last place
-// evaluated. NaN gives NaN.
+// tanh(y): a polynomial in y^2 below 0.6, where 1 - 2 / (e^2y + 1) would
+// cancel; 2.6e-9 relative error in exact arithmetic, two units in the last
+// place evaluated. NaN gives NaN.
 inline Vec Tanh(Vec y) {
   const Vec z = y * y;
   Vec p = z * -5.90689126e-3f + 2.08063119e-2f;
