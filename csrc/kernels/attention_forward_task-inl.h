@@ -98,13 +98,6 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
   }
 }
 
-// ln(sum of exp(score)) from the statistics.
-inline float LogSumExp(const ScoreConstants& constants, float maximum,
-                       float sum) {
-  const float unit = constants.transformed ? 1.0f : constants.scale;
-  return unit * maximum + __builtin_logf(sum);
-}
-
 // Where the results of one lane go.
 struct OutputRow {
   void* output;
@@ -215,6 +208,25 @@ inline KeyTileView ViewKeys(const ForwardContext& context,
   return tile;
 }
 
+// Keys and values [begin, end) of the next tile, a part per query tile, so that
+// their misses hide behind the arithmetic.
+inline void PrefetchKeys(const ForwardContext& context,
+                         const AttentionTask& task, int64_t begin,
+                         int64_t end) {
+  const AttentionForwardArgs& args = context.args;
+  const auto prefetch = [&](const ConstArray& array, int64_t size) {
+    const void* head = Element(
+        array.data,
+        KeyOffset(array.strides, context.plan, context.sequence, context.b,
+                  task.kv_head),
+        args.dtype);
+    PrefetchRows(head, args.dtype, array.strides.length, begin, end - begin,
+                 size);
+  };
+  prefetch(args.key, args.shape.head_dim);
+  prefetch(args.value, args.shape.value_dim);
+}
+
 void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
              const AttentionTask& task, float* base) {
   const ForwardScratch scratch(args, base);
@@ -241,7 +253,10 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
     const int64_t last = Min(end, first + key_tile);
     const KeyTileView view = ViewKeys(context, task, scratch,
                                       /*copy=*/tile_count > 2, first, last);
+    const int64_t next = Min(end, last + key_tile);
     for (int64_t i = 0; i < tile_count; ++i) {
+      PrefetchKeys(context, task, last + (next - last) * i / tile_count,
+                   last + (next - last) * (i + 1) / tile_count);
       const int64_t from = Max(first, tiles[i].keys.begin);
       const int64_t to = Min(last, tiles[i].keys.end);
       if (from >= to) continue;
