@@ -115,10 +115,9 @@ bool IsDecode(const AttentionForwardArgs& args, const AttentionKernels& kernels,
   const AttentionOptions& options = args.options;
   return shape.query_len * shape.num_heads <=
              kernels.decode_rows * shape.num_kv_heads &&
-         shape.query_len > 0 && shape.key_len >= kDecodeKeys &&
-         !options.bias && !options.mask && options.soft_cap == 0 &&
-         options.dropout_rate == 0 && !options.query_splits &&
-         storage.AllVisible();
+         shape.query_len > 0 && shape.key_len >= kDecodeKeys && !options.bias &&
+         !options.mask && options.soft_cap == 0 && options.dropout_rate == 0 &&
+         !options.query_splits && storage.AllVisible();
 }
 
 bool DecodeForward(const AttentionForwardArgs& args,
@@ -144,14 +143,13 @@ bool DecodeForward(const AttentionForwardArgs& args,
   std::vector<int64_t> first(static_cast<size_t>(shape.batch));
   for (int64_t task = plan.num_tasks - 1; task >= 0; --task)
     first[static_cast<size_t>(plan.tasks[task].b)] = task;
-  ParallelFor(shape.batch * shape.num_heads, threads,
-              [&](int64_t index, int) {
-                const int64_t b = index / shape.num_heads;
-                const int64_t task = first[static_cast<size_t>(b)];
-                kernels.decode_merge(args, plan, b, index % shape.num_heads,
-                                     plan.tasks[task].pieces,
-                                     partials.get() + task * partial);
-              });
+  ParallelFor(shape.batch * shape.num_heads, threads, [&](int64_t index, int) {
+    const int64_t b = index / shape.num_heads;
+    const int64_t task = first[static_cast<size_t>(b)];
+    kernels.decode_merge(args, plan, b, index % shape.num_heads,
+                         plan.tasks[task].pieces,
+                         partials.get() + task * partial);
+  });
   return true;
 }
 

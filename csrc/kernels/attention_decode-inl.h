@@ -1,5 +1,5 @@
-// Few queries against many keys, as when text is generated token by token: every
-// key and value is read once, so the memory decides.
+// Few queries against many keys, as when text is generated token by token:
+// every key and value is read once, so the memory decides.
 //
 // A task takes a chunk of keys of one batch entry with all its heads, so that
 // memory is read in the order in which it lies (heads inner: 2-3 times the
@@ -133,9 +133,10 @@ inline void DecodeSoftmax(float* scores, int64_t count, float factor,
   for (int i = 1; i < kLanes; ++i)
     if (top[i] > maximum || maximum != maximum) maximum = top[i];
   if (!(maximum > -kInfinity)) maximum = 0.0f;
+  const Vec shift = Broadcast(maximum) * factor;
   Vec sum{};
   for (int64_t i = 0; i < count; i += kLanes) {
-    Vec p = Exp2((Load(scores + i) - maximum) * factor);
+    Vec p = Exp2(Load(scores + i) * factor - shift);
     if (i + kLanes > count)  // scale 0: 0 * -infinity
       for (int64_t lane = count - i; lane < kLanes; ++lane) p[lane] = 0.0f;
     Store(scores + i, p);
@@ -180,8 +181,8 @@ inline void DecodeChunk(const AttentionForwardArgs& args,
       const int64_t count = Min(kDecodeGroup, task.count - at);
       for (int64_t kv = 0; kv < shape.num_kv_heads; ++kv) {
         const void* head = Element(
-            array.data,
-            KeyOffset(array.strides, plan, sequence, task.b, kv), kType);
+            array.data, KeyOffset(array.strides, plan, sequence, task.b, kv),
+            kType);
         const int64_t first = task.first + at, next = first + count;
         PrefetchRows(head, kType, stride, next,
                      Min(kDecodeGroup, sequence.key_end - next), size);
@@ -192,11 +193,10 @@ inline void DecodeChunk(const AttentionForwardArgs& args,
   each_group(args.key, shape.head_dim,
              [&](int64_t kv, int64_t at, const void* key, int64_t stride,
                  int64_t count) {
-               DecodeScores<kType>(key, stride, count,
-                                   scratch.query + kv * rows * padded, rows,
-                                   shape.head_dim,
-                                   scratch.scores + kv * rows * kDecodeChunk +
-                                       at);
+               DecodeScores<kType>(
+                   key, stride, count, scratch.query + kv * rows * padded, rows,
+                   shape.head_dim,
+                   scratch.scores + kv * rows * kDecodeChunk + at);
              });
   for (int64_t row = 0; row < heads * queries; ++row)
     DecodeSoftmax(scratch.scores + row * kDecodeChunk, task.count,
@@ -231,15 +231,15 @@ void DecodeMerge(const AttentionForwardArgs& args, const AttentionPlan& plan,
   const int64_t partial = PartialFloats(shape);
   const int64_t stride = DecodePartialFloats(args);  // from chunk to chunk
   for (int64_t t = 0; t < shape.query_len; ++t) {
-    float* const first =
-        partials + (head * shape.query_len + t) * partial;
+    float* const first = partials + (head * shape.query_len + t) * partial;
     float maximum = first[0];
     for (int64_t c = 1; c < chunks; ++c)
       if (first[c * stride] > maximum) maximum = first[c * stride];
     float sum = 0.0f;
     for (int64_t c = 0; c < chunks; ++c) {
       const float* from = first + c * stride;
-      const Vec weight = Exp2(Broadcast((from[0] - maximum) * constants.factor));
+      const Vec weight = Exp2(Broadcast(from[0]) * constants.factor -
+                              Broadcast(maximum) * constants.factor);
       sum += from[1] * weight[0];
       for (int64_t h = kLanes; h < partial; h += kLanes) {
         const Vec scaled = Load(from + h) * weight;

@@ -125,8 +125,8 @@ void PlanStorage::AddDecodeChunks(int64_t largest) {
     const int64_t pieces = CeilDiv(s.key_end - s.key_begin, largest);
     for (int64_t index = 0; index < pieces; ++index) {
       const int64_t first = s.key_begin + index * largest;
-      tasks_.push_back({b, 0, index, pieces, first,
-                        std::min(largest, s.key_end - first)});
+      tasks_.push_back(
+          {b, 0, index, pieces, first, std::min(largest, s.key_end - first)});
     }
   }
 }

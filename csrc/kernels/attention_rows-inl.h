@@ -136,7 +136,8 @@ inline void PrefetchRows(const void* rows, DType dtype, int64_t stride,
   constexpr int64_t kLine = 64;
   const int64_t bytes = size * ElementBytes(dtype);
   for (int64_t i = first; i < first + count; ++i) {
-    const char* row = static_cast<const char*>(Element(rows, i * stride, dtype));
+    const char* row =
+        static_cast<const char*>(Element(rows, i * stride, dtype));
     for (int64_t at = 0; at < bytes; at += kLine)
       __builtin_prefetch(row + at, /*rw=*/0, /*locality=*/2);
   }
