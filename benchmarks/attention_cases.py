@@ -180,6 +180,8 @@ def shrunk(case):
     """The same kind of case, small enough to see only whether all works."""
     batch, queries, keys, heads, kv_heads, size = case.sizes
     kv_few = min(kv_heads, 2)  # Keras refuses 1
+    if case.group == "curve":  # which stays one
+        queries, keys = max(1, queries // 64), max(1, keys // 64)
     sizes = (
         min(batch, 2),
         min(queries, 64),

@@ -93,8 +93,8 @@ def table(head, rows):
 
 def libraries_of(run):
     """All that computed a case, ours first."""
-    names = dict.fromkeys(n for case in run["cases"] for n in case["libraries"])
-    return sorted(names, key=lambda name: not name.startswith(OURS))
+    found = {name for case in run["cases"] for name in case["libraries"]}
+    return [name for name in STYLES if name in found]
 
 
 def rates_table(run):
@@ -255,12 +255,12 @@ def draw(results, path):
         axis.set_title("forward and backward" if training else "forward")
         if peak:
             axis.axhline(peak, color="#444444", linestyle="--", linewidth=1)
-            right = axis.secondary_yaxis(
-                "right", functions=(lambda x: 100 * x / peak, lambda x: x * peak / 100)
-            )
-            right.set_ylabel("% of peak" if training else "")
     axes[0].set_ylabel("GFLOP/s")
     if peak:
+        right = axes[1].secondary_yaxis(
+            "right", functions=(lambda x: 100 * x / peak, lambda x: x * peak / 100)
+        )
+        right.set_ylabel("% of peak")
         axes[0].annotate(
             "FMA peak of the machine",
             (lengths[0], peak),

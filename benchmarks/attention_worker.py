@@ -2,9 +2,10 @@
 
     python attention_worker.py LIBRARY THREADS
 
-{"do": "prepare", "case": {...}}: makes the inputs, runs each way once to see that it
+{"do": "prepare", "case": {...}}: makes the inputs, runs each way to see that it
 works, keeps the quickest, measures memory, answers with the sampled rows.
-{"do": "time", "seconds": s, "at_least": n}: one turn. {"do": "free"}: drops the case.
+{"do": "time", "seconds": s, "at_least": n}: one turn. {"do": "free"}: drops the case
+and tells what memory the library keeps.
 """
 
 import contextlib
@@ -17,8 +18,8 @@ import signal
 import sys
 import time
 
-from attention_cases import Case, make_inputs, sampled
-from attention_peers import PEERS
+from attention_cases import Case, make_inputs, sampled, shrunk
+from attention_peers import load
 
 STATUS = pathlib.Path("/proc/self/status")
 
@@ -57,22 +58,18 @@ class Session:
     """A library, and the case that is prepared."""
 
     def __init__(self, library, threads):
-        self.peer = PEERS[library](threads)
-        self.call = None
-
-    def hello(self):
-        # A first tiny case, so that what a library loads at first use does not count
-        # as memory of a case.
-        self.prepare(Case("forward", (1, 8, 8, 2, 2, 16)))
-        self.free()
-        return {"versions": self.peer.versions()}
+        self.peer = load(library, threads)
+        self.call, self.before, self.kept = None, None, 0
 
     def prepare(self, case):
         why = self.peer.refuses(case)
         if why:
             return {"error": why}
+        # A tiny case of the same kind first, so that what a library loads at first
+        # use does not count as memory of the case.
+        self._quickest(shrunk(case))
         give_back()
-        before = resident()
+        self.before = before = resident()
         seconds, way, self.call, problems = self._quickest(case)
         if self.call is None:
             return {"error": "; ".join(problems)}
@@ -101,7 +98,7 @@ class Session:
         for way in self.peer.ways(case):
             try:
                 call = self.peer.prepare(case, make_inputs(case), way)
-                seconds = min(time_calls(call, 0.05, 1))
+                seconds = min(time_calls(call, 0.05, 2))
                 if seconds < best[0]:
                     best = (seconds, way, call)
             except Exception as error:  # what a library raises is its own affair
@@ -124,15 +121,20 @@ class Session:
     def free(self):
         self.call = None
         give_back()
-        return {}
+        if self.before is not None:
+            self.kept += resident() - self.before
+        self.before = None
+        return {"kept_mib": self.kept / 2**20}
 
 
 def time_calls(call, seconds, at_least):
-    """Seconds of every call after a warm-up: for `seconds`, and `at_least` so many."""
+    """Seconds of every call after a warm-up: for `seconds`, and `at_least` so many.
+    No warm-up if one call is enough."""
     end = time.perf_counter() + seconds / 10
-    call()
-    while time.perf_counter() < end:
+    while at_least > 1:
         call()
+        if time.perf_counter() >= end:
+            break
     spent, end = [], time.perf_counter() + seconds
     while len(spent) < at_least or time.perf_counter() < end:
         start = time.perf_counter()
@@ -156,7 +158,7 @@ def main(library, threads):
 
     try:
         session = Session(library, threads)
-        answer(session.hello())
+        answer({"versions": session.peer.versions()})
     except ImportError as error:
         answer({"error": f"not installed: {error}"})
         return
