@@ -29,11 +29,14 @@ namespace {
 // A loop of about `steps` steps; returns the flops it did.
 using Loop = double (*)(long steps);
 
-#if defined(__x86_64__)
 // clang-format off
 #define EACH12(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11)
 #define EACH24(F) EACH12(F) F(12) F(13) F(14) F(15) F(16) F(17) F(18) F(19) \
                   F(20) F(21) F(22) F(23)
+// clang-format on
+
+#if defined(__x86_64__)
+// clang-format off
 #define LOW "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", \
             "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
 #define HIGH "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", \
@@ -142,10 +145,6 @@ Loop Bfloat16Loop() {
 #elif defined(__aarch64__)
 
 double LoopNeon(long steps) {
-#define EACH24(F)                                                            \
-  F(0)                                                                       \
-  F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8) F(9) F(10) F(11) F(12) F(13) F(14) \
-      F(15) F(16) F(17) F(18) F(19) F(20) F(21) F(22) F(23)
 #define ZERO(i) "movi v" #i ".4s, #0\n"
 #define STEP(i) "fmla v" #i ".4s, v24.4s, v25.4s\n"
   long n = steps;
