@@ -107,23 +107,29 @@ def test_what_does_not_broadcast_is_refused(name, shape, path):
     assert str(shape) in str(caught.value)
 
 
-def test_wrong_head_count_of_an_op_call_from_outside_is_refused():
+def test_wrong_call_of_the_op_from_outside_is_refused():
     """The op is public to TensorFlow: whoever calls it without hw3tf.ops gets
     the kernel's own check, gradients included."""
     library = ops.load_op_library()
-    x, none = tf.zeros((1, 3, 2, 4)), tf.zeros([0], "bool")
-    options = {"scale": 1.0, "is_causal": False}
-    output, statistics = library.hw3tf_attention(x, x, x, none, none, **options)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`grad_output` must have"):
+    x, no_mask = tf.zeros((1, 3, 2, 4)), tf.zeros([0], "bool")
+    no_bias, no_lengths = tf.zeros([0]), tf.zeros([0], "int32")
+    no_splits = tf.zeros([0], "int64")
+    rest = [no_lengths] * 2 + [no_splits] * 2 + [tf.zeros([], "int64")]
+    rest.append(tf.constant([1.0, 0.0, 0.0], "float64"))
+    inputs = [x, x, x, no_bias, *[no_mask] * 3, *rest]
+    output, statistics, _ = library.hw3tf_attention(*inputs)
+    error = tf.errors.InvalidArgumentError
+    with pytest.raises(error, match="`grad_output` must have"):
         library.hw3tf_attention_grad(
-            x, x, x, none, none, output, statistics, tf.zeros((1, 3, 2, 5)), **options
+            *inputs, output, statistics, tf.zeros((1, 3, 2, 5)), no_bias
         )
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`statistics` must have"):
+    with pytest.raises(error, match="`statistics` must have"):
         library.hw3tf_attention_grad(
-            x, x, x, none, none, output, statistics[..., :1], output, **options
+            *inputs, output, statistics[..., :1], output, no_bias
         )
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`key_mask` must have"):
-        library.hw3tf_attention(x, x, x, none, tf.zeros([3], "bool"), **options)
+    inputs[6] = tf.zeros([3], "bool")
+    with pytest.raises(error, match="`key_mask` must have"):
+        library.hw3tf_attention(*inputs)
 
 
 def gradient_inside(outer):

@@ -7,8 +7,6 @@
 #include <pybind11/stl.h>
 
 #include <new>
-#include <utility>
-#include <vector>
 
 #include "bindings/attention_inputs.h"
 #include "bindings/bindings.h"
@@ -114,14 +112,16 @@ void Define(py::module_& m, const char* name, Function function,
         py::arg("dropout_seed") = 0, doc);
 }
 
-py::array DropoutMask(const Dims& dims, double rate, int64_t seed) {
+py::array_t<bool> DropoutMask(const Dims& dims, double rate, int64_t seed) {
   AttentionShape shape;
   Require(CheckDropoutMask(dims, rate, &shape));
   py::array_t<bool> keep(dims);
   auto* data = reinterpret_cast<uint8_t*>(keep.mutable_data());
-  py::gil_scoped_release nogil;
-  AttentionDropoutMask(shape, rate, static_cast<uint64_t>(seed), data);
-  return std::move(keep);
+  {
+    py::gil_scoped_release nogil;
+    AttentionDropoutMask(shape, rate, static_cast<uint64_t>(seed), data);
+  }
+  return keep;
 }
 
 py::dict Tiles() {
