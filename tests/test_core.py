@@ -157,7 +157,7 @@ def test_dropout_mask_follows_the_published_generator():
 
 @pytest.mark.parametrize("name", _core.supported_instruction_sets())
 def test_every_instruction_set_passes_the_tests_of_the_op(name):
-    """The whole file of numerical tests once more, in a process that HW3TF_ISA
+    """The whole files of numerical tests once more, in a process that HW3TF_ISA
     sends to another instruction set."""
     if name == _core.instruction_set():
         return  # that is the one under which this run tests everything
@@ -167,7 +167,8 @@ from hw3tf import _core
 assert _core.instruction_set() == {name!r}
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider",
     "-c", r"{TESTS.parent / "pyproject.toml"}", "-k", "not pybind",
-    r"{TESTS / "test_ops_attention.py"}", r"{TESTS / "test_ops_attention_masks.py"}"]))
+    *[rf"{TESTS}/test_{{name}}.py"
+      for name in ("kernel_ways", "ops_attention", "ops_attention_masks")]]))
 """
     assert " passed" in run_python(code, HW3TF_ISA=name)
 

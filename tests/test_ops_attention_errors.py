@@ -107,6 +107,62 @@ def test_what_does_not_broadcast_is_refused(name, shape, path):
     assert str(shape) in str(caught.value)
 
 
+# arguments that are wrong by themselves, and what the message says of them
+BAD_OPTIONS = [
+    ({"sliding_window": 0}, "`sliding_window` must be None or a positive integer"),
+    ({"sliding_window": -3}, "sliding_window=-3"),
+    ({"sliding_window": 2.0}, "sliding_window=2.0"),
+    ({"sliding_window": True}, "sliding_window=True"),
+    ({"attn_logits_soft_cap": 0}, "`attn_logits_soft_cap` must be None or a positive"),
+    ({"attn_logits_soft_cap": -1.0}, "attn_logits_soft_cap=-1.0"),
+    ({"attn_logits_soft_cap": float("inf")}, "attn_logits_soft_cap=inf"),
+    ({"attn_logits_soft_cap": float("nan")}, "attn_logits_soft_cap=nan"),
+    ({"dropout_rate": 1.0}, "`dropout_rate` must be a number from 0 to 1, exclusive"),
+    ({"dropout_rate": -0.1}, "dropout_rate=-0.1"),
+    ({"dropout_rate": float("nan")}, "dropout_rate=nan"),
+    ({"dropout_rate": None}, "dropout_rate=None"),
+    ({"dropout_rate": 0.1}, "`dropout_seed` must be given where `dropout_rate`"),
+    ({"dropout_rate": 0.1, "dropout_seed": 0.5}, "dropout_seed=0.5"),
+    ({"dropout_rate": 0.1, "dropout_seed": 2**64}, f"dropout_seed={2**64}"),
+    ({"dropout_rate": 0.1, "dropout_seed": np.ones(())}, "dropout_seed.dtype=float64"),
+    ({"dropout_rate": 0.1, "dropout_seed": np.ones(2, int)}, "dropout_seed.shape=(2,)"),
+    ({"query_lengths": [1.0, 2.0]}, "`query_lengths` must be of an integer dtype"),
+    ({"key_lengths": [True, False]}, "key_lengths.dtype=bool"),
+    ({"key_lengths": [1, 2, 3]}, "`key_lengths` must have shape (2,)"),
+    ({"query_lengths": [[1, 2]]}, "query_lengths.shape=(1, 2)"),
+    ({"query_lengths": 3}, "query_lengths.shape=()"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
+def test_bad_option_is_refused(options, message, path):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        ops.dot_product_attention(**zeros(), **options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["query_lengths", "key_lengths"])
+@pytest.mark.parametrize("lengths", [[-1, 2], [3, 8]])
+def test_lengths_out_of_range_are_refused(lengths, name, kernel_path):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"`{name}.* between 0"):
+        ops.dot_product_attention(**zeros(), **{name: lengths})
+
+
+@pytest.mark.parametrize("name", ["mask", "bias", "query_lengths", "key_lengths"])
+def test_bad_option_is_refused_when_the_graph_runs(name, kernel_path):
+    kind = {"mask": "bool", "bias": "float32"}.get(name, "int32")
+    good = zeros()
+
+    def run(tensor):
+        return ops.dot_product_attention(**good, **{name: tensor})
+
+    rank = 1 if "lengths" in name else 4
+    run = tf.function(run, input_signature=[tf.TensorSpec([None] * rank, kind)])
+    shape = [3] if "lengths" in name else [2, 4, 5, 6]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"`{name}` must"):
+        run(tf.ones(shape, kind))
+
+
 def test_wrong_call_of_the_op_from_outside_is_refused():
     """The op is public to TensorFlow: whoever calls it without hw3tf.ops gets
     the kernel's own check, gradients included."""

@@ -65,4 +65,8 @@ def ragged_dot_product_attention(
         exists=ops.logical_or(exists, ops.logical_not(has_keys)),
     )
     output = ops.where(has_keys, output, ops.zeros_like(output))
-    return query.from_tensor(output, lengths=query.row_lengths())
+    return query.from_tensor(
+        output,
+        lengths=query.row_lengths(),
+        row_splits_dtype=query.row_splits.dtype,
+    )
