@@ -13,7 +13,7 @@
 
 #include <sched.h>
 
-#include "kernels/attention_backward-inl.h"
+#include "kernels/attention_backward_products-inl.h"
 
 namespace hw3tf {
 namespace {
