@@ -10,6 +10,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "kernels/attention_kernels.h"
 #include "kernels/attention_plain.h"
@@ -105,10 +106,59 @@ void GradOfShifts(const AttentionBackwardArgs& args, const AttentionPlan& plan,
       }
 }
 
+// Fewer keys are not worth a second pass.
+constexpr int64_t kDecodeKeys = 512;
+
+bool IsDecode(const AttentionForwardArgs& args, const AttentionKernels& kernels,
+              const PlanStorage& storage) {
+  const AttentionShape& shape = args.shape;
+  const AttentionOptions& options = args.options;
+  return shape.query_len * shape.num_heads <=
+             kernels.decode_rows * shape.num_kv_heads &&
+         shape.query_len > 0 && shape.key_len >= kDecodeKeys && !options.bias &&
+         !options.mask && options.soft_cap == 0 && options.dropout_rate == 0 &&
+         !options.query_splits && storage.AllVisible();
+}
+
+bool DecodeForward(const AttentionForwardArgs& args,
+                   const AttentionKernels& kernels, PlanStorage* storage,
+                   int num_threads) {
+  const AttentionShape& shape = args.shape;
+  storage->AddDecodeChunks(kernels.decode_chunk);
+  const AttentionPlan plan = storage->View();
+  const double flops = 2 * storage->VisiblePairs() *
+                       static_cast<double>(shape.head_dim + shape.value_dim);
+  const int threads = Threads(num_threads, plan.num_tasks, flops);
+  const int64_t per_thread = RoundToLine(kernels.decode_scratch(args));
+  const int64_t partial = kernels.decode_partial(args);
+  const Floats scratch = Allocate(per_thread * threads);
+  const Floats partials = Allocate(partial * plan.num_tasks);
+  if (!scratch || !partials) return false;
+  ParallelFor(plan.num_tasks, threads, [&](int64_t task, int worker) {
+    kernels.decode(args, plan, plan.tasks[task],
+                   partials.get() + task * partial,
+                   scratch.get() + worker * per_thread);
+  });
+  // The tasks of a batch entry lie side by side.
+  std::vector<int64_t> first(static_cast<size_t>(shape.batch));
+  for (int64_t task = plan.num_tasks - 1; task >= 0; --task)
+    first[static_cast<size_t>(plan.tasks[task].b)] = task;
+  ParallelFor(shape.batch * shape.num_heads, threads, [&](int64_t index, int) {
+    const int64_t b = index / shape.num_heads;
+    const int64_t task = first[static_cast<size_t>(b)];
+    kernels.decode_merge(args, plan, b, index % shape.num_heads,
+                         plan.tasks[task].pieces,
+                         partials.get() + task * partial);
+  });
+  return true;
+}
+
 bool Forward(const AttentionForwardArgs& args, int num_threads) {
   const AttentionShape& shape = args.shape;
   const AttentionKernels& kernels = *ChosenInstructionSet().attention;
   PlanStorage storage(shape, args.options);
+  if (IsDecode(args, kernels, storage))
+    return DecodeForward(args, kernels, &storage, num_threads);
   storage.AddQueryBlocks(kernels.tiles.query_block, kernels.tiles.query_tile);
   const AttentionPlan plan = storage.View();
   if (plan.num_tasks == 0) return true;

@@ -1,4 +1,4 @@
-// The backward pass of one instruction set: a block of query rows against a
+// The backward pass, first step: p and dS of a block of query rows against a
 // chunk of keys.
 //
 // With p = 2^(factor * (product - maximum)) / sum recomputed, from the same
@@ -37,7 +37,7 @@ struct BackwardScratch {
   float* query_rows;             // [kBackwardRows][key_size]
   float* grad_rows;              // [kBackwardRows][value_size]: dO
   float* grad_query;             // [kBackwardRows][key_size], of this chunk
-  float* maximum;                // [kBackwardRows], as in the statistics
+  float* shift;                  // [kBackwardRows], maximum * factor, rounded
   float* inverse_sum;            // [kBackwardRows]
   float* output_dot_grad;        // [kBackwardRows]
   float* row;                    // [larger of key_size and value_size]
@@ -64,8 +64,8 @@ struct BackwardScratch {
     query_rows = grad_columns + kBackwardRows * shape.value_dim;
     grad_rows = query_rows + kBackwardRows * key_size;
     grad_query = grad_rows + kBackwardRows * value_size;
-    maximum = grad_query + kBackwardRows * key_size;
-    inverse_sum = maximum + kBackwardRows;
+    shift = grad_query + kBackwardRows * key_size;
+    inverse_sum = shift + kBackwardRows;
     output_dot_grad = inverse_sum + kBackwardRows;
     row = output_dot_grad + kBackwardRows;
     visible = reinterpret_cast<uint32_t*>(row + Max(key_size, value_size));
@@ -126,7 +126,8 @@ inline void PackQueryRows(const BackwardContext& context, QueryRows* block) {
         float* const grad_row = scratch.grad_rows + row * scratch.value_size;
         query_rows[i] = query_row;
         grad_rows[i] = grad_row;
-        scratch.maximum[row] = used ? statistics[2 * query] : 0.0f;
+        scratch.shift[row] =
+            used ? statistics[2 * query] * context.constants.factor : 0.0f;
         scratch.inverse_sum[row] =
             used ? 1.0f / statistics[2 * query + 1] : 0.0f;
         scratch.output_dot_grad[row] =
@@ -177,12 +178,12 @@ struct PlainGradients {
           head_dim, score);
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) {
-        const Vec maximum = Load(scratch.maximum + column + v * kLanes);
+        const Vec shift = Load(scratch.shift + column + v * kLanes);
         const Vec inverse_sum = Load(scratch.inverse_sum + column + v * kLanes);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
           Store(weights + r * kBackwardRows + v * kLanes,
-                Exp2((score[r][v] - maximum) * factor) * inverse_sum);
+                Exp2(score[r][v] * factor - shift) * inverse_sum);
       }
     }
     Vec grad[R][V] = {};
@@ -224,7 +225,7 @@ inline void RecomputeWeights(const BackwardContext& context,
   const BackwardScratch& scratch = context.scratch;
   for (int v = 0; v < lanes.vectors; ++v) {
     const int64_t column = tile * kQueryTile + v * kLanes;
-    const Vec maximum = Load(scratch.maximum + column);
+    const Vec shift = Load(scratch.shift + column);
     const Vec inverse_sum = Load(scratch.inverse_sum + column);
     for (int64_t k = 0; k < count; ++k) {
       float* at = scratch.weights + (first_key + k) * kBackwardRows + column;
@@ -233,7 +234,7 @@ inline void RecomputeWeights(const BackwardContext& context,
       const Vec score =
           Transform(context.constants, Load(at),
                     terms.bias ? terms.bias + term : nullptr, &slope);
-      Vec p = Exp2((score - maximum) * context.constants.factor) * inverse_sum;
+      Vec p = Exp2(score * context.constants.factor - shift) * inverse_sum;
       // Lanes that see nothing at all: the score may be anything.
       p = Select(inverse_sum == Vec{}, Vec{}, p);
       if (terms.visible)
@@ -420,80 +421,6 @@ inline void TileGradients(const BackwardContext& context, int64_t tile,
                                    context.args.shape.value_dim,
                                    context.constants.factor});
   block->any_hidden |= !all;
-}
-
-// The products of p and dS with what is not finite, each key and query meeting
-// only if one sees the other: the plain products would turn what is hidden into
-// 0 * NaN. to[key][h] += a[key][query] * from[query][h].
-__attribute__((noinline, cold)) void AddToSeenKeys(
-    const BackwardScratch& scratch, const QueryRows& block, const float* a,
-    const float* from, int64_t size, float* to) {
-  for (int64_t key = block.key_begin; key < block.key_end; ++key)
-    for (int64_t row = 0; row < block.count; ++row) {
-      const uint32_t lanes =
-          scratch.visible[row / kQueryTile * kKeyChunk + key];
-      if (!(lanes >> row % kQueryTile & 1)) continue;
-      for (int64_t h = 0; h < size; ++h)
-        to[key * size + h] +=
-            a[key * kBackwardRows + row] * from[row * size + h];
-    }
-}
-
-// grad_query[row][h] = sum over the keys that it sees.
-__attribute__((noinline, cold)) void SumOverSeenKeys(
-    const BackwardScratch& scratch, const QueryRows& block) {
-  const int64_t size = scratch.key_size;
-  for (int64_t i = 0; i < block.count * size; ++i) scratch.grad_query[i] = 0;
-  for (int64_t row = 0; row < block.count; ++row)
-    for (int64_t key = block.key_begin; key < block.key_end; ++key) {
-      const uint32_t lanes =
-          scratch.visible[row / kQueryTile * kKeyChunk + key];
-      if (!(lanes >> row % kQueryTile & 1)) continue;
-      for (int64_t h = 0; h < size; ++h)
-        scratch.grad_query[row * size + h] +=
-            scratch.score_grads[key * kBackwardRows + row] *
-            scratch.key[key * size + h];
-    }
-}
-
-// The three products of a block, from p and dS.
-inline void MultiplyGradients(const BackwardContext& context,
-                              const QueryRows& block) {
-  const BackwardScratch& scratch = context.scratch;
-  const int64_t first = block.key_begin, keys = block.key_end - first;
-  const auto add_to_keys = [&](const float* a, const float* from, int64_t size,
-                               float* to) {
-    if (block.any_hidden && !AllFinite(from, size, block.count, size)) {
-      AddToSeenKeys(scratch, block, a, from, size, to);
-      return;
-    }
-    Multiply<Contiguous::kAlongDepth>(
-        {{a + first * kBackwardRows, kBackwardRows},
-         {from, size},
-         block.count,
-         to + first * size,
-         size,
-         size,
-         /*accumulate=*/true},
-        keys);
-  };
-  add_to_keys(scratch.weights, scratch.grad_rows, scratch.value_size,
-              scratch.grad_value);
-  add_to_keys(scratch.score_grads, scratch.query_rows, scratch.key_size,
-              scratch.grad_key);
-  if (block.any_hidden && !context.keys_finite) {
-    SumOverSeenKeys(scratch, block);
-    return;
-  }
-  Multiply<Contiguous::kAlongRows>(
-      {{scratch.score_grads + first * kBackwardRows, kBackwardRows},
-       {scratch.key + first * scratch.key_size, scratch.key_size},
-       keys,
-       scratch.grad_query,
-       scratch.key_size,
-       scratch.key_size,
-       /*accumulate=*/false},
-      block.count);
 }
 
 }  // namespace

@@ -13,7 +13,7 @@
 
 #include <sched.h>
 
-#include "kernels/attention_backward-inl.h"
+#include "kernels/attention_backward_products-inl.h"
 
 namespace hw3tf {
 namespace {
@@ -148,6 +148,28 @@ inline void AddGradQuery(const BackwardContext& context, const QueryRows& block,
   PassTurn(turn, chunk);
 }
 
+// Queries and output gradients of the next block; their misses hide behind the
+// arithmetic of this one.
+inline void PrefetchBlock(const BackwardContext& context, int64_t first_row,
+                          int64_t rows) {
+  const AttentionBackwardArgs& args = context.args;
+  const int64_t group = context.plan.group;
+  const auto prefetch = [&](const ConstArray& array, int64_t size) {
+    for (int64_t g = 0; g < group; ++g) {
+      const int64_t head = context.task.kv_head * group + g;
+      const void* data =
+          Element(array.data,
+                  QueryOffset(array.strides, context.plan, context.sequence,
+                              context.task.b, head),
+                  args.dtype);
+      PrefetchRows(data, args.dtype, array.strides.length, first_row / group,
+                   rows / group, size);
+    }
+  };
+  prefetch(args.query, args.shape.head_dim);
+  prefetch(args.grad_output, args.shape.value_dim);
+}
+
 // Keys of the chunk that some query of the block may see.
 inline void FindBlockKeys(const BackwardContext& context, QueryRows* block) {
   block->key_begin = context.task.count;
@@ -196,6 +218,10 @@ inline void VisitBlock(const BackwardContext& context, QueryRows* block) {
       TileGradients<1>(context, tile, block);
   }
   if (bias_turn) PassTurn(bias_turn, mine);
+  const int64_t next = block->first + block->count;
+  PrefetchBlock(context, next,
+                Min(kBackwardRows,
+                    context.sequence.query_len * context.plan.group - next));
   if (any) MultiplyGradients(context, *block);
   AddGradQuery(context, *block, any);
 }

@@ -7,17 +7,16 @@
 // probabilities, add them to the sum. Then the output tile,
 // [value_dim][kQueryTile], takes probabilities * values.
 //
-// The maximum is raised lazily: only when a score exceeds it by more than
-// kRaiseAbove, so that rescaling, the costly step of the online softmax, leaves
-// the loop (1-2 % over the whole kernel against rescaling at every tile).
-// The maximum is that of the products, before the scale, and is subtracted from
-// them before they are scaled: the exponent of the largest is exactly 0, and
-// the error of the others is relative to their own size, however large the
-// products. What lost: accumulating from -maximum (every partial sum is rounded
-// at the size of the maximum), scaling the queries beforehand (every one of
-// them is rounded: gradients 2.7 times as wrong as Keras's with scores in the
-// hundreds), scaling and subtracting in one multiply-add (16 times, with scores
-// near -3000).
+// The maximum is raised lazily: only when a weight exceeds kRaiseAbove, so that
+// rescaling, the costly step of the online softmax, leaves the loop (1-2 % over
+// the whole kernel against rescaling at every tile).
+// The maximum is that of the products, before the scale. Scaling and
+// subtracting are one multiply-add, which rounds once, at the size of the
+// exponent; the rounding of maximum * factor is the same for all keys and in
+// the backward pass, and cancels. What lost: accumulating from -maximum (every
+// partial sum is rounded at the size of the maximum), scaling the queries
+// beforehand (every one of them is rounded: gradients 2.7 times as wrong as
+// Keras's with scores in the hundreds).
 
 #pragma once
 
@@ -26,8 +25,9 @@
 namespace hw3tf {
 namespace {
 
-// Exponents of 2. Sums of 2^24 per key stay far below the float range.
-constexpr float kRaiseAbove = 24.0f;
+// Weights above this raise the maximum: 2^24 per key stays far below the float
+// range.
+constexpr float kRaiseAbove = 16777216.0f;
 
 // The state of one query tile; all arrays in scratch.
 struct QueryTileState {
@@ -36,6 +36,7 @@ struct QueryTileState {
   float* query;     // [H][kQueryTile]
   float* output;    // [value_dim][kQueryTile], not yet divided by the sum
   float* maximum;   // [kQueryTile], of the products or of the scores
+  float* shift;     // [kQueryTile], maximum * factor, rounded once: it cancels
   float* sum;       // [kQueryTile], over the tiles that are done
   float* tile_sum;  // [kQueryTile], over the present tile: adding tile by tile
                     // rounds less than adding key by key
@@ -78,13 +79,14 @@ __attribute__((noinline, cold)) void RaiseMaximum(
     int64_t value_dim, float factor, const Vec* top, const VecInt* raise) {
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const int64_t lane = v * kLanes;
-    const Vec old = Load(tile.maximum + lane);
-    const Vec raised = Select(raise[v], top[v], old);
+    const Vec raised = Select(raise[v], top[v], Load(tile.maximum + lane));
     Store(tile.maximum + lane, raised);
+    const Vec old_shift = Load(tile.shift + lane);
+    Store(tile.shift + lane, raised * factor);
     // A lane without a sum has nothing to rescale, and its first maximum may be
     // so low that the factor would overflow.
     const Vec rescale = Select(Unsummed(tile, v), Broadcast(1.0f),
-                               Exp2((old - raised) * factor));
+                               Exp2(old_shift - Load(tile.shift + lane)));
     Store(tile.sum + lane, Load(tile.sum + lane) * rescale);
     Store(tile.tile_sum + lane, Load(tile.tile_sum + lane) * rescale);
     for (int64_t h = 0; h < value_dim; ++h) {
@@ -98,18 +100,17 @@ __attribute__((noinline, cold)) void RaiseMaximum(
   }
 }
 
-// Raises where the largest product asks for it. A lane without a sum takes the
-// first visible product as its maximum, however low it is.
+// Raises the maximum of the lanes in `raise`, and of those without a sum: they
+// take the first visible product, however low it is.
 inline void RaiseWhereNeeded(const QueryTileState& tile, float* probabilities,
                              int64_t done, int64_t value_dim, float factor,
-                             const Vec* top) {
-  VecInt raise[2] = {};
+                             const Vec* top, VecInt* raise) {
+  VecInt any{};
   for (int v = 0; v < tile.lanes.vectors; ++v) {
-    const Vec above = (top[v] - Load(tile.maximum + v * kLanes)) * factor;
-    raise[v] =
-        (above > kRaiseAbove) | (Unsummed(tile, v) & (top[v] > -kInfinity));
+    raise[v] = (raise[v] | Unsummed(tile, v)) & (top[v] > -kInfinity);
+    any |= raise[v];
   }
-  if (AnyTrue(raise[0] | raise[1]))
+  if (AnyTrue(any))
     RaiseMaximum(tile, probabilities, done, value_dim, factor, top, raise);
 }
 
@@ -123,46 +124,51 @@ struct PlainScores {
   int64_t value_dim;
   float factor;
   float* probabilities;  // [kKeyTile][kQueryTile]: all that are done
-  int64_t first;         // row of the first key
 
   template <int R>
-  void Run(int64_t offset) const {
+  void Run(int64_t row) const {
     Vec score[R][V] = {};
     MultiplyAdd<R, V, Contiguous::kAlongDepth>(
-        {key + offset * key_stride, key_stride}, {tile.query, kQueryTile},
+        {key + row * key_stride, key_stride}, {tile.query, kQueryTile},
         head_dim, score);
-    Vec top[V];
-    VecInt raise{};
+    // A maximum that is too low shows in the sum, so that no maximum is taken
+    // here: that would cost as much as two steps of the polynomial.
+    Vec sum[V];
+    for (bool raised = false;; raised = true) {
+      VecInt too_low[2] = {};
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) {
-      top[v] = score[0][v];
+      for (int v = 0; v < V; ++v) {
+        const Vec shift = Load(tile.shift + v * kLanes);
+        float* const to = probabilities + row * kQueryTile + v * kLanes;
+        sum[v] = Vec{};
 #pragma GCC unroll 16
-      for (int r = 1; r < R; ++r) top[v] = Max(score[r][v], top[v]);
-      raise |=
-          (top[v] - Load(tile.maximum + v * kLanes)) * factor > kRaiseAbove;
-    }
-    const int64_t row = first + offset;
-    if (__builtin_expect(!tile.all_summed || AnyTrue(raise), 0))
-      RaiseWhereNeeded(tile, probabilities, row, value_dim, factor, top);
-    float* to = probabilities + row * kQueryTile;
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) {
-      const Vec maximum = Load(tile.maximum + v * kLanes);
-      Vec sum{};
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const Vec p = Exp2((score[r][v] - maximum) * factor);
-        Store(to + r * kQueryTile + v * kLanes, p);
-        sum += p;
+        for (int r = 0; r < R; ++r) {
+          const Vec p = Exp2(score[r][v] * factor - shift);
+          Store(to + r * kQueryTile, p);
+          sum[v] += p;
+        }
+        too_low[v] = sum[v] > kRaiseAbove;
       }
+      if (raised ||
+          __builtin_expect(tile.all_summed && !AnyTrue(too_low[0] | too_low[1]),
+                           1))
+        break;
+      Vec top[V];
+      for (int v = 0; v < V; ++v) {
+        top[v] = score[0][v];
+        for (int r = 1; r < R; ++r) top[v] = Max(score[r][v], top[v]);
+      }
+      RaiseWhereNeeded(tile, probabilities, row, value_dim, factor, top,
+                       too_low);
+    }
+    bool all_summed = true;
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
       float* at = tile.tile_sum + v * kLanes;
-      Store(at, Load(at) + sum);
+      Store(at, Load(at) + sum[v]);
+      if (!tile.all_summed) all_summed &= !AnyTrue(Unsummed(tile, v));
     }
-    if (!tile.all_summed) {
-      bool all = true;
-      for (int v = 0; v < V; ++v) all = all && !AnyTrue(Unsummed(tile, v));
-      tile.all_summed = all;
-    }
+    tile.all_summed = all_summed;
   }
 };
 
@@ -208,14 +214,18 @@ inline void ApplyTerms(const ForwardContext& context,
       Store(rows + at, score);
       top[v] = Max(score, top[v]);
     }
+  VecInt too_low[2] = {};
+  for (int v = 0; v < tile.lanes.vectors; ++v)
+    too_low[v] =
+        Exp2(top[v] * factor - Load(tile.shift + v * kLanes)) > kRaiseAbove;
   RaiseWhereNeeded(tile, context.probabilities, done,
-                   context.args.shape.value_dim, factor, top);
+                   context.args.shape.value_dim, factor, top, too_low);
   for (int v = 0; v < tile.lanes.vectors; ++v) {
-    const Vec maximum = Load(tile.maximum + v * kLanes);
+    const Vec shift = Load(tile.shift + v * kLanes);
     Vec sum{};
     for (int64_t k = 0; k < count; ++k) {
       float* at = rows + k * kQueryTile + v * kLanes;
-      Vec p = Exp2((Load(at) - maximum) * factor);
+      Vec p = Exp2(Load(at) * factor - shift);
       if (terms.visible)
         p = Select(LanesOf(terms.visible[k], v * kLanes), p, Vec{});
       sum += p;
@@ -295,10 +305,10 @@ inline void AddPlainKeys(const ForwardContext& context, const KeyTileView& view,
   const AttentionShape& shape = context.args.shape;
   tile->seeing = kAllLanes;
   const int64_t skip = begin - view.first, count = end - begin;
-  ForRowGroups(count, PlainScores<V>{view.key + skip * view.key_stride,
-                                     view.key_stride, *tile, shape.head_dim,
-                                     shape.value_dim, context.constants.factor,
-                                     context.probabilities, 0});
+  ForRowGroups(
+      count, PlainScores<V>{view.key + skip * view.key_stride, view.key_stride,
+                            *tile, shape.head_dim, shape.value_dim,
+                            context.constants.factor, context.probabilities});
   MultiplyValues<V>(view.value + skip * view.value_stride, view.value_stride,
                     count, shape.value_dim, context.probabilities,
                     tile->output);

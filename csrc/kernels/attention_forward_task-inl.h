@@ -14,9 +14,9 @@ constexpr int kTilesPerBlock = kQueryBlock / kQueryTile;
 
 // The scratch of one thread, carved from one array of floats.
 struct ForwardScratch {
-  float* query;          // [tiles][H][kQueryTile]
-  float* output;         // [tiles][value_dim][kQueryTile]
-  float* statistics;     // [tiles][3][kQueryTile]: maximum, sum, tile sum
+  float* query;       // [tiles][H][kQueryTile]
+  float* output;      // [tiles][value_dim][kQueryTile]
+  float* statistics;  // [tiles][4][kQueryTile]: maximum, shift, sum, tile sum
   float* probabilities;  // [kKeyTile][kQueryTile]
   float* key;            // [kKeyTile][H]
   float* value;          // [kKeyTile][value_dim]
@@ -34,7 +34,7 @@ struct ForwardScratch {
     query = base;
     output = query + kTilesPerBlock * shape.head_dim * kQueryTile;
     statistics = output + kTilesPerBlock * shape.value_dim * kQueryTile;
-    probabilities = statistics + kTilesPerBlock * 3 * kQueryTile;
+    probabilities = statistics + kTilesPerBlock * 4 * kQueryTile;
     key = probabilities + kKeyTile * kQueryTile;
     value = key + kKeyTile * key_size;
     rows = value + kKeyTile * value_size;
@@ -60,8 +60,9 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
   const int64_t size = args.shape.head_dim;
   tile->query = scratch.query + index * size * kQueryTile;
   tile->output = scratch.output + index * args.shape.value_dim * kQueryTile;
-  tile->maximum = scratch.statistics + index * 3 * kQueryTile;
-  tile->sum = tile->maximum + kQueryTile;
+  tile->maximum = scratch.statistics + index * 4 * kQueryTile;
+  tile->shift = tile->maximum + kQueryTile;
+  tile->sum = tile->shift + kQueryTile;
   tile->tile_sum = tile->sum + kQueryTile;
   tile->seeing = 0;
   tile->all_summed = false;
@@ -92,17 +93,11 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
     }
     PackColumns(rows, size, Sign(args.options), tile->query + v * kLanes);
     Store(tile->maximum + v * kLanes, Vec{});
+    Store(tile->shift + v * kLanes, Vec{});
     Store(tile->sum + v * kLanes, Vec{});
     for (int64_t h = 0; h < args.shape.value_dim; ++h)
       Store(tile->output + h * kQueryTile + v * kLanes, Vec{});
   }
-}
-
-// ln(sum of exp(score)) from the statistics.
-inline float LogSumExp(const ScoreConstants& constants, float maximum,
-                       float sum) {
-  const float unit = constants.transformed ? 1.0f : constants.scale;
-  return unit * maximum + __builtin_logf(sum);
 }
 
 // Where the results of one lane go.
@@ -215,6 +210,25 @@ inline KeyTileView ViewKeys(const ForwardContext& context,
   return tile;
 }
 
+// Keys and values [begin, end) of the next tile, a part per query tile, so that
+// their misses hide behind the arithmetic.
+inline void PrefetchKeys(const ForwardContext& context,
+                         const AttentionTask& task, int64_t begin,
+                         int64_t end) {
+  const AttentionForwardArgs& args = context.args;
+  const auto prefetch = [&](const ConstArray& array, int64_t size) {
+    const void* head =
+        Element(array.data,
+                KeyOffset(array.strides, context.plan, context.sequence,
+                          context.b, task.kv_head),
+                args.dtype);
+    PrefetchRows(head, args.dtype, array.strides.length, begin, end - begin,
+                 size);
+  };
+  prefetch(args.key, args.shape.head_dim);
+  prefetch(args.value, args.shape.value_dim);
+}
+
 void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
              const AttentionTask& task, float* base) {
   const ForwardScratch scratch(args, base);
@@ -241,7 +255,10 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
     const int64_t last = Min(end, first + key_tile);
     const KeyTileView view = ViewKeys(context, task, scratch,
                                       /*copy=*/tile_count > 2, first, last);
+    const int64_t next = Min(end, last + key_tile);
     for (int64_t i = 0; i < tile_count; ++i) {
+      PrefetchKeys(context, task, last + (next - last) * i / tile_count,
+                   last + (next - last) * (i + 1) / tile_count);
       const int64_t from = Max(first, tiles[i].keys.begin);
       const int64_t to = Min(last, tiles[i].keys.end);
       if (from >= to) continue;

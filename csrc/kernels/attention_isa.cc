@@ -3,6 +3,7 @@
 // the table; the table is the only symbol that leaves the object.
 
 #include "kernels/attention_backward_task-inl.h"
+#include "kernels/attention_decode-inl.h"
 #include "kernels/attention_forward_task-inl.h"
 #include "kernels/attention_kernels.h"
 
@@ -14,6 +15,12 @@ const AttentionKernels HW3TF_ATTENTION_KERNELS = {
     kBackwardRows,
     ForwardScratchFloats,
     Forward,
+    kDecodeRows,
+    kDecodeChunk,
+    DecodeScratchFloats,
+    DecodePartialFloats,
+    Decode,
+    DecodeMerge,
     PrepareBackward,
     BackwardScratchFloats,
     Backward,

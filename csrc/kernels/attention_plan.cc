@@ -119,6 +119,27 @@ void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple,
   }
 }
 
+void PlanStorage::AddDecodeChunks(int64_t largest) {
+  for (int64_t b = 0; b < shape_.batch; ++b) {
+    const Sequence& s = sequences_[static_cast<size_t>(b)];
+    const int64_t pieces = CeilDiv(s.key_end - s.key_begin, largest);
+    for (int64_t index = 0; index < pieces; ++index) {
+      const int64_t first = s.key_begin + index * largest;
+      tasks_.push_back(
+          {b, 0, index, pieces, first, std::min(largest, s.key_end - first)});
+    }
+  }
+}
+
+bool PlanStorage::AllVisible() const {
+  if (plan_.before != kUnlimited || plan_.after != kUnlimited) return false;
+  for (const Sequence& s : sequences_)
+    if (s.query_mask || s.key_mask || s.query_end < s.query_len ||
+        s.key_begin >= s.key_end)
+      return false;
+  return true;
+}
+
 AttentionPlan PlanStorage::View() const {
   AttentionPlan plan = plan_;
   plan.sequences = sequences_.data();

@@ -22,6 +22,13 @@ class PlanStorage {
   // within the same range of positions.
   void AddKeyChunks(int64_t largest, int64_t multiple, bool aligned);
 
+  // The same for all heads at once, one task each.
+  void AddDecodeChunks(int64_t largest);
+
+  // Whether every query sees every key in the range of its batch entry, and
+  // there is at least one.
+  bool AllVisible() const;
+
   // Valid as long as this object and the masks.
   AttentionPlan View() const;
 

@@ -38,6 +38,13 @@ inline ScoreConstants MakeScoreConstants(const AttentionOptions& options,
   return c;
 }
 
+// ln(sum of exp(score)) from the statistics.
+inline float LogSumExp(const ScoreConstants& constants, float maximum,
+                       float sum) {
+  const float unit = constants.transformed ? 1.0f : constants.scale;
+  return unit * maximum + __builtin_logf(sum);
+}
+
 // The terms of one query tile and up to `kKeys` keys; in scratch. A pointer is
 // nullptr where a term is absent.
 template <int kKeys>

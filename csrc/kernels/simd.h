@@ -124,7 +124,8 @@ inline Vec FromBits(VecInt bits) {
   return value;
 }
 
-// 2^y for y <= 126. Exactly 1 at 0 and 0 far below the range; NaN gives NaN.
+// 2^y: exactly 1 at 0, 0 far below the range, infinity from 128 on; NaN gives
+// NaN.
 //
 // y = n + r with n an integer; 2^r is a polynomial of degree 6 fitted for the
 // smallest relative error: 2e-9 in exact arithmetic, 1.0e-7 evaluated in
@@ -149,6 +150,7 @@ inline Vec Exp2(Vec y) {
 #else
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: the sum has no fraction
   y = Max(Broadcast(-127.0f), y);        // this order keeps a NaN in y
+  y = Select(y > 128.0f, Broadcast(128.0f), y);
   const Vec shifted = y + kRound;
   const Vec r = y - (shifted - kRound);
   Vec p = r * 1.5353362e-4f + 1.3398875e-3f;
