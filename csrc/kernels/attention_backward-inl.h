@@ -40,6 +40,8 @@ struct BackwardScratch {
   float* maximum;                // [kBackwardRows], as in the statistics
   float* inverse_sum;            // [kBackwardRows]
   float* output_dot_grad;        // [kBackwardRows]
+  float* finite;                 // [larger of kKeyChunk and kBackwardRows]
+                                 // [larger of key_size and value_size]
   float* row;                    // [larger of key_size and value_size]
   uint32_t* visible;             // [tiles][kKeyChunk]
   uint32_t* keep;                // [kKeyChunk], of one tile
@@ -67,7 +69,8 @@ struct BackwardScratch {
     maximum = grad_query + kBackwardRows * key_size;
     inverse_sum = maximum + kBackwardRows;
     output_dot_grad = inverse_sum + kBackwardRows;
-    row = output_dot_grad + kBackwardRows;
+    finite = output_dot_grad + kBackwardRows;
+    row = finite + Max(kKeyChunk, kBackwardRows) * Max(key_size, value_size);
     visible = reinterpret_cast<uint32_t*>(row + Max(key_size, value_size));
     keep = visible + kBackwardTiles * kKeyChunk;
     bias = reinterpret_cast<float*>(keep + kKeyChunk);

@@ -63,6 +63,7 @@ struct ForwardContext {
   ScoreConstants constants;
   float* probabilities;  // [kKeyTile][kQueryTile]
   float* bias;           // [kKeyTile][kQueryTile], if there is a bias
+  float* finite_value;   // [kKeyTile][value_dim], where they are not all
   TermsStorage<kKeyTile>* terms;
 };
 
@@ -237,17 +238,19 @@ inline void ApplyTerms(const ForwardContext& context,
   }
 }
 
-// output += probabilities * values of `count` keys of which each lane takes
-// only those it sees: the product would turn a hidden NaN into 0 * NaN.
-__attribute__((noinline, cold)) void AddVisibleValues(
+// output += probabilities * values, for the values that are not finite and the
+// lanes that see them.
+__attribute__((noinline, cold)) void AddSeenValues(
     const float* value, int64_t stride, int64_t count, int64_t value_dim,
     const Terms& terms, const float* probabilities, float* output) {
   for (int64_t k = 0; k < count; ++k)
-    for (int lane = 0; lane < kQueryTile; ++lane) {
-      if (!(terms.visible[k] >> lane & 1)) continue;
-      for (int64_t h = 0; h < value_dim; ++h)
-        output[h * kQueryTile + lane] +=
-            probabilities[k * kQueryTile + lane] * value[k * stride + h];
+    for (int64_t h = 0; h < value_dim; ++h) {
+      const float x = value[k * stride + h];
+      if (__builtin_isfinite(x)) continue;
+      for (int lane = 0; lane < kQueryTile; ++lane)
+        if (terms.visible[k] >> lane & 1)
+          output[h * kQueryTile + lane] +=
+              probabilities[k * kQueryTile + lane] * x;
     }
 }
 
@@ -289,12 +292,17 @@ inline void AddKeysWithTerms(const ForwardContext& context,
   ApplyTerms(context, *tile, terms, /*done=*/0, count);
   const float* value = view.value + skip * view.value_stride;
   if (terms.visible &&
-      !AllFinite(value, view.value_stride, count, shape.value_dim))
-    AddVisibleValues(value, view.value_stride, count, shape.value_dim, terms,
-                     context.probabilities, tile->output);
-  else
-    MultiplyValues<V>(value, view.value_stride, count, shape.value_dim,
-                      context.probabilities, tile->output);
+      !AllFinite(value, view.value_stride, count, shape.value_dim)) {
+    CopyFinite(value, view.value_stride, count, shape.value_dim,
+               context.finite_value);
+    MultiplyValues<V>(context.finite_value, shape.value_dim, count,
+                      shape.value_dim, context.probabilities, tile->output);
+    AddSeenValues(value, view.value_stride, count, shape.value_dim, terms,
+                  context.probabilities, tile->output);
+    return;
+  }
+  MultiplyValues<V>(value, view.value_stride, count, shape.value_dim,
+                    context.probabilities, tile->output);
 }
 
 // Adds keys [begin, end), all of which every lane sees, to a query tile.

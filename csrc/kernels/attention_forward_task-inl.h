@@ -20,6 +20,7 @@ struct ForwardScratch {
   float* probabilities;  // [kKeyTile][kQueryTile]
   float* key;            // [kKeyTile][H]
   float* value;          // [kKeyTile][value_dim]
+  float* finite_value;   // [kKeyTile][value_dim]
   float* rows;           // [kLanes][larger of H and value_dim, padded]
   double* value_sum;     // [value_dim padded]
   float* mean_value;     // [value_dim padded]
@@ -37,7 +38,8 @@ struct ForwardScratch {
     probabilities = statistics + kTilesPerBlock * 3 * kQueryTile;
     key = probabilities + kKeyTile * kQueryTile;
     value = key + kKeyTile * key_size;
-    rows = value + kKeyTile * value_size;
+    finite_value = value + kKeyTile * value_size;
+    rows = finite_value + kKeyTile * value_size;
     value_sum =
         reinterpret_cast<double*>(rows + kLanes * Max(key_size, value_size));
     mean_value = reinterpret_cast<float*>(value_sum + value_size);
@@ -237,6 +239,7 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
                                MakeScoreConstants(args.options, plan),
                                scratch.probabilities,
                                scratch.bias,
+                               scratch.finite_value,
                                scratch.terms};
   QueryTileState tiles[kTilesPerBlock];
   const int64_t tile_count = CeilDiv(task.count, kQueryTile);
