@@ -153,13 +153,35 @@ bool DecodeForward(const AttentionForwardArgs& args,
   return true;
 }
 
+// Into how many parts the keys are cut, because queries and heads alone make
+// too few tasks. A function of the shape alone, as all that decides the bits.
+int64_t KeySplits(const AttentionForwardArgs& args) {
+  constexpr int64_t kFewRows = 64, kFewTasks = 16, kKeysPerSplit = 1024;
+  const AttentionShape& shape = args.shape;
+  const int64_t heads = shape.batch * shape.num_kv_heads;
+  if (args.options.query_splits || heads == 0 || heads >= kFewTasks ||
+      shape.query_len * shape.num_heads > kFewRows * shape.num_kv_heads)
+    return 1;
+  return std::max<int64_t>(
+      1, std::min(kFewTasks / heads, shape.key_len / kKeysPerSplit));
+}
+
 bool Forward(const AttentionForwardArgs& args, int num_threads) {
   const AttentionShape& shape = args.shape;
   const AttentionKernels& kernels = *ChosenInstructionSet().attention;
   PlanStorage storage(shape, args.options);
   if (IsDecode(args, kernels, storage))
     return DecodeForward(args, kernels, &storage, num_threads);
+  const int64_t splits = KeySplits(args);
+  if (splits > 1) storage.Split(splits);
   storage.AddQueryBlocks(kernels.tiles.query_block, kernels.tiles.query_tile);
+  Floats partials;
+  if (splits > 1) {
+    partials = Allocate(splits * shape.batch * shape.num_heads *
+                        shape.query_len * (2 + shape.value_dim));
+    if (!partials) return false;
+    storage.SetPartials(partials.get());
+  }
   const AttentionPlan plan = storage.View();
   if (plan.num_tasks == 0) return true;
   const double flops = 2 * storage.VisiblePairs() *
@@ -172,6 +194,13 @@ bool Forward(const AttentionForwardArgs& args, int num_threads) {
     kernels.forward(args, plan, plan.tasks[task],
                     scratch.get() + worker * per_thread);
   });
+  if (splits > 1)
+    ParallelFor(shape.batch * shape.num_heads, threads,
+                [&](int64_t index, int worker) {
+                  kernels.merge_splits(args, plan, index / shape.num_heads,
+                                       index % shape.num_heads,
+                                       scratch.get() + worker * per_thread);
+                });
   return true;
 }
 

@@ -107,10 +107,23 @@ struct OutputRow {
   float* logsumexp;
 };
 
+// Floats of the partial results of one query.
+inline int64_t PartialRow(const AttentionShape& shape) {
+  return 2 + shape.value_dim;
+}
+
 inline OutputRow FindOutputRow(const ForwardContext& context,
+                               const AttentionTask& task,
                                const QueryTileState& tile, int lane) {
   const AttentionForwardArgs& args = context.args;
   const int64_t head = tile.lanes.head[lane], t = tile.lanes.position[lane];
+  if (context.plan.splits > 1) {
+    float* const partial =
+        context.plan.partials +
+        ((task.b * args.shape.num_heads + head) * args.shape.query_len + t) *
+            PartialRow(args.shape);
+    return {partial + 2, partial, nullptr};
+  }
   const Strides& strides = args.output.strides;
   const int64_t query =
       context.sequence.statistics + head * context.plan.statistics_stride + t;
@@ -125,12 +138,13 @@ inline OutputRow FindOutputRow(const ForwardContext& context,
 }
 
 // Divides by the sums, transposes back and writes output and statistics.
-inline void FinishTile(const ForwardContext& context,
+inline void FinishTile(const ForwardContext& context, const AttentionTask& task,
                        const ForwardScratch& scratch,
                        const QueryTileState& tile, const float* mean_value) {
   const AttentionForwardArgs& args = context.args;
   const int64_t size = args.shape.value_dim, padded = PadToVector(size);
   const uint32_t seeing = tile.seeing & tile.lanes.taking_part;
+  const DType dtype = context.plan.splits > 1 ? DType::kFloat32 : args.dtype;
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const int first = v * kLanes;
     const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - first));
@@ -138,8 +152,8 @@ inline void FinishTile(const ForwardContext& context,
     // Where a row is transposed to: its place, if that is float32.
     float* transposed[kLanes];
     for (int i = 0; i < rows; ++i) {
-      to[i] = FindOutputRow(context, tile, first + i);
-      transposed[i] = args.dtype == DType::kFloat32
+      to[i] = FindOutputRow(context, task, tile, first + i);
+      transposed[i] = dtype == DType::kFloat32
                           ? static_cast<float*>(to[i].output)
                           : scratch.rows + i * padded;
     }
@@ -161,9 +175,8 @@ inline void FinishTile(const ForwardContext& context,
     for (int i = 0; i < rows; ++i) {
       const int lane = first + i;
       const bool sees = seeing >> lane & 1;
-      if (!sees || args.dtype != DType::kFloat32)
-        NarrowRow(sees ? transposed[i] : mean_value, args.dtype, size,
-                  to[i].output);
+      if (!sees || dtype != DType::kFloat32)
+        NarrowRow(sees ? transposed[i] : mean_value, dtype, size, to[i].output);
       if (sees) {
         to[i].statistics[0] = tile.maximum[lane];
         to[i].statistics[1] = tile.sum[lane];
@@ -235,7 +248,7 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
   const ForwardContext context{args,
                                plan,
                                plan.sequences[task.b],
-                               task.b,
+                               plan.sequences[task.b].b,
                                MakeScoreConstants(args.options, plan),
                                scratch.probabilities,
                                scratch.bias,
@@ -277,11 +290,82 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
                               : (1u << tiles[i].lanes.rows % 32) - 1;
     any_blind |= (tiles[i].seeing & tiles[i].lanes.taking_part & used) != used;
   }
-  if (any_blind)
+  if (any_blind && plan.splits == 1)
     MeanValue(context, task.kv_head, scratch.rows, scratch.value_sum,
               scratch.mean_value);
   for (int64_t i = 0; i < tile_count; ++i)
-    FinishTile(context, scratch, tiles[i], scratch.mean_value);
+    FinishTile(context, task, scratch, tiles[i], scratch.mean_value);
+}
+
+// The parts of the keys of one batch entry and head become output, statistics
+// and logsumexp, in the order of the parts.
+void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
+                 int64_t b, int64_t head, float* base) {
+  const AttentionShape& shape = args.shape;
+  const ForwardScratch scratch(args, base);
+  const Sequence& sequence = plan.sequences[b * plan.splits];
+  const ForwardContext context{args,
+                               plan,
+                               sequence,
+                               b,
+                               MakeScoreConstants(args.options, plan),
+                               nullptr,
+                               nullptr,
+                               nullptr,
+                               nullptr};
+  const int64_t size = PartialRow(shape);
+  const int64_t stride = shape.num_heads * shape.query_len * size;
+  float* const rows =
+      plan.partials + b * plan.splits * stride + head * shape.query_len * size;
+  bool mean_known = false;
+  for (int64_t t = 0; t < shape.query_len; ++t) {
+    float* const first = rows + t * size;
+    float maximum = kInfinity;
+    for (int64_t i = 0; i < plan.splits; ++i) {
+      const float* part = first + i * stride;
+      if (!IsBlind(part) && (maximum == kInfinity || part[0] > maximum))
+        maximum = part[0];
+    }
+    const bool blind = [&] {
+      for (int64_t i = 0; i < plan.splits; ++i)
+        if (!IsBlind(first + i * stride)) return false;
+      return true;
+    }();
+    float sum = blind ? 1.0f : 0.0f;
+    float* const output = scratch.rows;
+    for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
+    for (int64_t i = 0; i < plan.splits; ++i) {
+      const float* part = first + i * stride;
+      if (IsBlind(part)) continue;
+      const float weight =
+          part[1] *
+          Exp2(Broadcast((part[0] - maximum) * context.constants.factor))[0];
+      sum += weight;
+      for (int64_t h = 0; h < shape.value_dim; ++h)
+        output[h] += weight * part[2 + h];
+    }
+    if (blind && !mean_known) {
+      MeanValue(context, head / plan.group, scratch.rows, scratch.value_sum,
+                scratch.mean_value);
+      mean_known = true;
+    }
+    for (int64_t h = 0; h < shape.value_dim; ++h)
+      output[h] = blind ? scratch.mean_value[h] : output[h] / sum;
+    const Strides& strides = args.output.strides;
+    NarrowRow(output, args.dtype, shape.value_dim,
+              Element(args.output.data,
+                      QueryOffset(strides, plan, sequence, b, head) +
+                          t * strides.length,
+                      args.dtype));
+    const int64_t query =
+        sequence.statistics + head * plan.statistics_stride + t;
+    float* statistics = static_cast<float*>(args.statistics) + 2 * query;
+    statistics[0] = maximum;
+    statistics[1] = sum;
+    if (args.logsumexp)
+      static_cast<float*>(args.logsumexp)[query] =
+          blind ? -kInfinity : LogSumExp(context.constants, maximum, sum);
+  }
 }
 
 }  // namespace

@@ -15,6 +15,7 @@ const AttentionKernels HW3TF_ATTENTION_KERNELS = {
     kBackwardRows,
     ForwardScratchFloats,
     Forward,
+    MergeSplits,
     kDecodeRows,
     kDecodeChunk,
     DecodeScratchFloats,

@@ -13,6 +13,7 @@ namespace hw3tf {
 
 // One batch entry, in whatever form its masks and lengths came.
 struct Sequence {
+  int64_t b;                   // its index in the caller's arrays
   int64_t query_len, key_len;  // positions that exist
   int64_t query_end;           // queries from here on see no key
   int64_t key_begin, key_end;  // keys outside are seen by nobody
@@ -42,6 +43,11 @@ struct AttentionPlan {
   // Query t sees keys t - before .. t + after; kUnlimited if there is no limit.
   int64_t before, after;
   bool transformed;  // scores, beyond their scale: soft cap or bias
+  // More than 1: sequence b * splits + i holds part i of the keys of batch
+  // entry b, and its results go to `partials`: per sequence, head and query,
+  // the statistics and the output in float32.
+  int64_t splits;
+  float* partials;
   const Sequence* sequences;
   const AttentionTask* tasks;  // in the order in which they are taken
   int64_t num_tasks;
@@ -82,6 +88,11 @@ struct AttentionKernels {
   int64_t (*forward_scratch)(const AttentionForwardArgs& args);
   void (*forward)(const AttentionForwardArgs& args, const AttentionPlan& plan,
                   const AttentionTask& task, float* scratch);
+
+  // Merges the splits of one batch entry and head, if there are any.
+  void (*merge_splits)(const AttentionForwardArgs& args,
+                       const AttentionPlan& plan, int64_t b, int64_t head,
+                       float* scratch);
 
   // For few queries: at most decode_rows per key/value head, nothing hidden but
   // by the range of keys, no other terms. A task is a chunk of at most

@@ -1,6 +1,7 @@
 #include "kernels/attention_plan.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace hw3tf {
 namespace {
@@ -17,6 +18,7 @@ int64_t EvenPiece(int64_t count, int64_t largest, int64_t multiple) {
 Sequence DescribeSequence(const AttentionShape& shape,
                           const AttentionOptions& options, int64_t b) {
   Sequence s{};
+  s.b = b;
   s.query_len = shape.query_len;
   s.key_len = shape.key_len;
   s.statistics = b * shape.num_heads * shape.query_len;
@@ -49,6 +51,7 @@ Sequence DescribeSequence(const AttentionShape& shape,
 PlanStorage::PlanStorage(const AttentionShape& shape,
                          const AttentionOptions& options)
     : shape_(shape), is_causal_(options.is_causal), plan_{} {
+  plan_.splits = 1;
   plan_.packed = options.query_splits != nullptr;
   plan_.group = shape.num_heads / shape.num_kv_heads;
   plan_.statistics_stride =
@@ -64,6 +67,22 @@ PlanStorage::PlanStorage(const AttentionShape& shape,
     sequences_.push_back(DescribeSequence(shape, options, b));
 }
 
+void PlanStorage::Split(int64_t splits) {
+  plan_.splits = splits;
+  std::vector<Sequence> parts;
+  parts.reserve(sequences_.size() * static_cast<size_t>(splits));
+  for (const Sequence& s : sequences_) {
+    const int64_t size = CeilDiv(s.key_end - s.key_begin, splits);
+    for (int64_t i = 0; i < splits; ++i) {
+      Sequence part = s;
+      part.key_begin = std::min(s.key_end, s.key_begin + i * size);
+      part.key_end = std::min(s.key_end, part.key_begin + size);
+      parts.push_back(part);
+    }
+  }
+  sequences_ = std::move(parts);
+}
+
 void PlanStorage::AddQueryBlocks(int64_t largest, int64_t multiple) {
   // Enough tasks for many threads, as long as a task can still share the
   // reading of keys between two tiles.
@@ -76,7 +95,7 @@ void PlanStorage::AddQueryBlocks(int64_t largest, int64_t multiple) {
   };
   while (largest >= 4 * multiple && count_blocks(largest) < kEnough)
     largest = largest / 2 / multiple * multiple;
-  for (int64_t b = 0; b < shape_.batch; ++b) {
+  for (int64_t b = 0; b < static_cast<int64_t>(sequences_.size()); ++b) {
     const Sequence& s = sequences_[static_cast<size_t>(b)];
     const int64_t rows = s.query_len * plan_.group;
     if (rows == 0) continue;

@@ -14,6 +14,11 @@ class PlanStorage {
  public:
   PlanStorage(const AttentionShape& shape, const AttentionOptions& options);
 
+  // Cuts the keys of every batch entry into `splits` parts, before any task is
+  // added.
+  void Split(int64_t splits);
+  void SetPartials(float* partials) { plan_.partials = partials; }
+
   // Blocks of at most `largest` query rows, a multiple of `multiple`.
   void AddQueryBlocks(int64_t largest, int64_t multiple);
 
