@@ -37,9 +37,11 @@ struct BackwardScratch {
   float* query_rows;             // [kBackwardRows][key_size]
   float* grad_rows;              // [kBackwardRows][value_size]: dO
   float* grad_query;             // [kBackwardRows][key_size], of this chunk
-  float* shift;                  // [kBackwardRows], maximum * factor, rounded
+  float* maximum;                // [kBackwardRows], as in the statistics
   float* inverse_sum;            // [kBackwardRows]
   float* output_dot_grad;        // [kBackwardRows]
+  float* finite;                 // [larger of kKeyChunk and kBackwardRows]
+                                 // [larger of key_size and value_size]
   float* row;                    // [larger of key_size and value_size]
   uint32_t* visible;             // [tiles][kKeyChunk]
   uint32_t* keep;                // [kKeyChunk], of one tile
@@ -64,10 +66,11 @@ struct BackwardScratch {
     query_rows = grad_columns + kBackwardRows * shape.value_dim;
     grad_rows = query_rows + kBackwardRows * key_size;
     grad_query = grad_rows + kBackwardRows * value_size;
-    shift = grad_query + kBackwardRows * key_size;
-    inverse_sum = shift + kBackwardRows;
+    maximum = grad_query + kBackwardRows * key_size;
+    inverse_sum = maximum + kBackwardRows;
     output_dot_grad = inverse_sum + kBackwardRows;
-    row = output_dot_grad + kBackwardRows;
+    finite = output_dot_grad + kBackwardRows;
+    row = finite + Max(kKeyChunk, kBackwardRows) * Max(key_size, value_size);
     visible = reinterpret_cast<uint32_t*>(row + Max(key_size, value_size));
     keep = visible + kBackwardTiles * kKeyChunk;
     bias = reinterpret_cast<float*>(keep + kKeyChunk);
@@ -126,8 +129,7 @@ inline void PackQueryRows(const BackwardContext& context, QueryRows* block) {
         float* const grad_row = scratch.grad_rows + row * scratch.value_size;
         query_rows[i] = query_row;
         grad_rows[i] = grad_row;
-        scratch.shift[row] =
-            used ? statistics[2 * query] * context.constants.factor : 0.0f;
+        scratch.maximum[row] = used ? statistics[2 * query] : 0.0f;
         scratch.inverse_sum[row] =
             used ? 1.0f / statistics[2 * query + 1] : 0.0f;
         scratch.output_dot_grad[row] =
@@ -178,12 +180,12 @@ struct PlainGradients {
           head_dim, score);
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) {
-        const Vec shift = Load(scratch.shift + column + v * kLanes);
+        const Vec maximum = Load(scratch.maximum + column + v * kLanes);
         const Vec inverse_sum = Load(scratch.inverse_sum + column + v * kLanes);
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r)
           Store(weights + r * kBackwardRows + v * kLanes,
-                Exp2(score[r][v] * factor - shift) * inverse_sum);
+                Exp2((score[r][v] - maximum) * factor) * inverse_sum);
       }
     }
     Vec grad[R][V] = {};
@@ -225,7 +227,7 @@ inline void RecomputeWeights(const BackwardContext& context,
   const BackwardScratch& scratch = context.scratch;
   for (int v = 0; v < lanes.vectors; ++v) {
     const int64_t column = tile * kQueryTile + v * kLanes;
-    const Vec shift = Load(scratch.shift + column);
+    const Vec maximum = Load(scratch.maximum + column);
     const Vec inverse_sum = Load(scratch.inverse_sum + column);
     for (int64_t k = 0; k < count; ++k) {
       float* at = scratch.weights + (first_key + k) * kBackwardRows + column;
@@ -234,7 +236,7 @@ inline void RecomputeWeights(const BackwardContext& context,
       const Vec score =
           Transform(context.constants, Load(at),
                     terms.bias ? terms.bias + term : nullptr, &slope);
-      Vec p = Exp2(score * context.constants.factor - shift) * inverse_sum;
+      Vec p = Exp2((score - maximum) * context.constants.factor) * inverse_sum;
       // Lanes that see nothing at all: the score may be anything.
       p = Select(inverse_sum == Vec{}, Vec{}, p);
       if (terms.visible)

@@ -8,37 +8,37 @@
 namespace hw3tf {
 namespace {
 
-// The products of p and dS with what is not finite, each key and query meeting
-// only if one sees the other: the plain products would turn what is hidden into
-// 0 * NaN. to[key][h] += a[key][query] * from[query][h].
+// to[key][h] += a[key][query] * from[query][h], for what is not finite of
+// `from` and the keys that its query sees.
 __attribute__((noinline, cold)) void AddToSeenKeys(
     const BackwardScratch& scratch, const QueryRows& block, const float* a,
     const float* from, int64_t size, float* to) {
-  for (int64_t key = block.key_begin; key < block.key_end; ++key)
-    for (int64_t row = 0; row < block.count; ++row) {
-      const uint32_t lanes =
-          scratch.visible[row / kQueryTile * kKeyChunk + key];
-      if (!(lanes >> row % kQueryTile & 1)) continue;
-      for (int64_t h = 0; h < size; ++h)
-        to[key * size + h] +=
-            a[key * kBackwardRows + row] * from[row * size + h];
+  for (int64_t row = 0; row < block.count; ++row)
+    for (int64_t h = 0; h < size; ++h) {
+      const float x = from[row * size + h];
+      if (__builtin_isfinite(x)) continue;
+      const uint32_t* lanes = scratch.visible + row / kQueryTile * kKeyChunk;
+      for (int64_t key = block.key_begin; key < block.key_end; ++key)
+        if (lanes[key] >> row % kQueryTile & 1)
+          to[key * size + h] += a[key * kBackwardRows + row] * x;
     }
 }
 
-// grad_query[row][h] = sum over the keys that it sees.
-__attribute__((noinline, cold)) void SumOverSeenKeys(
-    const BackwardScratch& scratch, const QueryRows& block) {
+// grad_query[query][h] += dS[key][query] * key[key][h], likewise.
+__attribute__((noinline, cold)) void AddSeenKeys(const BackwardScratch& scratch,
+                                                 const QueryRows& block) {
   const int64_t size = scratch.key_size;
-  for (int64_t i = 0; i < block.count * size; ++i) scratch.grad_query[i] = 0;
-  for (int64_t row = 0; row < block.count; ++row)
-    for (int64_t key = block.key_begin; key < block.key_end; ++key) {
-      const uint32_t lanes =
-          scratch.visible[row / kQueryTile * kKeyChunk + key];
-      if (!(lanes >> row % kQueryTile & 1)) continue;
-      for (int64_t h = 0; h < size; ++h)
-        scratch.grad_query[row * size + h] +=
-            scratch.score_grads[key * kBackwardRows + row] *
-            scratch.key[key * size + h];
+  for (int64_t key = block.key_begin; key < block.key_end; ++key)
+    for (int64_t h = 0; h < size; ++h) {
+      const float x = scratch.key[key * size + h];
+      if (__builtin_isfinite(x)) continue;
+      for (int64_t row = 0; row < block.count; ++row) {
+        const uint32_t lanes =
+            scratch.visible[row / kQueryTile * kKeyChunk + key];
+        if (lanes >> row % kQueryTile & 1)
+          scratch.grad_query[row * size + h] +=
+              scratch.score_grads[key * kBackwardRows + row] * x;
+      }
     }
 }
 
@@ -49,37 +49,45 @@ inline void MultiplyGradients(const BackwardContext& context,
   const int64_t first = block.key_begin, keys = block.key_end - first;
   const auto add_to_keys = [&](const float* a, const float* from, int64_t size,
                                float* to) {
-    if (block.any_hidden && !AllFinite(from, size, block.count, size)) {
-      AddToSeenKeys(scratch, block, a, from, size, to);
-      return;
+    const float* rows = from;
+    const bool by_hand =
+        block.any_hidden && !AllFinite(from, size, block.count, size);
+    if (by_hand) {
+      CopyFinite(from, size, block.count, size, scratch.finite);
+      rows = scratch.finite;
     }
     Multiply<Contiguous::kAlongDepth>(
         {{a + first * kBackwardRows, kBackwardRows},
-         {from, size},
+         {rows, size},
          block.count,
          to + first * size,
          size,
          size,
          /*accumulate=*/true},
         keys);
+    if (by_hand) AddToSeenKeys(scratch, block, a, from, size, to);
   };
   add_to_keys(scratch.weights, scratch.grad_rows, scratch.value_size,
               scratch.grad_value);
   add_to_keys(scratch.score_grads, scratch.query_rows, scratch.key_size,
               scratch.grad_key);
-  if (block.any_hidden && !context.keys_finite) {
-    SumOverSeenKeys(scratch, block);
-    return;
+  const bool by_hand = block.any_hidden && !context.keys_finite;
+  const float* key = scratch.key;
+  if (by_hand) {
+    CopyFinite(key, scratch.key_size, context.task.count, scratch.key_size,
+               scratch.finite);
+    key = scratch.finite;
   }
   Multiply<Contiguous::kAlongRows>(
       {{scratch.score_grads + first * kBackwardRows, kBackwardRows},
-       {scratch.key + first * scratch.key_size, scratch.key_size},
+       {key + first * scratch.key_size, scratch.key_size},
        keys,
        scratch.grad_query,
        scratch.key_size,
        scratch.key_size,
        /*accumulate=*/false},
       block.count);
+  if (by_hand) AddSeenKeys(scratch, block);
 }
 
 }  // namespace

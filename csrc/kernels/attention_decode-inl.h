@@ -133,10 +133,9 @@ inline void DecodeSoftmax(float* scores, int64_t count, float factor,
   for (int i = 1; i < kLanes; ++i)
     if (top[i] > maximum || maximum != maximum) maximum = top[i];
   if (!(maximum > -kInfinity)) maximum = 0.0f;
-  const Vec shift = Broadcast(maximum) * factor;
   Vec sum{};
   for (int64_t i = 0; i < count; i += kLanes) {
-    Vec p = Exp2(Load(scores + i) * factor - shift);
+    Vec p = Exp2((Load(scores + i) - maximum) * factor);
     if (i + kLanes > count)  // scale 0: 0 * -infinity
       for (int64_t lane = count - i; lane < kLanes; ++lane) p[lane] = 0.0f;
     Store(scores + i, p);
@@ -238,8 +237,8 @@ void DecodeMerge(const AttentionForwardArgs& args, const AttentionPlan& plan,
     float sum = 0.0f;
     for (int64_t c = 0; c < chunks; ++c) {
       const float* from = first + c * stride;
-      const Vec weight = Exp2(Broadcast(from[0]) * constants.factor -
-                              Broadcast(maximum) * constants.factor);
+      const Vec weight =
+          Exp2(Broadcast((from[0] - maximum) * constants.factor));
       sum += from[1] * weight[0];
       for (int64_t h = kLanes; h < partial; h += kLanes) {
         const Vec scaled = Load(from + h) * weight;

@@ -10,13 +10,15 @@
 // The maximum is raised lazily: only when a weight exceeds kRaiseAbove, so that
 // rescaling, the costly step of the online softmax, leaves the loop (1-2 % over
 // the whole kernel against rescaling at every tile).
-// The maximum is that of the products, before the scale. Scaling and
-// subtracting are one multiply-add, which rounds once, at the size of the
-// exponent; the rounding of maximum * factor is the same for all keys and in
-// the backward pass, and cancels. What lost: accumulating from -maximum (every
-// partial sum is rounded at the size of the maximum), scaling the queries
-// beforehand (every one of them is rounded: gradients 2.7 times as wrong as
-// Keras's with scores in the hundreds).
+// The maximum is that of the products, before the scale, and is subtracted from
+// them before they are scaled: the exponent of the largest is exactly 0, and
+// the error of the others is relative to their own size, however large the
+// products. What lost: accumulating from -maximum (every partial sum is rounded
+// at the size of the maximum), scaling the queries beforehand (every one of
+// them is rounded: gradients 2.7 times as wrong as Keras's with scores in the
+// hundreds), scaling and subtracting in one multiply-add (a query with one key
+// gets the weight 1 + 1e-7 and a gradient that should be 0; no measurable
+// gain).
 
 #pragma once
 
@@ -36,7 +38,6 @@ struct QueryTileState {
   float* query;     // [H][kQueryTile]
   float* output;    // [value_dim][kQueryTile], not yet divided by the sum
   float* maximum;   // [kQueryTile], of the products or of the scores
-  float* shift;     // [kQueryTile], maximum * factor, rounded once: it cancels
   float* sum;       // [kQueryTile], over the tiles that are done
   float* tile_sum;  // [kQueryTile], over the present tile: adding tile by tile
                     // rounds less than adding key by key
@@ -62,6 +63,7 @@ struct ForwardContext {
   ScoreConstants constants;
   float* probabilities;  // [kKeyTile][kQueryTile]
   float* bias;           // [kKeyTile][kQueryTile], if there is a bias
+  float* finite_value;   // [kKeyTile][value_dim], where they are not all
   TermsStorage<kKeyTile>* terms;
 };
 
@@ -79,14 +81,13 @@ __attribute__((noinline, cold)) void RaiseMaximum(
     int64_t value_dim, float factor, const Vec* top, const VecInt* raise) {
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const int64_t lane = v * kLanes;
-    const Vec raised = Select(raise[v], top[v], Load(tile.maximum + lane));
+    const Vec old = Load(tile.maximum + lane);
+    const Vec raised = Select(raise[v], top[v], old);
     Store(tile.maximum + lane, raised);
-    const Vec old_shift = Load(tile.shift + lane);
-    Store(tile.shift + lane, raised * factor);
     // A lane without a sum has nothing to rescale, and its first maximum may be
     // so low that the factor would overflow.
     const Vec rescale = Select(Unsummed(tile, v), Broadcast(1.0f),
-                               Exp2(old_shift - Load(tile.shift + lane)));
+                               Exp2((old - raised) * factor));
     Store(tile.sum + lane, Load(tile.sum + lane) * rescale);
     Store(tile.tile_sum + lane, Load(tile.tile_sum + lane) * rescale);
     for (int64_t h = 0; h < value_dim; ++h) {
@@ -138,12 +139,12 @@ struct PlainScores {
       VecInt too_low[2] = {};
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) {
-        const Vec shift = Load(tile.shift + v * kLanes);
+        const Vec maximum = Load(tile.maximum + v * kLanes);
         float* const to = probabilities + row * kQueryTile + v * kLanes;
         sum[v] = Vec{};
 #pragma GCC unroll 16
         for (int r = 0; r < R; ++r) {
-          const Vec p = Exp2(score[r][v] * factor - shift);
+          const Vec p = Exp2((score[r][v] - maximum) * factor);
           Store(to + r * kQueryTile, p);
           sum[v] += p;
         }
@@ -217,15 +218,15 @@ inline void ApplyTerms(const ForwardContext& context,
   VecInt too_low[2] = {};
   for (int v = 0; v < tile.lanes.vectors; ++v)
     too_low[v] =
-        Exp2(top[v] * factor - Load(tile.shift + v * kLanes)) > kRaiseAbove;
+        Exp2((top[v] - Load(tile.maximum + v * kLanes)) * factor) > kRaiseAbove;
   RaiseWhereNeeded(tile, context.probabilities, done,
                    context.args.shape.value_dim, factor, top, too_low);
   for (int v = 0; v < tile.lanes.vectors; ++v) {
-    const Vec shift = Load(tile.shift + v * kLanes);
+    const Vec maximum = Load(tile.maximum + v * kLanes);
     Vec sum{};
     for (int64_t k = 0; k < count; ++k) {
       float* at = rows + k * kQueryTile + v * kLanes;
-      Vec p = Exp2(Load(at) * factor - shift);
+      Vec p = Exp2((Load(at) - maximum) * factor);
       if (terms.visible)
         p = Select(LanesOf(terms.visible[k], v * kLanes), p, Vec{});
       sum += p;
@@ -237,17 +238,19 @@ inline void ApplyTerms(const ForwardContext& context,
   }
 }
 
-// output += probabilities * values of `count` keys of which each lane takes
-// only those it sees: the product would turn a hidden NaN into 0 * NaN.
-__attribute__((noinline, cold)) void AddVisibleValues(
+// output += probabilities * values, for the values that are not finite and the
+// lanes that see them.
+__attribute__((noinline, cold)) void AddSeenValues(
     const float* value, int64_t stride, int64_t count, int64_t value_dim,
     const Terms& terms, const float* probabilities, float* output) {
   for (int64_t k = 0; k < count; ++k)
-    for (int lane = 0; lane < kQueryTile; ++lane) {
-      if (!(terms.visible[k] >> lane & 1)) continue;
-      for (int64_t h = 0; h < value_dim; ++h)
-        output[h * kQueryTile + lane] +=
-            probabilities[k * kQueryTile + lane] * value[k * stride + h];
+    for (int64_t h = 0; h < value_dim; ++h) {
+      const float x = value[k * stride + h];
+      if (__builtin_isfinite(x)) continue;
+      for (int lane = 0; lane < kQueryTile; ++lane)
+        if (terms.visible[k] >> lane & 1)
+          output[h * kQueryTile + lane] +=
+              probabilities[k * kQueryTile + lane] * x;
     }
 }
 
@@ -289,12 +292,17 @@ inline void AddKeysWithTerms(const ForwardContext& context,
   ApplyTerms(context, *tile, terms, /*done=*/0, count);
   const float* value = view.value + skip * view.value_stride;
   if (terms.visible &&
-      !AllFinite(value, view.value_stride, count, shape.value_dim))
-    AddVisibleValues(value, view.value_stride, count, shape.value_dim, terms,
-                     context.probabilities, tile->output);
-  else
-    MultiplyValues<V>(value, view.value_stride, count, shape.value_dim,
-                      context.probabilities, tile->output);
+      !AllFinite(value, view.value_stride, count, shape.value_dim)) {
+    CopyFinite(value, view.value_stride, count, shape.value_dim,
+               context.finite_value);
+    MultiplyValues<V>(context.finite_value, shape.value_dim, count,
+                      shape.value_dim, context.probabilities, tile->output);
+    AddSeenValues(value, view.value_stride, count, shape.value_dim, terms,
+                  context.probabilities, tile->output);
+    return;
+  }
+  MultiplyValues<V>(value, view.value_stride, count, shape.value_dim,
+                    context.probabilities, tile->output);
 }
 
 // Adds keys [begin, end), all of which every lane sees, to a query tile.

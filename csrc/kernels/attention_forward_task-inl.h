@@ -14,12 +14,13 @@ constexpr int kTilesPerBlock = kQueryBlock / kQueryTile;
 
 // The scratch of one thread, carved from one array of floats.
 struct ForwardScratch {
-  float* query;       // [tiles][H][kQueryTile]
-  float* output;      // [tiles][value_dim][kQueryTile]
-  float* statistics;  // [tiles][4][kQueryTile]: maximum, shift, sum, tile sum
+  float* query;          // [tiles][H][kQueryTile]
+  float* output;         // [tiles][value_dim][kQueryTile]
+  float* statistics;     // [tiles][3][kQueryTile]: maximum, sum, tile sum
   float* probabilities;  // [kKeyTile][kQueryTile]
   float* key;            // [kKeyTile][H]
   float* value;          // [kKeyTile][value_dim]
+  float* finite_value;   // [kKeyTile][value_dim]
   float* rows;           // [kLanes][larger of H and value_dim, padded]
   double* value_sum;     // [value_dim padded]
   float* mean_value;     // [value_dim padded]
@@ -34,10 +35,11 @@ struct ForwardScratch {
     query = base;
     output = query + kTilesPerBlock * shape.head_dim * kQueryTile;
     statistics = output + kTilesPerBlock * shape.value_dim * kQueryTile;
-    probabilities = statistics + kTilesPerBlock * 4 * kQueryTile;
+    probabilities = statistics + kTilesPerBlock * 3 * kQueryTile;
     key = probabilities + kKeyTile * kQueryTile;
     value = key + kKeyTile * key_size;
-    rows = value + kKeyTile * value_size;
+    finite_value = value + kKeyTile * value_size;
+    rows = finite_value + kKeyTile * value_size;
     value_sum =
         reinterpret_cast<double*>(rows + kLanes * Max(key_size, value_size));
     mean_value = reinterpret_cast<float*>(value_sum + value_size);
@@ -60,9 +62,8 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
   const int64_t size = args.shape.head_dim;
   tile->query = scratch.query + index * size * kQueryTile;
   tile->output = scratch.output + index * args.shape.value_dim * kQueryTile;
-  tile->maximum = scratch.statistics + index * 4 * kQueryTile;
-  tile->shift = tile->maximum + kQueryTile;
-  tile->sum = tile->shift + kQueryTile;
+  tile->maximum = scratch.statistics + index * 3 * kQueryTile;
+  tile->sum = tile->maximum + kQueryTile;
   tile->tile_sum = tile->sum + kQueryTile;
   tile->seeing = 0;
   tile->all_summed = false;
@@ -93,7 +94,6 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
     }
     PackColumns(rows, size, Sign(args.options), tile->query + v * kLanes);
     Store(tile->maximum + v * kLanes, Vec{});
-    Store(tile->shift + v * kLanes, Vec{});
     Store(tile->sum + v * kLanes, Vec{});
     for (int64_t h = 0; h < args.shape.value_dim; ++h)
       Store(tile->output + h * kQueryTile + v * kLanes, Vec{});
@@ -239,6 +239,7 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
                                MakeScoreConstants(args.options, plan),
                                scratch.probabilities,
                                scratch.bias,
+                               scratch.finite_value,
                                scratch.terms};
   QueryTileState tiles[kTilesPerBlock];
   const int64_t tile_count = CeilDiv(task.count, kQueryTile);

@@ -174,5 +174,18 @@ inline bool AllFinite(const float* rows, int64_t stride, int64_t count,
   return true;
 }
 
+// Copies rows to [count][size], 0 for what is not finite. A product with such
+// rows leaves alone those who do not see the others (0 * NaN would not), and
+// leaves their bits as they are; those who do see them are added by hand.
+__attribute__((noinline, cold)) void CopyFinite(const float* rows,
+                                                int64_t stride, int64_t count,
+                                                int64_t size, float* to) {
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t h = 0; h < size; ++h) {
+      const float x = rows[i * stride + h];
+      to[i * size + h] = __builtin_isfinite(x) ? x : 0.0f;
+    }
+}
+
 }  // namespace
 }  // namespace hw3tf
