@@ -50,8 +50,8 @@ def test_exactly_the_weights_of_the_mask_are_dropped(seed, length, path):
     dropped, whole = weights_of(seed, length=length)
     keep = ops.attention_dropout_mask(2, 4, 19, length, rate=0.4, seed=seed)
     np.testing.assert_array_equal(dropped != 0, keep)
-    # One rounding of the division, one of the sum it is divided by.
-    np.testing.assert_allclose(dropped, keep * whole / 0.6, rtol=1e-6)
+    # Exponentials of numbers of size 10, which are rounded to 1e-6.
+    np.testing.assert_allclose(dropped, keep * whole / 0.6, rtol=5e-6)
 
 
 def test_masked_weights_stay_masked_and_the_others_their_dropout(path, rng):
@@ -63,7 +63,7 @@ def test_masked_weights_stay_masked_and_the_others_their_dropout(path, rng):
     keep[1, :, 7] = True  # sees nothing: the mean, without dropout
     whole[1, :, 7] *= 0.6
     np.testing.assert_allclose(dropped[1, :, 7], 1 / 45, rtol=1e-6)
-    np.testing.assert_allclose(dropped, keep * whole / 0.6, rtol=1e-6)
+    np.testing.assert_allclose(dropped, keep * whole / 0.6, rtol=5e-6)
 
 
 def test_given_the_mask_the_result_is_that_of_the_formula(path, rng):
@@ -109,7 +109,7 @@ def test_backward_drops_what_forward_dropped(kernel_path):
     grad = grad.numpy().reshape(2, 45, 2, 19, 4)
     weights = np.stack([grad[:, :, n // 2, :, n] for n in range(4)], axis=1)
     dropped, _ = weights_of(5)
-    np.testing.assert_allclose(np.swapaxes(weights, 2, 3), dropped, rtol=2e-6)
+    np.testing.assert_allclose(np.swapaxes(weights, 2, 3), dropped, rtol=5e-6)
 
 
 @pytest.mark.parametrize(

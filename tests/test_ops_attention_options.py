@@ -177,6 +177,18 @@ def test_logsumexp_of_a_query_without_keys_is_minus_infinity(path, rng):
     assert not got["grad_query"][1, 4].any()
 
 
+def test_bias_is_rounded_to_the_dtype_of_the_inputs(path, rng):
+    """As in Keras, where the bias becomes bfloat16 with them."""
+    q, k, v = (
+        tf.cast(x, "bfloat16") for x in (*make_arrays(rng, *SIZES).values(),)[:3]
+    )
+    bias = tf.constant(rng.standard_normal((QUERIES, KEYS)), "float32")
+    np.testing.assert_array_equal(
+        ops.dot_product_attention(q, k, v, bias),
+        ops.dot_product_attention(q, k, v, tf.cast(bias, "bfloat16")),
+    )
+
+
 def test_bias_gradient_has_the_shape_and_dtype_of_the_bias(path, rng):
     q, k, v, *_ = make_arrays(rng, *SIZES).values()
     for shape, dtype in [((), "float32"), ((KEYS,), "float64"), ((2, 1, 1, 1), "half")]:

@@ -140,8 +140,13 @@ def options_named(name, rng):
     return options
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-@pytest.mark.parametrize("name", OPTIONS)
+CASES = [(name, "float32") for name in OPTIONS]
+CASES += [
+    (name, dtype) for name in ("plain", "all") for dtype in ("bfloat16", "float64")
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_result_and_gradients_are_those_of_one_by_one(name, dtype, path, rng):
     """At most twice as wrong as one by one in the same dtype; in bfloat16, up to
     the rounding of its output, which is summed over 6 values and 4 heads."""

@@ -87,7 +87,7 @@ Case FromLevels(const CaseSizes& sizes, const Levels& row, int number) {
 
 }  // namespace
 
-std::vector<Case> MakeCases(const CaseSizes& sizes, int* pairs) {
+int AddCases(const CaseSizes& sizes, Terms terms, std::vector<Case>* cases) {
   Levels counts(kFactors, 2);  // where nothing else is said
   counts[kDType] = 4;
   counts[kMask] = Count<Mask>();
@@ -103,12 +103,17 @@ std::vector<Case> MakeCases(const CaseSizes& sizes, int* pairs) {
   counts[kKeyLen] = Count(sizes.key_len);
   counts[kHeadDim] = Count(sizes.head_dim);
   counts[kValueDim] = Count(sizes.value_dim);
+  if (terms != Terms::kAll) {
+    for (Factor f : {kMask, kBias, kSoftCap, kDropout}) counts[f] = 1;
+    counts[kKeyMask] = 1 + static_cast<int>(KeyMask::kPrefix);
+  }
+  if (terms == Terms::kNone)
+    for (Factor f : {kKeyMask, kQueryMask, kLengths, kCausal, kWindow, kPacked})
+      counts[f] = 1;
   PairwiseArray array(counts, Together);
-  std::vector<Case> cases;
   for (const Levels& row : array.Rows())
-    cases.push_back(FromLevels(sizes, row, static_cast<int>(cases.size())));
-  *pairs = array.pairs();
-  return cases;
+    cases->push_back(FromLevels(sizes, row, static_cast<int>(cases->size())));
+  return array.pairs();
 }
 
 std::string Case::Name() const {

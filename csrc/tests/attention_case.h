@@ -83,7 +83,17 @@ struct CaseSizes {
   std::vector<int64_t> value_dim;
 };
 
-// Every two choices meet in a case; *pairs is how many such pairs there are.
-std::vector<Case> MakeCases(const CaseSizes& sizes, int* pairs);
+enum class Terms {
+  kAll,
+  // None that changes a score or hides a key among visible ones: what kernels
+  // have their fastest loops for, and what hardly occurs where any option may.
+  kFew,
+  // Nor any that hides a key.
+  kNone
+};
+
+// Every two choices meet in one of the cases that are added; returns how many
+// such pairs there are.
+int AddCases(const CaseSizes& sizes, Terms terms, std::vector<Case>* cases);
 
 }  // namespace hw3tf

@@ -182,10 +182,11 @@ int Main() {
   CheckElements<Bfloat16>(0x7F80);
   CheckElements<Float16>(0x7C00);
   CheckGenerator();
-  int pairs = 0;
-  const std::vector<int64_t> sizes = {1, 2, 5};
-  const std::vector<Case> cases =
-      MakeCases({sizes, {1, 3, 6}, sizes, sizes}, &pairs);
+  const std::vector<int64_t> few = {1, 2, 5};
+  const CaseSizes sizes = {few, {1, 3, 6}, few, few};
+  std::vector<Case> cases;
+  const int pairs = AddCases(sizes, Terms::kAll, &cases) +
+                    AddCases(sizes, Terms::kFew, &cases);
   for (const Case& c : cases) {
     RunCase(c);
     for (int poison = 1; poison < static_cast<int>(Poison::kCount); ++poison)

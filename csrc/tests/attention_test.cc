@@ -136,8 +136,13 @@ int Main(int every) {
   CHECK(EnvironmentError().empty(), "%s", EnvironmentError().c_str());
   const std::string name = ChosenInstructionSet().name;
   CHECK(!wish || name == wish, "runs on %s", name.c_str());
-  int pairs = 0, run = 0;
-  const std::vector<Case> cases = MakeCases(Sizes(), &pairs);
+  std::vector<Case> cases;
+  int pairs = AddCases(Sizes(), Terms::kAll, &cases), run = 0;
+  pairs += AddCases(Sizes(), Terms::kFew, &cases);
+  // One query or few after many keys, as models meet that write text.
+  const std::vector<int64_t> sizes = {1, 16, 31, 64, 100};
+  pairs += AddCases({{1, 2, 3, 5}, {511, 512, 513, 1025, 1700}, sizes, sizes},
+                    Terms::kNone, &cases);
   for (const Case& c : cases) {
     if (c.number % every != 0) continue;
     RunCase(c);

@@ -113,8 +113,8 @@ def dot_product_attention(
             if a dtype is not floating point (for lengths and seed: integer), if
             `attn_logits_soft_cap` or `sliding_window` is not positive, if
             `dropout_rate` is outside `[0, 1)` or given without a seed.
-        tensorflow.errors.InvalidArgumentError: The same, where a shape is known
-            only when the graph runs, and if lengths are out of range.
+        tensorflow.errors.InvalidArgumentError: The same, where it is known only
+            when the graph runs, and if lengths are out of range.
         NotImplementedError: On differentiating the gradient of the kernel.
 
     Example:

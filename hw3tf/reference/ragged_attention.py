@@ -54,7 +54,8 @@ def ragged_dot_product_attention(
         key_lengths=key_lengths,
         sliding_window=sliding_window,
     )
-    has_keys = (key_lengths > 0)[:, None, None, None]
+    # Of a sequence without keys all are padding, of values 0: so is their mean.
+    no_keys = (key_lengths == 0)[:, None, None, None]
     exists = visible_keys(logits, key_lengths=key_lengths)
     output, _, _ = weighted_mean(
         logits,
@@ -62,9 +63,8 @@ def ragged_dot_product_attention(
         padded[2],
         dropout_rate=dropout_rate,
         dropout_seed=dropout_seed,
-        exists=ops.logical_or(exists, ops.logical_not(has_keys)),
+        exists=ops.logical_or(exists, no_keys),
     )
-    output = ops.where(has_keys, output, ops.zeros_like(output))
     return query.from_tensor(
         output,
         lengths=query.row_lengths(),
