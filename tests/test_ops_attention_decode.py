@@ -38,7 +38,7 @@ OPTIONS = {
     "causal": {"is_causal": True},
     "no-keys": {"key_lengths": np.array([0, 2300])},
     "one-key": {"key_lengths": np.array([1, 1025])},
-    "no-query": {"query_lengths": np.array([0, 3])},
+    "no-query": {"query_lengths": np.array([0, 2])},
 }
 
 
