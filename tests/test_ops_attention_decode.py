@@ -22,7 +22,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("queries, keys, heads, kv_heads", SHAPES)
+@pytest.mark.parametrize(("queries", "keys", "heads", "kv_heads"), SHAPES)
 def test_few_queries_are_as_exact_as_keras(queries, keys, heads, kv_heads, dtype, rng):
     arrays = make_arrays(rng, 2, queries, keys, heads, kv_heads, 40, 24)
     check(arrays, dtype, {})
@@ -64,7 +64,7 @@ def test_masked_parts_of_the_keys_do_not_count(rng):
     assert got["logsumexp"][0, 0, 3] == -np.inf
 
 
-@pytest.mark.parametrize("queries, keys, heads, kv_heads", SHAPES)
+@pytest.mark.parametrize(("queries", "keys", "heads", "kv_heads"), SHAPES)
 def test_bits_do_not_depend_on_threads(queries, keys, heads, kv_heads, rng):
     arrays = make_arrays(rng, 1, queries, keys, heads, kv_heads, 64, 64)
     results = []
