@@ -239,8 +239,11 @@ inline void RecomputeWeights(const BackwardContext& context,
       Vec p = Exp2((score - maximum) * context.constants.factor) * inverse_sum;
       // Lanes that see nothing at all: the score may be anything.
       p = Select(inverse_sum == Vec{}, Vec{}, p);
-      if (terms.visible)
-        p = Select(LanesOf(terms.visible[k], v * kLanes), p, Vec{});
+      if (terms.visible) {
+        const VecInt sees = LanesOf(terms.visible[k], v * kLanes);
+        p = Select(sees, p, Vec{});
+        slope = Select(sees, slope, Vec{});
+      }
       Store(at, p);
       if (context.constants.soft_cap > 0) Store(scratch.slope + term, slope);
     }
@@ -321,6 +324,16 @@ inline void SumGradBias(const BackwardContext& context, const QueryLanes& lanes,
           grads[k * kBackwardRows + lane];
 }
 
+// The lanes that see any key at all: the others are zeros, and must not meet a
+// NaN of what they do not see.
+inline uint32_t SeeingLanes(const BackwardScratch& scratch,
+                            const QueryLanes& lanes, int64_t tile) {
+  uint32_t seeing = 0;
+  for (int i = 0; i < lanes.rows; ++i)
+    if (scratch.inverse_sum[tile * kQueryTile + i] != 0) seeing |= 1u << i;
+  return seeing;
+}
+
 // Keys [begin, end) of the chunk that have terms, in one tile. Returns whether
 // every lane sees all of them.
 template <int V>
@@ -336,8 +349,12 @@ inline bool GradientsWithTerms(const BackwardContext& context,
   const int64_t first = context.task.first + begin;
   uint32_t* const visible = scratch.visible + tile * kKeyChunk + begin;
   bool all;
-  const uint32_t any = FindVisible(options, context.plan, context.sequence, b,
-                                   lanes, first, first + count, visible, &all);
+  uint32_t any = FindVisible(options, context.plan, context.sequence, b, lanes,
+                             first, first + count, visible, &all);
+  const uint32_t seeing = SeeingLanes(scratch, lanes, tile);
+  any &= seeing;
+  all = all && seeing == UsedLanes(lanes.rows);
+  for (int64_t i = 0; i < count; ++i) visible[i] &= seeing;
   if (any == 0) {
     HideKeys(scratch, tile, begin, end);
     return false;
@@ -407,7 +424,8 @@ inline void TileGradients(const BackwardContext& context, int64_t tile,
   int64_t plain_begin = Max(begin, Min(end, in_block(range.full_begin)));
   int64_t plain_end = Max(plain_begin, Min(end, in_block(range.full_end)));
   if (context.constants.transformed || context.constants.dropout ||
-      options.mask || context.sequence.key_mask)
+      options.mask || context.sequence.key_mask ||
+      SeeingLanes(context.scratch, lanes, tile) != UsedLanes(lanes.rows))
     plain_begin = plain_end = end;
   HideKeys(context.scratch, tile, block->key_begin, begin);
   HideKeys(context.scratch, tile, end, block->key_end);

@@ -285,9 +285,7 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
 
   bool any_blind = false;
   for (int64_t i = 0; i < tile_count; ++i) {
-    const uint32_t used = tiles[i].lanes.rows == 32
-                              ? 0xFFFFFFFFu
-                              : (1u << tiles[i].lanes.rows % 32) - 1;
+    const uint32_t used = UsedLanes(tiles[i].lanes.rows);
     any_blind |= (tiles[i].seeing & tiles[i].lanes.taking_part & used) != used;
   }
   if (any_blind && plan.splits == 1)

@@ -55,6 +55,11 @@ inline int64_t KeyOffset(const Strides& strides, const AttentionPlan& plan,
          (plan.packed ? sequence.key_row * strides.length : b * strides.batch);
 }
 
+// Bits of the first `rows` lanes.
+constexpr uint32_t UsedLanes(int rows) {
+  return rows == 32 ? 0xFFFFFFFFu : (1u << rows % 32) - 1;
+}
+
 // The queries in the lanes of one tile. Lanes beyond the last query repeat it;
 // what they compute is not written.
 struct QueryLanes {

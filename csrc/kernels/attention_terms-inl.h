@@ -38,10 +38,12 @@ inline ScoreConstants MakeScoreConstants(const AttentionOptions& options,
   return c;
 }
 
-// ln(sum of exp(score)) from the statistics.
+// ln(sum of exp(score)) from the statistics. A query whose visible scores are
+// all -infinity has no weights: NaN, as its output.
 inline float LogSumExp(const ScoreConstants& constants, float maximum,
                        float sum) {
   const float unit = constants.transformed ? 1.0f : constants.scale;
+  if (sum == 0.0f) return __builtin_nanf("");
   return unit * maximum + __builtin_logf(sum);
 }
 
@@ -59,8 +61,54 @@ struct Terms {
   const float* bias;        // [key][kQueryTile]
 };
 
-constexpr uint32_t kAllLanes =
-    kQueryTile == 32 ? 0xFFFFFFFFu : (1u << (kQueryTile % 32)) - 1;
+constexpr uint32_t kAllLanes = UsedLanes(kQueryTile);
+
+// Takes from visible[i] the lanes for which key begin + i lies outside of
+// causality or window.
+inline void HideByPosition(const AttentionPlan& plan, const QueryLanes& lanes,
+                           int64_t begin, int64_t count, uint32_t* visible) {
+  const auto before = static_cast<int32_t>(plan.before);
+  const auto after = static_cast<int32_t>(plan.after);
+  for (int v = 0; v < 2; ++v) {
+    VecInt position;
+    std::memcpy(&position, lanes.position + v * kLanes, sizeof position);
+    for (int64_t i = 0; i < count; ++i) {
+      const VecInt key = BroadcastInt(static_cast<int32_t>(begin + i));
+      const VecInt sees =
+          (key <= position + after) & (key >= position - before);
+      visible[i] &= ~(BitsOf(~sees) << (v * kLanes));
+    }
+  }
+}
+
+// Takes from visible[i] the lanes whose mask is zero at key begin + i.
+inline void HideByMask(const AttentionOptions& options, int64_t group,
+                       const QueryLanes& lanes, int64_t b, int64_t begin,
+                       int64_t count, uint32_t* visible) {
+  const ScoreStrides& strides = options.mask_strides;
+  const uint8_t* mask = options.mask + b * strides.batch + begin * strides.key;
+  const auto row = [&](int lane) {
+    return mask + lanes.head[lane] * strides.head +
+           lanes.position[lane] * strides.query;
+  };
+  if (strides.query == 0 && (strides.head == 0 || group == 1)) {
+    for (int64_t i = 0; i < count; ++i)
+      if (!row(0)[i * strides.key]) visible[i] = 0;
+    return;
+  }
+  for (int lane = 0; lane < lanes.rows; ++lane) {
+    const uint8_t* at = row(lane);
+    // Apart, so that it is vectorised where the keys lie side by side.
+    if (strides.key == 1) {
+      for (int64_t i = 0; i < count; ++i)
+        visible[i] &= ~(static_cast<uint32_t>(at[i] == 0) << lane);
+    } else {
+      for (int64_t i = 0; i < count; ++i)
+        visible[i] &=
+            ~(static_cast<uint32_t>(at[i * strides.key] == 0) << lane);
+    }
+  }
+}
 
 // visible[i] = the lanes that see key begin + i. Returns the lanes that see
 // any of them; *all becomes whether all lanes see all of them.
@@ -70,50 +118,14 @@ inline uint32_t FindVisible(const AttentionOptions& options,
                             int64_t end, uint32_t* visible, bool* all) {
   const int64_t count = end - begin;
   for (int64_t i = 0; i < count; ++i) visible[i] = kAllLanes;
-  if (begin < lanes.last - plan.before || end > lanes.first + plan.after + 1) {
-    const auto before = static_cast<int32_t>(plan.before);
-    const auto after = static_cast<int32_t>(plan.after);
-    for (int v = 0; v < 2; ++v) {
-      VecInt position;
-      std::memcpy(&position, lanes.position + v * kLanes, sizeof position);
-      for (int64_t i = 0; i < count; ++i) {
-        const VecInt key = BroadcastInt(static_cast<int32_t>(begin + i));
-        const VecInt sees =
-            (key <= position + after) & (key >= position - before);
-        visible[i] &= ~(BitsOf(~sees) << (v * kLanes));
-      }
-    }
-  }
+  if (begin < lanes.last - plan.before || end > lanes.first + plan.after + 1)
+    HideByPosition(plan, lanes, begin, count, visible);
   if (sequence.key_mask)
     for (int64_t i = 0; i < count; ++i)
       if (!sequence.key_mask[begin + i]) visible[i] = 0;
-  if (options.mask) {
-    const ScoreStrides& strides = options.mask_strides;
-    const uint8_t* mask =
-        options.mask + b * strides.batch + begin * strides.key;
-    const auto row = [&](int lane) {
-      return mask + lanes.head[lane] * strides.head +
-             lanes.position[lane] * strides.query;
-    };
-    if (strides.query == 0 && (strides.head == 0 || plan.group == 1)) {
-      for (int64_t i = 0; i < count; ++i)
-        if (!row(0)[i * strides.key]) visible[i] = 0;
-    } else {
-      for (int lane = 0; lane < lanes.rows; ++lane) {
-        const uint8_t* at = row(lane);
-        if (strides.key == 1) {
-          for (int64_t i = 0; i < count; ++i)
-            visible[i] &= ~(static_cast<uint32_t>(at[i] == 0) << lane);
-        } else {
-          for (int64_t i = 0; i < count; ++i)
-            visible[i] &=
-                ~(static_cast<uint32_t>(at[i * strides.key] == 0) << lane);
-        }
-      }
-    }
-  }
-  const uint32_t used =
-      lanes.rows == 32 ? 0xFFFFFFFFu : (1u << (lanes.rows % 32)) - 1;
+  if (options.mask)
+    HideByMask(options, plan.group, lanes, b, begin, count, visible);
+  const uint32_t used = UsedLanes(lanes.rows);
   uint32_t any = 0, every = kAllLanes;
   for (int64_t i = 0; i < count; ++i) {
     any |= visible[i];
