@@ -52,12 +52,24 @@ def tutorials(session):
             session.run("python", str(path), "--quick", "--data", "imdb")
 
 
+BENCHMARKS = ("attention.py", "attention_memory.py", "imdb_training.py")
+
+
 @nox.session
 def bench(session):
-    """The tables of benchmarks/README.md. Leave the machine alone meanwhile."""
+    """The tables of benchmarks/README.md. Leave the machine alone meanwhile.
+
+    `nox -s bench` runs all; `nox -s bench -- --cases 'training-*'` passes options to
+    attention.py, `nox -s bench -- imdb_training.py --rounds 3` to another.
+    """
     session.install(".[bench]")
-    for path in sorted(pathlib.Path("benchmarks").glob("*.py")):
-        session.run("python", str(path), *session.posargs)
+    chosen, arguments = BENCHMARKS, session.posargs
+    if arguments and arguments[0].endswith(".py"):
+        chosen, arguments = arguments[:1], arguments[1:]
+    elif arguments:
+        chosen = BENCHMARKS[:1]
+    for name in chosen:
+        session.run("python", str(pathlib.Path("benchmarks", name)), *arguments)
 
 
 @nox.session

@@ -1,33 +1,65 @@
+from collections.abc import Sequence
 from typing import Any
 
-from numpy import bool_, float32
+from numpy import bool_, int32, int64
 from numpy.typing import NDArray
 
 __version__: str
 
+# float32, float64, float16 or ml_dtypes.bfloat16; nothing is converted.
+_Floats = NDArray[Any]
+# float64 if query is, otherwise float32.
+_Reals = NDArray[Any]
+
 def attention_forward(
-    query: NDArray[float32],
-    key: NDArray[float32],
-    value: NDArray[float32],
+    query: _Floats,
+    key: _Floats,
+    value: _Floats,
+    *,
+    scale: float,
+    bias: _Reals | None = None,
+    mask: NDArray[bool_] | None = None,
     query_mask: NDArray[bool_] | None = None,
     key_mask: NDArray[bool_] | None = None,
-    *,
-    scale: float,
+    query_lengths: NDArray[int32] | None = None,
+    key_lengths: NDArray[int32] | None = None,
+    query_splits: NDArray[int64] | None = None,
+    key_splits: NDArray[int64] | None = None,
     is_causal: bool = False,
-) -> tuple[NDArray[float32], NDArray[float32]]: ...
+    window_before: int = -1,
+    window_after: int = -1,
+    soft_cap: float = 0.0,
+    dropout_rate: float = 0.0,
+    dropout_seed: int = 0,
+) -> tuple[_Floats, _Reals, _Reals]: ...
 def attention_backward(
-    query: NDArray[float32],
-    key: NDArray[float32],
-    value: NDArray[float32],
-    query_mask: NDArray[bool_] | None,
-    key_mask: NDArray[bool_] | None,
-    output: NDArray[float32],
-    statistics: NDArray[float32],
-    grad_output: NDArray[float32],
+    query: _Floats,
+    key: _Floats,
+    value: _Floats,
+    output: _Floats,
+    statistics: _Reals,
+    grad_output: _Floats,
+    grad_logsumexp: _Reals | None = None,
     *,
     scale: float,
+    bias: _Reals | None = None,
+    mask: NDArray[bool_] | None = None,
+    query_mask: NDArray[bool_] | None = None,
+    key_mask: NDArray[bool_] | None = None,
+    query_lengths: NDArray[int32] | None = None,
+    key_lengths: NDArray[int32] | None = None,
+    query_splits: NDArray[int64] | None = None,
+    key_splits: NDArray[int64] | None = None,
     is_causal: bool = False,
-) -> tuple[NDArray[float32], NDArray[float32], NDArray[float32]]: ...
+    window_before: int = -1,
+    window_after: int = -1,
+    soft_cap: float = 0.0,
+    dropout_rate: float = 0.0,
+    dropout_seed: int = 0,
+) -> tuple[_Floats, _Floats, _Floats, _Reals | None]: ...
+def attention_dropout_mask(
+    shape: Sequence[int], *, rate: float, seed: int
+) -> NDArray[bool_]: ...
 def attention_tiles() -> dict[str, Any]: ...
 def num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...

@@ -107,23 +107,86 @@ def test_what_does_not_broadcast_is_refused(name, shape, path):
     assert str(shape) in str(caught.value)
 
 
-def test_wrong_head_count_of_an_op_call_from_outside_is_refused():
+# arguments that are wrong by themselves, and what the message says of them
+BAD_OPTIONS = [
+    ({"sliding_window": 0}, "`sliding_window` must be None or a positive integer"),
+    ({"sliding_window": -3}, "sliding_window=-3"),
+    ({"sliding_window": 2.0}, "sliding_window=2.0"),
+    ({"sliding_window": True}, "sliding_window=True"),
+    ({"attn_logits_soft_cap": 0}, "`attn_logits_soft_cap` must be None or a positive"),
+    ({"attn_logits_soft_cap": -1.0}, "attn_logits_soft_cap=-1.0"),
+    ({"attn_logits_soft_cap": float("inf")}, "attn_logits_soft_cap=inf"),
+    ({"attn_logits_soft_cap": float("nan")}, "attn_logits_soft_cap=nan"),
+    ({"dropout_rate": 1.0}, "`dropout_rate` must be a number from 0 to 1, exclusive"),
+    ({"dropout_rate": -0.1}, "dropout_rate=-0.1"),
+    ({"dropout_rate": float("nan")}, "dropout_rate=nan"),
+    ({"dropout_rate": None}, "dropout_rate=None"),
+    ({"dropout_rate": 0.1}, "`dropout_seed` must be given where `dropout_rate`"),
+    ({"dropout_rate": 0.1, "dropout_seed": 0.5}, "dropout_seed=0.5"),
+    ({"dropout_rate": 0.1, "dropout_seed": 2**64}, f"dropout_seed={2**64}"),
+    ({"dropout_rate": 0.1, "dropout_seed": np.ones(())}, "dropout_seed.dtype=float64"),
+    ({"dropout_rate": 0.1, "dropout_seed": np.ones(2, int)}, "dropout_seed.shape=(2,)"),
+    ({"query_lengths": [1.0, 2.0]}, "`query_lengths` must be of an integer dtype"),
+    ({"key_lengths": [True, False]}, "key_lengths.dtype=bool"),
+    ({"key_lengths": [1, 2, 3]}, "`key_lengths` must have shape (2,)"),
+    ({"query_lengths": [[1, 2]]}, "query_lengths.shape=(1, 2)"),
+    ({"query_lengths": 3}, "query_lengths.shape=()"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
+def test_bad_option_is_refused(options, message, path):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        ops.dot_product_attention(**zeros(), **options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["query_lengths", "key_lengths"])
+@pytest.mark.parametrize("lengths", [[-1, 2], [3, 8]])
+def test_lengths_out_of_range_are_refused(lengths, name, kernel_path):
+    errors = (ValueError, tf.errors.InvalidArgumentError)  # pybind11, the op
+    with pytest.raises(errors, match=f"`{name}.* between 0"):
+        ops.dot_product_attention(**zeros(), **{name: lengths})
+
+
+@pytest.mark.parametrize("name", ["mask", "bias", "query_lengths", "key_lengths"])
+def test_bad_option_is_refused_when_the_graph_runs(name, kernel_path):
+    kind = {"mask": "bool", "bias": "float32"}.get(name, "int32")
+    good = zeros()
+
+    def run(tensor):
+        return ops.dot_product_attention(**good, **{name: tensor})
+
+    rank = 1 if "lengths" in name else 4
+    run = tf.function(run, input_signature=[tf.TensorSpec([None] * rank, kind)])
+    shape = [3] if "lengths" in name else [2, 4, 5, 6]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"`{name}` must"):
+        run(tf.ones(shape, kind))
+
+
+def test_wrong_call_of_the_op_from_outside_is_refused():
     """The op is public to TensorFlow: whoever calls it without hw3tf.ops gets
     the kernel's own check, gradients included."""
     library = ops.load_op_library()
-    x, none = tf.zeros((1, 3, 2, 4)), tf.zeros([0], "bool")
-    options = {"scale": 1.0, "is_causal": False}
-    output, statistics = library.hw3tf_attention(x, x, x, none, none, **options)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`grad_output` must have"):
+    x, no_mask = tf.zeros((1, 3, 2, 4)), tf.zeros([0], "bool")
+    no_bias, no_lengths = tf.zeros([0]), tf.zeros([0], "int32")
+    no_splits = tf.zeros([0], "int64")
+    rest = [no_lengths] * 2 + [no_splits] * 2 + [tf.zeros([], "int64")]
+    rest.append(tf.constant([1.0, 0.0, 0.0], "float64"))
+    inputs = [x, x, x, no_bias, *[no_mask] * 3, *rest]
+    output, statistics, _ = library.hw3tf_attention(*inputs)
+    error = tf.errors.InvalidArgumentError
+    with pytest.raises(error, match="`grad_output` must have"):
         library.hw3tf_attention_grad(
-            x, x, x, none, none, output, statistics, tf.zeros((1, 3, 2, 5)), **options
+            *inputs, output, statistics, tf.zeros((1, 3, 2, 5)), no_bias
         )
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`statistics` must have"):
+    with pytest.raises(error, match="`statistics` must have"):
         library.hw3tf_attention_grad(
-            x, x, x, none, none, output, statistics[..., :1], output, **options
+            *inputs, output, statistics[..., :1], output, no_bias
         )
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`key_mask` must have"):
-        library.hw3tf_attention(x, x, x, none, tf.zeros([3], "bool"), **options)
+    inputs[6] = tf.zeros([3], "bool")
+    with pytest.raises(error, match="`key_mask` must have"):
+        library.hw3tf_attention(*inputs)
 
 
 def gradient_inside(outer):

@@ -32,20 +32,46 @@ def test_unknown_path_is_refused(monkeypatch):
         ops.dot_product_attention(X, X, X)
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"bias": np.zeros((4, 4), "float32")}, "`bias`"),
-        ({"attn_logits_soft_cap": 5.0}, "`attn_logits_soft_cap`"),
-        ({"mask": np.tri(4, dtype=bool)}, "masks that differ"),
-        ({"scale": tf.constant(0.5)}, "a tensor as `scale`"),
-    ],
-)
-def test_what_the_kernel_does_not_cover_is_reported(options, reason, kernel_path):
-    path = ops.attention_path(X, X, X, **options)
-    assert path.path == "reference"
-    assert reason in path.reason
-    assert ops.dot_product_attention(X, X, X, **options).shape == X.shape
+def test_tensor_as_scale_takes_the_reference(kernel_path):
+    """It may need a gradient, which the kernel does not have."""
+    scale = tf.constant(0.5)
+    path = ops.attention_path(X, X, X, scale=scale)
+    assert str(path) == "reference (the kernel does not cover a tensor as `scale`)"
+    with tf.GradientTape() as tape:
+        tape.watch(scale)
+        output = ops.dot_product_attention(X, X * X[..., :1], X, scale=scale)
+    assert tape.gradient(output, scale) is not None
+
+
+OPTIONS = {
+    "bias": np.zeros((4, 4), "float32"),
+    "mask": np.tri(4, dtype=bool),
+    "is_causal": True,
+    "attn_logits_soft_cap": 5.0,
+    "query_mask": np.ones((1, 4), bool),
+    "key_mask": np.ones((1, 4), bool),
+    "query_lengths": [3],
+    "key_lengths": [2],
+    "sliding_window": 2,
+    "dropout_rate": 0.5,
+    "dropout_seed": 1,
+    "flash_attention": True,
+    "return_logsumexp": True,
+    "return_attention_scores": True,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_kernel_takes_all_options_and_dtypes(dtype, kernel_path):
+    x = tf.cast(X, dtype)
+    assert ops.attention_path(x, x, x, **OPTIONS).path == kernel_path
+
+
+def test_path_of_a_ragged_call(path):
+    x = tf.RaggedTensor.from_row_lengths(X[0], [1, 3])
+    assert ops.attention_path(x, x, x, is_causal=True).path == path
+    with pytest.raises(TypeError, match="key_mask"):
+        ops.attention_path(x, x, x, key_mask=np.ones((2, 3), bool))
 
 
 def test_path_is_logged(kernel_path, caplog):

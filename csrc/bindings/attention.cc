@@ -6,168 +6,165 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <cmath>
 #include <new>
-#include <optional>
-#include <string>
 
+#include "bindings/attention_inputs.h"
 #include "bindings/bindings.h"
-#include "checks/attention_checks.h"
 
 namespace py = pybind11;
 
 namespace hw3tf {
 namespace {
 
-// No forcecast: a wrong dtype is refused, never converted. Strides are the
-// kernel's to follow, as long as the last axis is contiguous.
-using FloatArray = py::array_t<float, 0>;
-using BoolArray = py::array_t<bool, py::array::c_style>;
-using OptionalMask = std::optional<BoolArray>;
-
-Dims DimsOf(const py::array& array) {
-  return Dims(array.shape(), array.shape() + array.ndim());
+MutableArray Output(py::array& array) {
+  const Dims dims = DimsOf(array);
+  return {array.mutable_data(), RowStrides(dims, ContiguousStrides(dims))};
 }
 
-void Require(const std::string& error) {
-  if (!error.empty()) throw py::value_error(error);
+py::array RealArray(DType dtype, const Dims& dims) {
+  if (dtype == DType::kFloat64) return py::array_t<double>(dims);
+  return py::array_t<float>(dims);
 }
 
-ConstArray View(const char* name, const FloatArray& array) {
-  constexpr auto kSize = static_cast<py::ssize_t>(sizeof(float));
-  if (array.size() == 0) return {array.data(), {0, 0, 0}};
-  bool readable = array.shape(3) <= 1 || array.strides(3) == kSize;
-  for (int axis = 0; axis < 3; ++axis)
-    readable = readable && array.strides(axis) % kSize == 0;
-  if (!readable)
-    throw py::value_error("`" + std::string(name) +
-                          "` must be contiguous along its last axis. "
-                          "Received: strides " +
-                          ToString(Dims(array.strides(), array.strides() + 4)) +
-                          " in bytes");
-  return {array.data(),
-          {array.strides(0) / kSize, array.strides(1) / kSize,
-           array.strides(2) / kSize}};
+// Without the GIL: TensorFlow's and Python's other threads go on.
+template <typename Args>
+void Run(bool (*kernel)(const Args&, int), const Args& args) {
+  bool done;
+  {
+    py::gil_scoped_release nogil;
+    done = kernel(args, /*num_threads=*/0);
+  }
+  if (!done) throw std::bad_alloc();
 }
 
-struct Inputs {
-  AttentionShape shape;
-  AttentionOptions options;
-  ConstArray query, key, value;
+// Both functions end with the same keywords, spelled out once: their names in
+// Define, their types in `AttentionFunctions` below.
+template <typename... Keywords>
+struct Functions {
+  static py::tuple Forward(const py::array& query, const py::array& key,
+                           const py::array& value, Keywords... keywords) {
+    const AttentionInputs in(query, key, value, keywords...);
+    py::array output(query.dtype(), OutputDims(in.arguments));
+    py::array statistics = RealArray(in.dtype, StatisticsDims(in.arguments));
+    py::array logsumexp = RealArray(in.dtype, LogsumexpDims(in.arguments));
+    Run(&AttentionForward,
+        AttentionForwardArgs{in.dtype, in.shape, in.options, in.query, in.key,
+                             in.value, Output(output),
+                             statistics.mutable_data(),
+                             logsumexp.mutable_data()});
+    return py::make_tuple(output, statistics, logsumexp);
+  }
+
+  static py::tuple Backward(const py::array& query, const py::array& key,
+                            const py::array& value, const py::array& output,
+                            const py::array& statistics,
+                            const py::array& grad_output,
+                            const OptionalArray& grad_logsumexp,
+                            Keywords... keywords) {
+    AttentionInputs in(query, key, value, keywords...);
+    in.UnfoldBias();
+    RequireDType("output", output, in.dtype);
+    RequireReal("statistics", statistics, in.dtype);
+    RequireDType("grad_output", grad_output, in.dtype);
+    if (grad_logsumexp)
+      RequireReal("grad_logsumexp", *grad_logsumexp, in.dtype);
+    AttentionResults results{DimsOf(output), DimsOf(statistics),
+                             DimsOf(grad_output), std::nullopt};
+    if (grad_logsumexp) results.grad_logsumexp = DimsOf(*grad_logsumexp);
+    Require(CheckResults(in.arguments, results));
+
+    py::array grad_query(query.dtype(), in.arguments.query);
+    py::array grad_key(query.dtype(), in.arguments.key);
+    py::array grad_value(query.dtype(), in.arguments.value);
+    OptionalArray grad_bias;
+    if (in.bias) grad_bias = RealArray(in.dtype, *in.arguments.bias);
+    Run(&AttentionBackward,
+        AttentionBackwardArgs{
+            in.dtype, in.shape, in.options, in.query, in.key, in.value,
+            View("output", output), ContiguousData("statistics", statistics),
+            View("grad_output", grad_output),
+            grad_logsumexp ? ContiguousData("grad_logsumexp", *grad_logsumexp)
+                           : nullptr,
+            Output(grad_query), Output(grad_key), Output(grad_value),
+            HasGradBias(in.arguments) ? grad_bias->mutable_data() : nullptr});
+    return py::make_tuple(grad_query, grad_key, grad_value, grad_bias);
+  }
 };
 
-const uint8_t* MaskData(const OptionalMask& mask) {
-  return mask ? reinterpret_cast<const uint8_t*>(mask->data()) : nullptr;
+using Array = const OptionalArray&;
+using AttentionFunctions =
+    Functions<double, Array, Array, Array, Array, Array, Array, Array, Array,
+              bool, int64_t, int64_t, double, double, int64_t>;
+
+template <typename Function, typename... Arguments>
+void Define(py::module_& m, const char* name, Function function,
+            const char* doc, const Arguments&... arguments) {
+  const auto optional = [](const char* keyword) {
+    return py::arg(keyword).noconvert().none(true) = py::none();
+  };
+  m.def(name, function, arguments..., py::kw_only(), py::arg("scale"),
+        optional("bias"), optional("mask"), optional("query_mask"),
+        optional("key_mask"), optional("query_lengths"),
+        optional("key_lengths"), optional("query_splits"),
+        optional("key_splits"), py::arg("is_causal") = false,
+        py::arg("window_before") = -1, py::arg("window_after") = -1,
+        py::arg("soft_cap") = 0.0, py::arg("dropout_rate") = 0.0,
+        py::arg("dropout_seed") = 0, doc);
 }
 
-Inputs CheckInputs(const FloatArray& query, const FloatArray& key,
-                   const FloatArray& value, const OptionalMask& query_mask,
-                   const OptionalMask& key_mask, float scale, bool is_causal) {
-  const Dims query_mask_dims = query_mask ? DimsOf(*query_mask) : Dims{};
-  const Dims key_mask_dims = key_mask ? DimsOf(*key_mask) : Dims{};
-  const AttentionDims dims{DimsOf(query), DimsOf(key), DimsOf(value),
-                           query_mask ? &query_mask_dims : nullptr,
-                           key_mask ? &key_mask_dims : nullptr};
-  Inputs inputs;
-  Require(CheckAttention(dims, &inputs.shape));
-  inputs.options = {scale, is_causal, MaskData(query_mask), MaskData(key_mask)};
-  inputs.query = View("query", query);
-  inputs.key = View("key", key);
-  inputs.value = View("value", value);
-  return inputs;
-}
-
-MutableArray Output(FloatArray& array) {
-  return {array.mutable_data(), ContiguousStrides(DimsOf(array))};
-}
-
-py::tuple Forward(const FloatArray& query, const FloatArray& key,
-                  const FloatArray& value, const OptionalMask& query_mask,
-                  const OptionalMask& key_mask, float scale, bool is_causal) {
-  const Inputs in =
-      CheckInputs(query, key, value, query_mask, key_mask, scale, is_causal);
-  FloatArray output(OutputDims(in.shape));
-  FloatArray statistics(StatisticsDims(in.shape));
-  const AttentionForwardArgs args{in.shape,
-                                  in.options,
-                                  in.query,
-                                  in.key,
-                                  in.value,
-                                  Output(output),
-                                  statistics.mutable_data()};
-  bool done;
+py::array_t<bool> DropoutMask(const Dims& dims, double rate, int64_t seed) {
+  AttentionShape shape;
+  Require(CheckDropoutMask(dims, rate, &shape));
+  py::array_t<bool> keep(dims);
+  auto* data = reinterpret_cast<uint8_t*>(keep.mutable_data());
   {
     py::gil_scoped_release nogil;
-    done = AttentionForward(args, /*num_threads=*/0);
+    AttentionDropoutMask(shape, rate, static_cast<uint64_t>(seed), data);
   }
-  if (!done) throw std::bad_alloc();
-  return py::make_tuple(output, statistics);
+  return keep;
 }
 
-py::tuple Backward(const FloatArray& query, const FloatArray& key,
-                   const FloatArray& value, const OptionalMask& query_mask,
-                   const OptionalMask& key_mask, const FloatArray& output,
-                   const py::array_t<float, py::array::c_style>& statistics,
-                   const FloatArray& grad_output, float scale, bool is_causal) {
-  const Inputs in =
-      CheckInputs(query, key, value, query_mask, key_mask, scale, is_causal);
-  Require(CheckDims("output", DimsOf(output), OutputDims(in.shape)));
-  Require(
-      CheckDims("statistics", DimsOf(statistics), StatisticsDims(in.shape)));
-  Require(CheckDims("grad_output", DimsOf(grad_output), OutputDims(in.shape)));
-  FloatArray grad_query(DimsOf(query));
-  FloatArray grad_key(DimsOf(key));
-  FloatArray grad_value(DimsOf(value));
-  const AttentionBackwardArgs args{
-      in.shape,           in.options,
-      in.query,           in.key,
-      in.value,           View("output", output),
-      statistics.data(),  View("grad_output", grad_output),
-      Output(grad_query), Output(grad_key),
-      Output(grad_value)};
-  bool done;
-  {
-    py::gil_scoped_release nogil;
-    done = AttentionBackward(args, /*num_threads=*/0);
-  }
-  if (!done) throw std::bad_alloc();
-  return py::make_tuple(grad_query, grad_key, grad_value);
+py::dict Tiles() {
+  const AttentionTiles tiles = GetAttentionTiles();
+  py::dict result;
+  result["query_tile"] = tiles.query_tile;
+  result["query_block"] = tiles.query_block;
+  result["key_tile"] = tiles.key_tile;
+  result["key_chunk"] = tiles.key_chunk;
+  return result;
 }
 
 }  // namespace
 
 void RegisterAttention(py::module_& m) {
-  m.def("attention_forward", &Forward, py::arg("query").noconvert(),
-        py::arg("key").noconvert(), py::arg("value").noconvert(),
-        py::arg("query_mask").noconvert().none(true) = py::none(),
-        py::arg("key_mask").noconvert().none(true) = py::none(), py::kw_only(),
-        py::arg("scale"), py::arg("is_causal") = false,
-        "Returns (output, statistics); see csrc/kernels/attention.h.\n\n"
-        "query (B, T, N, H), key (B, S, K, H), value (B, S, K, V): float32,\n"
-        "contiguous along the last axis. query_mask (B, T), key_mask (B, S):\n"
-        "bool, C-contiguous, True = takes part. Raises TypeError on a wrong\n"
-        "dtype, ValueError on a wrong shape, MemoryError without memory.");
-  m.def("attention_backward", &Backward, py::arg("query").noconvert(),
-        py::arg("key").noconvert(), py::arg("value").noconvert(),
-        py::arg("query_mask").noconvert().none(true),
-        py::arg("key_mask").noconvert().none(true),
-        py::arg("output").noconvert(), py::arg("statistics").noconvert(),
-        py::arg("grad_output").noconvert(), py::kw_only(), py::arg("scale"),
-        py::arg("is_causal") = false,
-        "Returns (grad_query, grad_key, grad_value) from what\n"
-        "attention_forward took and returned, and the gradient of its output.");
-  m.def(
-      "attention_tiles",
-      [] {
-        const AttentionTiles tiles = GetAttentionTiles();
-        py::dict result;
-        result["query_tile"] = tiles.query_tile;
-        result["query_block"] = tiles.query_block;
-        result["key_tile"] = tiles.key_tile;
-        result["key_chunk"] = tiles.key_chunk;
-        return result;
-      },
-      "Tile sizes of the instruction set in use: the lengths worth testing.");
+  const auto array = [](const char* name) { return py::arg(name).noconvert(); };
+  Define(
+      m, "attention_forward", &AttentionFunctions::Forward,
+      "Returns (output, statistics, logsumexp); see\n"
+      "csrc/kernels/attention.h for what each option means.\n\n"
+      "query (B, T, N, H), key (B, S, K, H), value (B, S, K, V): float32,\n"
+      "float64, float16 or bfloat16 (of ml_dtypes), contiguous along the\n"
+      "last axis. bias (float64 if query is, else float32) and mask (bool)\n"
+      "broadcast to (B, N, T, S). query_mask (B, T), key_mask (B, S): bool.\n"
+      "query_lengths, key_lengths (B,): int32. query_splits, key_splits\n"
+      "(B + 1,): int64, for packed query (total_T, N, H), key and value.\n\n"
+      "statistics (B, N, T, 2) and logsumexp (B, N, T) are float64 if query\n"
+      "is, else float32; packed (N, total_T, ...). Nothing is converted.\n"
+      "Raises TypeError on a wrong dtype, ValueError on a wrong shape or\n"
+      "value, MemoryError without memory.",
+      array("query"), array("key"), array("value"));
+  Define(m, "attention_backward", &AttentionFunctions::Backward,
+         "Returns (grad_query, grad_key, grad_value, grad_bias) from what\n"
+         "attention_forward took and returned, and the gradients of its\n"
+         "output and logsumexp (None = zero). grad_bias is None without bias.",
+         array("query"), array("key"), array("value"), array("output"),
+         array("statistics"), array("grad_output"),
+         array("grad_logsumexp").none(true) = py::none());
+  m.def("attention_dropout_mask", &DropoutMask, py::arg("shape"), py::kw_only(),
+        py::arg("rate"), py::arg("seed"),
+        "Which weights dropout keeps: bool, of the shape (B, N, T, S).");
+  m.def("attention_tiles", &Tiles,
+        "Tile sizes of the instruction set in use: the lengths worth testing.");
 }
 
 }  // namespace hw3tf

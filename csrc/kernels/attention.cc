@@ -1,14 +1,20 @@
-// Forward and backward: scratch memory, the number of threads, and the tasks of
-// the chosen instruction set over the pool.
+// Forward and backward: the plan of a call, scratch memory, the number of
+// threads, and the tasks of the chosen instruction set over the pool.
 
 #include "kernels/attention.h"
 
+#include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "kernels/attention_kernels.h"
+#include "kernels/attention_plain.h"
+#include "kernels/attention_plan.h"
 #include "kernels/dispatch.h"
 #include "kernels/parallel.h"
 
@@ -25,10 +31,16 @@ struct Free {
 };
 using Floats = std::unique_ptr<float, Free>;
 
-// nullptr if there is no memory.
+// nullptr if there is no memory. HW3TF_POISON fills it with NaN, so that a
+// test shows what is read without having been written.
 Floats Allocate(int64_t count) {
-  return Floats(static_cast<float*>(::operator new(
+  Floats floats(static_cast<float*>(::operator new(
       static_cast<size_t>(count) * sizeof(float), kAlignment, std::nothrow)));
+#if defined(HW3TF_POISON)
+  if (floats)
+    std::fill_n(floats.get(), count, std::numeric_limits<float>::quiet_NaN());
+#endif
+  return floats;
 }
 
 int64_t RoundToLine(int64_t floats) {
@@ -46,69 +58,244 @@ int Threads(int requested, int64_t tasks, double flops) {
   return tasks < threads ? static_cast<int>(tasks) : threads;
 }
 
-double Products(const AttentionShape& shape, const AttentionOptions& options) {
-  return static_cast<double>(shape.batch) *
-         static_cast<double>(shape.num_heads) *
-         static_cast<double>(shape.query_len) *
-         static_cast<double>(shape.key_len) * (options.is_causal ? 1.0 : 2.0);
-}
-
 void AssertShape(const AttentionShape& shape) {
-  assert(shape.batch >= 0 && shape.query_len >= 0 && shape.key_len >= 1);
+  assert(shape.batch >= 0 && shape.query_len >= 0 && shape.key_len >= 0);
   assert(shape.head_dim >= 1 && shape.value_dim >= 1);
   assert(shape.num_kv_heads >= 1 && shape.num_heads % shape.num_kv_heads == 0);
   (void)shape;
 }
 
-}  // namespace
+// Strides of a C-contiguous array that has the axes of the bias, and its size.
+ScoreStrides ContiguousBias(const AttentionShape& shape,
+                            const AttentionOptions& options, int64_t* size) {
+  const ScoreStrides& bias = options.bias_strides;
+  *size = 1;
+  const auto axis = [size](int64_t stride, int64_t count) {
+    if (stride == 0) return int64_t{0};
+    const int64_t own = *size;
+    *size *= count;
+    return own;
+  };
+  ScoreStrides strides;
+  strides.key = axis(bias.key, shape.key_len);
+  strides.query = axis(bias.query, shape.query_len);
+  strides.head = axis(bias.head, shape.num_heads);
+  strides.batch = axis(bias.batch, shape.batch);
+  return strides;
+}
 
-bool AttentionForward(const AttentionForwardArgs& args, int num_threads) {
+// The gradient of a bias that does not differ between keys: shifting all scores
+// of a query changes its logsumexp alone. NaN stays visible.
+void GradOfShifts(const AttentionBackwardArgs& args, const AttentionPlan& plan,
+                  const ScoreStrides& strides) {
+  const auto* statistics = static_cast<const float*>(args.statistics);
+  const auto* grad = static_cast<const float*>(args.grad_logsumexp);
+  auto* bias = static_cast<float*>(args.grad_bias);
+  for (int64_t b = 0; b < args.shape.batch; ++b)
+    for (int64_t n = 0; n < args.shape.num_heads; ++n)
+      for (int64_t t = 0; t < plan.sequences[b].query_len; ++t) {
+        const int64_t query =
+            plan.sequences[b].statistics + n * plan.statistics_stride + t;
+        const float sum = statistics[2 * query + 1];
+        const bool blind = std::isinf(statistics[2 * query]) && sum == 1.0f;
+        const float zero_or_nan =
+            sum > 0 ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+        if (!blind)
+          bias[b * strides.batch + n * strides.head + t * strides.query] +=
+              (grad ? grad[query] : 0.0f) + zero_or_nan;
+      }
+}
+
+// Fewer keys are not worth a second pass.
+constexpr int64_t kDecodeKeys = 512;
+
+bool IsDecode(const AttentionForwardArgs& args, const AttentionKernels& kernels,
+              const PlanStorage& storage) {
   const AttentionShape& shape = args.shape;
-  AssertShape(shape);
-  const AttentionKernels& kernels = *ChosenInstructionSet().attention;
-  const int64_t tasks = kernels.forward_tasks(shape);
-  if (tasks == 0) return true;
-  const double flops = Products(shape, args.options) *
+  const AttentionOptions& options = args.options;
+  return shape.query_len * shape.num_heads <=
+             kernels.decode_rows * shape.num_kv_heads &&
+         shape.query_len > 0 && shape.key_len >= kDecodeKeys && !options.bias &&
+         !options.mask && options.soft_cap == 0 && options.dropout_rate == 0 &&
+         !options.query_splits && storage.AllVisible();
+}
+
+bool DecodeForward(const AttentionForwardArgs& args,
+                   const AttentionKernels& kernels, PlanStorage* storage,
+                   int num_threads) {
+  const AttentionShape& shape = args.shape;
+  storage->AddDecodeChunks(kernels.decode_chunk);
+  const AttentionPlan plan = storage->View();
+  const double flops = 2 * storage->VisiblePairs() *
                        static_cast<double>(shape.head_dim + shape.value_dim);
-  const int threads = Threads(num_threads, tasks, flops);
-  const int64_t per_thread = RoundToLine(kernels.forward_scratch(shape));
+  const int threads = Threads(num_threads, plan.num_tasks, flops);
+  const int64_t per_thread = RoundToLine(kernels.decode_scratch(args));
+  const int64_t partial = kernels.decode_partial(args);
   const Floats scratch = Allocate(per_thread * threads);
-  if (!scratch) return false;
-  ParallelFor(tasks, threads, [&](int64_t task, int worker) {
-    kernels.forward(args, task, scratch.get() + worker * per_thread);
+  const Floats partials = Allocate(partial * plan.num_tasks);
+  if (!scratch || !partials) return false;
+  ParallelFor(plan.num_tasks, threads, [&](int64_t task, int worker) {
+    kernels.decode(args, plan, plan.tasks[task],
+                   partials.get() + task * partial,
+                   scratch.get() + worker * per_thread);
+  });
+  // The tasks of a batch entry lie side by side.
+  std::vector<int64_t> first(static_cast<size_t>(shape.batch));
+  for (int64_t task = plan.num_tasks - 1; task >= 0; --task)
+    first[static_cast<size_t>(plan.tasks[task].b)] = task;
+  ParallelFor(shape.batch * shape.num_heads, threads, [&](int64_t index, int) {
+    const int64_t b = index / shape.num_heads;
+    const int64_t task = first[static_cast<size_t>(b)];
+    kernels.decode_merge(args, plan, b, index % shape.num_heads,
+                         plan.tasks[task].pieces,
+                         partials.get() + task * partial);
   });
   return true;
 }
 
-bool AttentionBackward(const AttentionBackwardArgs& args, int num_threads) {
+// Into how many parts the keys are cut, because queries and heads alone make
+// too few tasks. A function of the shape alone, as all that decides the bits.
+int64_t KeySplits(const AttentionForwardArgs& args) {
+  constexpr int64_t kFewRows = 64, kFewTasks = 16, kKeysPerSplit = 1024;
   const AttentionShape& shape = args.shape;
-  AssertShape(shape);
-  const AttentionKernels& kernels = *ChosenInstructionSet().attention;
-  const int64_t tasks = kernels.backward_tasks(shape);
-  if (tasks == 0) return true;
-  const int64_t heads = shape.batch * shape.num_heads;
-  const double flops =
-      Products(shape, args.options) *
-      static_cast<double>(3 * shape.head_dim + 2 * shape.value_dim);
-  const int threads = Threads(num_threads, tasks, flops);
-  const int64_t per_thread = RoundToLine(kernels.backward_scratch(shape));
-  const int64_t dots = RoundToLine(heads * shape.query_len);
-  const int64_t turns = kernels.backward_turns(shape);
-  const Floats memory =
-      Allocate(per_thread * threads + dots + RoundToLine(turns));
-  if (!memory) return false;
+  const int64_t heads = shape.batch * shape.num_kv_heads;
+  if (args.options.query_splits || heads == 0 || heads >= kFewTasks ||
+      shape.query_len * shape.num_heads > kFewRows * shape.num_kv_heads)
+    return 1;
+  return std::max<int64_t>(
+      1, std::min(kFewTasks / heads, shape.key_len / kKeysPerSplit));
+}
 
-  AttentionBackwardShared shared;
-  shared.output_dot_grad = memory.get() + per_thread * threads;
-  shared.turns = reinterpret_cast<int32_t*>(shared.output_dot_grad + dots);
-  std::memset(shared.turns, 0, static_cast<size_t>(turns) * sizeof(int32_t));
-  ParallelFor(heads, threads, [&](int64_t task, int) {
-    kernels.output_dot_grad(args, task, shared.output_dot_grad);
+bool Forward(const AttentionForwardArgs& args, int num_threads) {
+  const AttentionShape& shape = args.shape;
+  const AttentionKernels& kernels = *ChosenInstructionSet().attention;
+  PlanStorage storage(shape, args.options);
+  if (IsDecode(args, kernels, storage))
+    return DecodeForward(args, kernels, &storage, num_threads);
+  const int64_t splits = KeySplits(args);
+  if (splits > 1) storage.Split(splits);
+  storage.AddQueryBlocks(kernels.tiles.query_block, kernels.tiles.query_tile);
+  Floats partials;
+  if (splits > 1) {
+    partials = Allocate(splits * shape.batch * shape.num_heads *
+                        shape.query_len * (2 + shape.value_dim));
+    if (!partials) return false;
+    storage.SetPartials(partials.get());
+  }
+  const AttentionPlan plan = storage.View();
+  if (plan.num_tasks == 0) return true;
+  const double flops = 2 * storage.VisiblePairs() *
+                       static_cast<double>(shape.head_dim + shape.value_dim);
+  const int threads = Threads(num_threads, plan.num_tasks, flops);
+  const int64_t per_thread = RoundToLine(kernels.forward_scratch(args));
+  const Floats scratch = Allocate(per_thread * threads);
+  if (!scratch) return false;
+  ParallelFor(plan.num_tasks, threads, [&](int64_t task, int worker) {
+    kernels.forward(args, plan, plan.tasks[task],
+                    scratch.get() + worker * per_thread);
   });
-  ParallelFor(tasks, threads, [&](int64_t task, int worker) {
-    kernels.backward(args, shared, task, memory.get() + worker * per_thread);
+  if (splits > 1)
+    ParallelFor(shape.batch * shape.num_heads, threads,
+                [&](int64_t index, int worker) {
+                  kernels.merge_splits(args, plan, index / shape.num_heads,
+                                       index % shape.num_heads,
+                                       scratch.get() + worker * per_thread);
+                });
+  return true;
+}
+
+bool Backward(const AttentionBackwardArgs& args, int num_threads) {
+  const AttentionShape& shape = args.shape;
+  const AttentionKernels& kernels = *ChosenInstructionSet().attention;
+  PlanStorage storage(shape, args.options);
+  storage.AddKeyChunks(kernels.tiles.key_chunk, kernels.tiles.key_chunk / 32,
+                       /*aligned=*/args.grad_bias != nullptr);
+  const AttentionPlan plan = storage.View();
+  const double flops =
+      2 * storage.VisiblePairs() *
+      static_cast<double>(3 * shape.head_dim + 2 * shape.value_dim);
+  const int threads =
+      Threads(num_threads, std::max<int64_t>(1, plan.num_tasks), flops);
+
+  AttentionBackwardShared shared{};
+  int64_t longest = 0;
+  for (int64_t b = 0; b < shape.batch; ++b)
+    longest = std::max(longest, plan.sequences[b].query_len);
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  shared.query_blocks = ceil_div(longest * plan.group, kernels.backward_rows);
+  const int64_t heads = shape.batch * shape.num_kv_heads;
+  const int64_t queries = plan.packed
+                              ? plan.statistics_stride * shape.num_heads
+                              : shape.batch * shape.num_heads * shape.query_len;
+  const int64_t chunks =
+      plan.num_tasks ? plan.tasks[plan.num_tasks - 1].pieces : 0;
+  const int64_t per_thread = RoundToLine(kernels.backward_scratch(args));
+  const int64_t dots = RoundToLine(queries);
+  const int64_t blind = RoundToLine(2 * heads * shape.value_dim);
+  const int64_t query_turns = RoundToLine(heads * shared.query_blocks);
+  const int64_t bias_turns =
+      args.grad_bias
+          ? RoundToLine(chunks * std::max<int64_t>(1, shared.query_blocks))
+          : 0;
+  const int64_t grad_query =
+      args.dtype == DType::kFloat32 ? 0 : RoundToLine(queries * shape.head_dim);
+  const Floats memory = Allocate(per_thread * threads + dots + blind +
+                                 query_turns + bias_turns + grad_query);
+  if (!memory) return false;
+  float* next = memory.get() + per_thread * threads;
+  const auto carve = [&next](int64_t count) {
+    float* const begin = next;
+    next += count;
+    return begin;
+  };
+  shared.output_dot_grad = carve(dots);
+  shared.blind_grads = reinterpret_cast<double*>(carve(blind));
+  shared.query_turns = reinterpret_cast<int32_t*>(carve(query_turns));
+  shared.bias_turns = reinterpret_cast<int32_t*>(carve(bias_turns));
+  shared.grad_query = carve(grad_query);
+  std::memset(shared.query_turns, 0,
+              static_cast<size_t>(query_turns + bias_turns) * sizeof(int32_t));
+
+  if (args.grad_bias) {
+    int64_t size;
+    shared.grad_bias_strides = ContiguousBias(shape, args.options, &size);
+    std::memset(args.grad_bias, 0, static_cast<size_t>(size) * sizeof(float));
+    if (args.options.bias_strides.key == 0)
+      GradOfShifts(args, plan, shared.grad_bias_strides);
+  }
+  ParallelFor(heads, threads, [&](int64_t task, int) {
+    kernels.prepare_backward(args, plan, shared, task / shape.num_kv_heads,
+                             task % shape.num_kv_heads);
+  });
+  ParallelFor(plan.num_tasks, threads, [&](int64_t task, int worker) {
+    kernels.backward(args, plan, shared, plan.tasks[task],
+                     memory.get() + worker * per_thread);
   });
   return true;
+}
+
+}  // namespace
+
+bool AttentionForward(const AttentionForwardArgs& args, int num_threads) {
+  AssertShape(args.shape);
+  if (args.dtype == DType::kFloat64)
+    return AttentionForwardPlain(args, num_threads);
+  try {
+    return Forward(args, num_threads);
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+}
+
+bool AttentionBackward(const AttentionBackwardArgs& args, int num_threads) {
+  AssertShape(args.shape);
+  if (args.dtype == DType::kFloat64)
+    return AttentionBackwardPlain(args, num_threads);
+  try {
+    return Backward(args, num_threads);
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
 }
 
 AttentionTiles GetAttentionTiles() {

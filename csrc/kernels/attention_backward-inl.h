@@ -1,294 +1,446 @@
-// The backward pass of one instruction set.
+// The backward pass, first step: p and dS of a block of query rows against a
+// chunk of keys.
 //
-// A task holds a chunk of keys with its gradients and walks over the queries, a
-// block at a time. With p = 2^(factor * (product - maximum)) / sum recomputed,
-// from the same products in the same order as in the forward pass:
+// With p = 2^(factor * (product - maximum)) / sum recomputed, from the same
+// products in the same order as in the forward pass:
 //
-//   dV += p^T dO,  dS = scale * p * (dO V^T - D),  dK += dS^T Q,  dQ += dS K
+//   dV += p^T dO,  dS = p * (dO V^T - D),  dK += scale * dS^T Q,
+//   dQ += scale * dS K
 //
 // where D = sum(dO * O) per query (Dao 2023, arXiv:2307.08691, Algorithm 2).
-// One buffer holds p and then dS, [key][query]: both products that need p are
-// done before dS replaces it.
-//
-// dK and dV belong to the task. dQ is shared by the chunks of a head: they add
-// to it in turn, in the order of the keys (shared.turns). Chunk c waits for
-// chunk c - 1 at every block of queries; as tasks are taken in ascending order,
-// the one waited for is always running or done. This keeps the bits the same
-// for any number of threads and costs no memory, where partial sums per chunk
-// would cost S / kKeyChunk times dQ.
+// p and dS are kept [key][query], for one block at a time.
 
 #pragma once
 
-#include <sched.h>
-
-#include "kernels/attention_kernels.h"
-#include "kernels/attention_pack-inl.h"
+#include "kernels/attention_terms-inl.h"
 
 namespace hw3tf {
 namespace {
 
-constexpr int kKeyChunk = 128;
+constexpr int kKeyChunk = 32 * kRows;
+// Query rows of a block. Packing them costs 5 % of the multiplications with a
+// chunk of 128 keys, 2.5 % with 256.
+constexpr int kBackwardRows = 128;
+constexpr int kBackwardTiles = kBackwardRows / kQueryTile;
 
 // The scratch of one thread, carved from one array of floats.
 struct BackwardScratch {
   int64_t key_size, value_size;  // padded to whole vectors
-  float* key;                    // [kKeyChunk][key_size]: the visible keys
+  float* key;                    // [kKeyChunk][key_size]
   float* value;                  // [kKeyChunk][value_size]
   float* grad_key;               // [kKeyChunk][key_size]
   float* grad_value;             // [kKeyChunk][value_size]
-  float* scores;                 // [kKeyChunk][kQueryBlock]: p, then dS
+  float* weights;                // [kKeyChunk][kBackwardRows]: p
+  float* score_grads;            // [kKeyChunk][kBackwardRows]: dS
   float* query_columns;          // [tiles][H][kQueryTile]
   float* grad_columns;           // [tiles][value_dim][kQueryTile]: dO
-  float* query_rows;             // [kQueryBlock][key_size]
-  float* grad_rows;              // [kQueryBlock][value_size]: dO
-  float* grad_query;             // [kQueryBlock][key_size], of this chunk
-  float* maximum;                // [kQueryBlock], of the products
-  float* inverse_sum;            // [kQueryBlock]
-  float* output_dot_grad;        // [kQueryBlock]
-  double* blind_sum;             // [value_size]
-  int32_t* positions;            // [kKeyChunk]
+  float* query_rows;             // [kBackwardRows][key_size]
+  float* grad_rows;              // [kBackwardRows][value_size]: dO
+  float* grad_query;             // [kBackwardRows][key_size], of this chunk
+  float* maximum;                // [kBackwardRows], as in the statistics
+  float* inverse_sum;            // [kBackwardRows]
+  float* output_dot_grad;        // [kBackwardRows]
+  float* finite;                 // [larger of kKeyChunk and kBackwardRows]
+                                 // [larger of key_size and value_size]
+  float* row;                    // [larger of key_size and value_size]
+  uint32_t* visible;             // [tiles][kKeyChunk]
+  uint32_t* keep;                // [kKeyChunk], of one tile
+  float* bias;                   // [kKeyChunk][kQueryTile], of one tile
+  float* slope;                  // the same
+  float* grad_bias;              // [group][kKeyChunk]
   float* end;
 
-  BackwardScratch(const AttentionShape& shape, float* base) {
+  BackwardScratch(const AttentionBackwardArgs& args, float* base) {
+    const AttentionShape& shape = args.shape;
+    const AttentionOptions& options = args.options;
     key_size = PadToVector(shape.head_dim);
     value_size = PadToVector(shape.value_dim);
     key = base;
     value = key + kKeyChunk * key_size;
     grad_key = value + kKeyChunk * value_size;
     grad_value = grad_key + kKeyChunk * key_size;
-    scores = grad_value + kKeyChunk * value_size;
-    query_columns = scores + kKeyChunk * kQueryBlock;
-    grad_columns = query_columns + kQueryBlock * shape.head_dim;
-    query_rows = grad_columns + kQueryBlock * shape.value_dim;
-    grad_rows = query_rows + kQueryBlock * key_size;
-    grad_query = grad_rows + kQueryBlock * value_size;
-    maximum = grad_query + kQueryBlock * key_size;
-    inverse_sum = maximum + kQueryBlock;
-    output_dot_grad = inverse_sum + kQueryBlock;
-    blind_sum = reinterpret_cast<double*>(output_dot_grad + kQueryBlock);
-    positions = reinterpret_cast<int32_t*>(blind_sum + value_size);
-    end = reinterpret_cast<float*>(positions + kKeyChunk);
+    weights = grad_value + kKeyChunk * value_size;
+    score_grads = weights + kKeyChunk * kBackwardRows;
+    query_columns = score_grads + kKeyChunk * kBackwardRows;
+    grad_columns = query_columns + kBackwardRows * shape.head_dim;
+    query_rows = grad_columns + kBackwardRows * shape.value_dim;
+    grad_rows = query_rows + kBackwardRows * key_size;
+    grad_query = grad_rows + kBackwardRows * value_size;
+    maximum = grad_query + kBackwardRows * key_size;
+    inverse_sum = maximum + kBackwardRows;
+    output_dot_grad = inverse_sum + kBackwardRows;
+    finite = output_dot_grad + kBackwardRows;
+    row = finite + Max(kKeyChunk, kBackwardRows) * Max(key_size, value_size);
+    visible = reinterpret_cast<uint32_t*>(row + Max(key_size, value_size));
+    keep = visible + kBackwardTiles * kKeyChunk;
+    bias = reinterpret_cast<float*>(keep + kKeyChunk);
+    slope = bias + (options.bias ? kKeyChunk * kQueryTile : 0);
+    grad_bias = slope + (options.soft_cap > 0 ? kKeyChunk * kQueryTile : 0);
+    const bool sums = args.grad_bias && options.bias_strides.query == 0;
+    end = grad_bias +
+          (sums ? shape.num_heads / shape.num_kv_heads * kKeyChunk : 0);
   }
 };
 
-struct BackwardTask {
-  int64_t b, kv_head;
-  int64_t chunk;
-  VisibleKeys keys;
-  int64_t start, end;  // of the chunk
-};
-
-// A block of queries of one head.
-struct QueryBlock {
-  int64_t head;
-  int64_t first, rows;
-};
-
-// p = 2^(factor * (product - maximum)) / sum of R keys against the lanes of one
-// query tile.
-template <bool kHide>
-struct ProbabilityGroup {
+// What the steps of one task share.
+struct BackwardContext {
+  const AttentionBackwardArgs& args;
+  const AttentionPlan& plan;
+  const AttentionBackwardShared& shared;
+  const Sequence& sequence;
+  const AttentionTask& task;
   const BackwardScratch& scratch;
-  const VisibleKeys& keys;
-  int64_t first_key;    // index of key 0 of this range
-  int64_t tile;         // of the block
-  int64_t first_query;  // position of lane 0
-  int64_t head_dim;
-  float factor;  // |scale| * log2(e)
+  ScoreConstants constants;
+  bool keys_finite;
+};
 
-  template <int R>
-  void Run(int64_t offset) const {
-    const int64_t key = first_key + offset;
-    Vec score[R][2] = {};
-    MultiplyAdd<R, 2, Contiguous::kAlongDepth>(
-        {scratch.key + key * scratch.key_size, scratch.key_size},
-        {scratch.query_columns + tile * head_dim * kQueryTile, kQueryTile},
-        head_dim, score);
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      const int64_t column = tile * kQueryTile + v * kLanes;
-      const Vec maximum = Load(scratch.maximum + column);
-      const Vec inverse_sum = Load(scratch.inverse_sum + column);
-      const VecInt query = Iota(static_cast<int32_t>(first_query) + v * kLanes);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        Vec p = Exp2((score[r][v] - maximum) * factor) * inverse_sum;
-        if (kHide) {
-          const VecInt position = BroadcastInt(static_cast<int32_t>(
-              KeyPosition(keys, scratch.positions, key + r)));
-          p = Select(position <= query, p, Vec{});
-        }
-        Store(scratch.scores + (key + r) * kQueryBlock + column, p);
+// Query rows [first, first + rows) of the task's group of heads.
+struct QueryRows {
+  int64_t index;  // of the block
+  int64_t first, count;
+  int64_t tiles;
+  QueryLanes lanes[kBackwardTiles];
+  // Keys of the chunk that some lane of some tile sees, relative to the chunk.
+  int64_t key_begin, key_end;
+  bool any_hidden;  // some lane does not see one of them
+};
+
+// Packs a block of queries and of output gradients, as columns and as rows.
+// Queries that see no key become zeros with an inverse sum of 0, so that p is 0
+// and nothing comes of them; so do the lanes beyond the last.
+inline void PackQueryRows(const BackwardContext& context, QueryRows* block) {
+  const AttentionBackwardArgs& args = context.args;
+  const BackwardScratch& scratch = context.scratch;
+  const int64_t size = args.shape.head_dim, value_dim = args.shape.value_dim;
+  const auto* statistics = static_cast<const float*>(args.statistics);
+  for (int64_t tile = 0; tile < block->tiles; ++tile) {
+    const QueryLanes& lanes = block->lanes[tile];
+    for (int v = 0; v < lanes.vectors; ++v) {
+      const float* query_rows[kLanes];
+      const float* grad_rows[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        const int lane = v * kLanes + i;
+        const int64_t row = tile * kQueryTile + lane;
+        const int64_t head = lanes.head[lane], t = lanes.position[lane];
+        const int64_t query = context.sequence.statistics +
+                              head * context.plan.statistics_stride + t;
+        const bool used = lane < lanes.rows && !IsBlind(statistics + 2 * query);
+        float* const query_row = scratch.query_rows + row * scratch.key_size;
+        float* const grad_row = scratch.grad_rows + row * scratch.value_size;
+        query_rows[i] = query_row;
+        grad_rows[i] = grad_row;
+        scratch.maximum[row] = used ? statistics[2 * query] : 0.0f;
+        scratch.inverse_sum[row] =
+            used ? 1.0f / statistics[2 * query + 1] : 0.0f;
+        scratch.output_dot_grad[row] =
+            used ? context.shared.output_dot_grad[query] : 0.0f;
+        const auto widen = [&](const ConstArray& array, int64_t count,
+                               int64_t padded, float* to) {
+          const int64_t offset =
+              QueryOffset(array.strides, context.plan, context.sequence,
+                          context.task.b, head) +
+              t * array.strides.length;
+          WidenRow(Element(array.data, used ? offset : 0, args.dtype),
+                   args.dtype, used ? count : 0, padded, to);
+        };
+        widen(args.query, size, scratch.key_size, query_row);
+        widen(args.grad_output, value_dim, scratch.value_size, grad_row);
       }
+      PackColumns(
+          query_rows, size, Sign(args.options),
+          scratch.query_columns + tile * size * kQueryTile + v * kLanes);
+      PackColumns(
+          grad_rows, value_dim, /*sign=*/1.0f,
+          scratch.grad_columns + tile * value_dim * kQueryTile + v * kLanes);
     }
   }
-};
+}
 
-// Replaces p by dS = scale * p * (dO V^T - D). kHide: where p is 0 the product
-// might be 0 * NaN of a value that the query does not see.
-template <bool kHide>
-struct ScoreGradGroup {
+// p and dS of R keys that every lane sees, with no terms but the scale.
+template <int V>
+struct PlainGradients {
   const BackwardScratch& scratch;
-  int64_t first_key;
   int64_t tile;
+  int64_t first_key;  // of the chunk
+  int64_t head_dim;
   int64_t value_dim;
-  float scale;
+  float factor;
 
   template <int R>
   void Run(int64_t offset) const {
     const int64_t key = first_key + offset;
-    Vec grad[R][2] = {};
-    MultiplyAdd<R, 2, Contiguous::kAlongDepth>(
+    const int64_t column = tile * kQueryTile;
+    float* const weights = scratch.weights + key * kBackwardRows + column;
+    float* const grads = scratch.score_grads + key * kBackwardRows + column;
+    {
+      Vec score[R][V] = {};
+      MultiplyAdd<R, V, Contiguous::kAlongDepth>(
+          {scratch.key + key * scratch.key_size, scratch.key_size},
+          {scratch.query_columns + tile * head_dim * kQueryTile, kQueryTile},
+          head_dim, score);
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) {
+        const Vec maximum = Load(scratch.maximum + column + v * kLanes);
+        const Vec inverse_sum = Load(scratch.inverse_sum + column + v * kLanes);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r)
+          Store(weights + r * kBackwardRows + v * kLanes,
+                Exp2((score[r][v] - maximum) * factor) * inverse_sum);
+      }
+    }
+    Vec grad[R][V] = {};
+    MultiplyAdd<R, V, Contiguous::kAlongDepth>(
         {scratch.value + key * scratch.value_size, scratch.value_size},
         {scratch.grad_columns + tile * value_dim * kQueryTile, kQueryTile},
         value_dim, grad);
 #pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      const int64_t column = tile * kQueryTile + v * kLanes;
-      const Vec dot = Load(scratch.output_dot_grad + column);
+    for (int v = 0; v < V; ++v) {
+      const Vec dot = Load(scratch.output_dot_grad + column + v * kLanes);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        float* at = scratch.scores + (key + r) * kQueryBlock + column;
-        const Vec p = Load(at);
-        const Vec ds = p * (grad[r][v] - dot) * scale;
-        Store(at, kHide ? Select(p == Vec{}, p, ds) : ds);
+        const Vec p = Load(weights + r * kBackwardRows + v * kLanes);
+        Store(grads + r * kBackwardRows + v * kLanes, p * (grad[r][v] - dot));
       }
     }
   }
 };
 
-// Packs a block of queries and of output gradients, as columns and as rows.
-// Rows beyond the end, and queries that see no key, become zeros with an
-// inverse sum of 0, so that p is 0 and nothing comes of them.
-inline void PackQueryBlock(const AttentionBackwardArgs& args,
-                           const AttentionBackwardShared& shared, int64_t b,
-                           const QueryBlock& block,
-                           const BackwardScratch& scratch) {
-  const AttentionShape& shape = args.shape;
-  const int64_t first =
-      (b * shape.num_heads + block.head) * shape.query_len + block.first;
-  const float* query =
-      Head(args.query, b, block.head) + block.first * args.query.strides.length;
-  const float* grad = Head(args.grad_output, b, block.head) +
-                      block.first * args.grad_output.strides.length;
-  for (int64_t i = 0; i < kQueryBlock; i += kLanes) {
-    const float* query_rows[kLanes];
-    const float* grad_rows[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int64_t row = i + lane;
-      const float* statistics = args.statistics + 2 * (first + row);
-      const bool used = row < block.rows && !IsBlind(statistics);
-      query_rows[lane] =
-          used ? query + row * args.query.strides.length : nullptr;
-      grad_rows[lane] =
-          used ? grad + row * args.grad_output.strides.length : nullptr;
-      scratch.maximum[row] = used ? statistics[0] : 0.0f;
-      scratch.inverse_sum[row] = used ? 1.0f / statistics[1] : 0.0f;
-      scratch.output_dot_grad[row] =
-          used ? shared.output_dot_grad[first + row] : 0.0f;
+// Zeros p and dS of keys [begin, end) of the chunk in one tile.
+inline void HideKeys(const BackwardScratch& scratch, int64_t tile,
+                     int64_t begin, int64_t end) {
+  for (int64_t key = begin; key < end; ++key) {
+    scratch.visible[tile * kKeyChunk + key] = 0;
+    for (int v = 0; v < 2; ++v) {
+      const int64_t at = key * kBackwardRows + tile * kQueryTile + v * kLanes;
+      Store(scratch.weights + at, Vec{});
+      Store(scratch.score_grads + at, Vec{});
     }
-    const int64_t tile = i / kQueryTile, lane = i % kQueryTile;
-    PackColumns(
-        query_rows, shape.head_dim, Sign(args.options),
-        scratch.query_columns + tile * shape.head_dim * kQueryTile + lane);
-    PackColumns(
-        grad_rows, shape.value_dim, /*sign=*/1.0f,
-        scratch.grad_columns + tile * shape.value_dim * kQueryTile + lane);
-    PackRows(query_rows, shape.head_dim, scratch.key_size,
-             scratch.query_rows + i * scratch.key_size);
-    PackRows(grad_rows, shape.value_dim, scratch.value_size,
-             scratch.grad_rows + i * scratch.value_size);
   }
 }
 
-// Adds this chunk's part to grad_query when its turn comes.
-inline void AddGradQuery(const AttentionBackwardArgs& args, int64_t b,
-                         int64_t chunk, const QueryBlock& block,
-                         const BackwardScratch& scratch, bool any_key,
-                         int32_t* turn) {
-  for (int spins = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != chunk;)
-    if (++spins % 1024 == 0) sched_yield();
-  const int64_t stride = args.grad_query.strides.length;
-  float* out = Head(args.grad_query, b, block.head) + block.first * stride;
-  for (int64_t i = 0; i < block.rows; ++i) {
-    const float* part = scratch.grad_query + i * scratch.key_size;
-    float* row = out + i * stride;
-    const int64_t size = args.shape.head_dim;
-    if (chunk == 0 && !any_key) {
-      for (int64_t h = 0; h < size; ++h) row[h] = 0.0f;
-    } else if (chunk == 0) {
-      for (int64_t h = 0; h < size; ++h) row[h] = part[h];
-    } else if (any_key) {
-      for (int64_t h = 0; h < size; ++h) row[h] += part[h];
+// p of `count` keys from their products, in place in scratch.weights; the
+// derivative of the soft cap goes to scratch.slope.
+inline void RecomputeWeights(const BackwardContext& context,
+                             const QueryLanes& lanes, int64_t tile,
+                             int64_t first_key, int64_t count,
+                             const Terms& terms) {
+  const BackwardScratch& scratch = context.scratch;
+  for (int v = 0; v < lanes.vectors; ++v) {
+    const int64_t column = tile * kQueryTile + v * kLanes;
+    const Vec maximum = Load(scratch.maximum + column);
+    const Vec inverse_sum = Load(scratch.inverse_sum + column);
+    for (int64_t k = 0; k < count; ++k) {
+      float* at = scratch.weights + (first_key + k) * kBackwardRows + column;
+      const int64_t term = k * kQueryTile + v * kLanes;
+      Vec slope;
+      const Vec score =
+          Transform(context.constants, Load(at),
+                    terms.bias ? terms.bias + term : nullptr, &slope);
+      Vec p = Exp2((score - maximum) * context.constants.factor) * inverse_sum;
+      // Lanes that see nothing at all: the score may be anything.
+      p = Select(inverse_sum == Vec{}, Vec{}, p);
+      if (terms.visible) {
+        const VecInt sees = LanesOf(terms.visible[k], v * kLanes);
+        p = Select(sees, p, Vec{});
+        slope = Select(sees, slope, Vec{});
+      }
+      Store(at, p);
+      if (context.constants.soft_cap > 0) Store(scratch.slope + term, slope);
     }
   }
-  __atomic_store_n(turn, static_cast<int32_t>(chunk + 1), __ATOMIC_RELEASE);
 }
 
-// One block of queries against the chunk: everything but the turn.
-inline void BackwardBlock(const AttentionBackwardArgs& args,
-                          const BackwardTask& task, const QueryBlock& block,
-                          const BackwardScratch& scratch) {
-  const AttentionShape& shape = args.shape;
-  const VisibleKeys& keys = task.keys;
-  const int64_t rows = RoundUp(block.rows, kQueryTile);
-  for (int64_t tile = 0; tile * kQueryTile < rows; ++tile) {
-    const int64_t first_query = block.first + tile * kQueryTile;
-    int64_t full = keys.count, count = keys.count;
-    if (args.options.is_causal) {
-      full = CountUpTo(keys, scratch.positions, first_query);
-      count = CountUpTo(keys, scratch.positions, first_query + kQueryTile - 1);
+// dS of `count` keys from dO V^T, in place in scratch.score_grads; with
+// dropout, p becomes what the values were weighted with.
+inline void ApplyGradTerms(const BackwardContext& context,
+                           const QueryLanes& lanes, int64_t tile,
+                           int64_t first_key, int64_t count,
+                           const Terms& terms) {
+  const BackwardScratch& scratch = context.scratch;
+  const float keep_scale = context.constants.keep_scale;
+  for (int v = 0; v < lanes.vectors; ++v) {
+    const int64_t column = tile * kQueryTile + v * kLanes;
+    const Vec dot = Load(scratch.output_dot_grad + column);
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t at = (first_key + k) * kBackwardRows + column;
+      const Vec p = Load(scratch.weights + at);
+      Vec grad = Load(scratch.score_grads + at);
+      if (terms.keep) {
+        const VecInt kept = LanesOf(terms.keep[k], v * kLanes);
+        grad = Select(kept, grad * keep_scale, Vec{});
+        Store(scratch.weights + at, Select(kept, p * keep_scale, Vec{}));
+      }
+      grad = p * (grad - dot);
+      // Where p is 0 the product might be 0 * NaN of a value that is not seen.
+      if (terms.visible)
+        grad = Select(LanesOf(terms.visible[k], v * kLanes), grad, Vec{});
+      Store(scratch.score_grads + at, grad);
     }
-    const float factor = Factor(args.options);
-    ForRowGroups(full,
-                 ProbabilityGroup<false>{scratch, keys, 0, tile, first_query,
-                                         shape.head_dim, factor});
-    ForRowGroups(count - full,
-                 ProbabilityGroup<true>{scratch, keys, full, tile, first_query,
-                                        shape.head_dim, factor});
-    for (int64_t key = count; key < keys.count; ++key)
-      for (int v = 0; v < 2; ++v)
-        Store(
-            scratch.scores + key * kQueryBlock + tile * kQueryTile + v * kLanes,
-            Vec{});
   }
-  Multiply<Contiguous::kAlongDepth>({{scratch.scores, kQueryBlock},
-                                     {scratch.grad_rows, scratch.value_size},
-                                     rows,
-                                     scratch.grad_value,
-                                     scratch.value_size,
-                                     scratch.value_size,
-                                     /*accumulate=*/true},
-                                    keys.count);
-  for (int64_t tile = 0; tile * kQueryTile < rows; ++tile) {
-    const int64_t first_query = block.first + tile * kQueryTile;
-    int64_t full = keys.count, count = keys.count;
-    if (args.options.is_causal) {
-      full = CountUpTo(keys, scratch.positions, first_query);
-      count = CountUpTo(keys, scratch.positions, first_query + kQueryTile - 1);
+}
+
+// Adds dS of one tile to grad_bias, which differs between queries: its turn has
+// come.
+inline void AddGradBias(const BackwardContext& context, const QueryLanes& lanes,
+                        int64_t tile, int64_t first_key, int64_t count) {
+  const ScoreStrides& strides = context.shared.grad_bias_strides;
+  float* const bias = static_cast<float*>(context.args.grad_bias) +
+                      context.task.b * strides.batch +
+                      (context.task.first + first_key) * strides.key;
+  const float* const grads = context.scratch.score_grads +
+                             first_key * kBackwardRows + tile * kQueryTile;
+  for (int v = 0; v < lanes.vectors; ++v) {
+    const int first = v * kLanes;
+    const int rows = static_cast<int>(Min(kLanes, lanes.rows - first));
+    const auto row = [&](int i) {
+      return bias + lanes.head[first + i] * strides.head +
+             lanes.position[first + i] * strides.query;
+    };
+    int64_t k = 0;
+    for (; k + kLanes <= count; k += kLanes) {
+      Vec block[kLanes];
+      for (int i = 0; i < kLanes; ++i)
+        block[i] = Load(grads + (k + i) * kBackwardRows + first);
+      Transpose(block);
+      for (int i = 0; i < rows; ++i)
+        Store(row(i) + k, Load(row(i) + k) + block[i]);
     }
-    const float scale = args.options.scale;
-    ForRowGroups(
-        full, ScoreGradGroup<false>{scratch, 0, tile, shape.value_dim, scale});
-    ForRowGroups(count - full, ScoreGradGroup<true>{scratch, full, tile,
-                                                    shape.value_dim, scale});
+    for (; k < count; ++k)
+      for (int i = 0; i < rows; ++i)
+        row(i)[k] += grads[k * kBackwardRows + first + i];
   }
-  Multiply<Contiguous::kAlongDepth>({{scratch.scores, kQueryBlock},
-                                     {scratch.query_rows, scratch.key_size},
-                                     rows,
-                                     scratch.grad_key,
-                                     scratch.key_size,
-                                     scratch.key_size,
-                                     /*accumulate=*/true},
-                                    keys.count);
-  Multiply<Contiguous::kAlongRows>({{scratch.scores, kQueryBlock},
-                                    {scratch.key, scratch.key_size},
-                                    keys.count,
-                                    scratch.grad_query,
-                                    scratch.key_size,
-                                    scratch.key_size,
-                                    /*accumulate=*/false},
-                                   block.rows);
+}
+
+// The same where all queries share a row of bias: summed in the task first.
+inline void SumGradBias(const BackwardContext& context, const QueryLanes& lanes,
+                        int64_t tile, int64_t first_key, int64_t count) {
+  const int64_t first_head = context.task.kv_head * context.plan.group;
+  const float* const grads = context.scratch.score_grads +
+                             first_key * kBackwardRows + tile * kQueryTile;
+  for (int64_t k = 0; k < count; ++k)
+    for (int lane = 0; lane < lanes.rows; ++lane)
+      context.scratch.grad_bias[(lanes.head[lane] - first_head) * kKeyChunk +
+                                first_key + k] +=
+          grads[k * kBackwardRows + lane];
+}
+
+// The lanes that see any key at all: the others are zeros, and must not meet a
+// NaN of what they do not see.
+inline uint32_t SeeingLanes(const BackwardScratch& scratch,
+                            const QueryLanes& lanes, int64_t tile) {
+  uint32_t seeing = 0;
+  for (int i = 0; i < lanes.rows; ++i)
+    if (scratch.inverse_sum[tile * kQueryTile + i] != 0) seeing |= 1u << i;
+  return seeing;
+}
+
+// Keys [begin, end) of the chunk that have terms, in one tile. Returns whether
+// every lane sees all of them.
+template <int V>
+inline bool GradientsWithTerms(const BackwardContext& context,
+                               const QueryRows& block, int64_t tile,
+                               int64_t begin, int64_t end) {
+  if (begin >= end) return true;
+  const AttentionShape& shape = context.args.shape;
+  const AttentionOptions& options = context.args.options;
+  const BackwardScratch& scratch = context.scratch;
+  const QueryLanes& lanes = block.lanes[tile];
+  const int64_t count = end - begin, b = context.task.b;
+  const int64_t first = context.task.first + begin;
+  uint32_t* const visible = scratch.visible + tile * kKeyChunk + begin;
+  bool all;
+  uint32_t any = FindVisible(options, context.plan, context.sequence, b, lanes,
+                             first, first + count, visible, &all);
+  const uint32_t seeing = SeeingLanes(scratch, lanes, tile);
+  any &= seeing;
+  all = all && seeing == UsedLanes(lanes.rows);
+  for (int64_t i = 0; i < count; ++i) visible[i] &= seeing;
+  if (any == 0) {
+    HideKeys(scratch, tile, begin, end);
+    return false;
+  }
+  Terms terms{all ? nullptr : visible, nullptr, nullptr};
+  if (options.bias) {
+    GatherBias(options, lanes, b, first, first + count, scratch.bias);
+    terms.bias = scratch.bias;
+  }
+  if (context.constants.dropout) {
+    FindKept(options, context.constants, lanes, b, first, first + count,
+             scratch.keep);
+    terms.keep = scratch.keep;
+  }
+  const int64_t at = begin * kBackwardRows + tile * kQueryTile;
+  Multiply<Contiguous::kAlongDepth>(
+      {{scratch.key + begin * scratch.key_size, scratch.key_size},
+       {scratch.query_columns + tile * shape.head_dim * kQueryTile, kQueryTile},
+       shape.head_dim,
+       scratch.weights + at,
+       kBackwardRows,
+       V * kLanes,
+       /*accumulate=*/false},
+      count);
+  RecomputeWeights(context, lanes, tile, begin, count, terms);
+  Multiply<Contiguous::kAlongDepth>(
+      {{scratch.value + begin * scratch.value_size, scratch.value_size},
+       {scratch.grad_columns + tile * shape.value_dim * kQueryTile, kQueryTile},
+       shape.value_dim,
+       scratch.score_grads + at,
+       kBackwardRows,
+       V * kLanes,
+       /*accumulate=*/false},
+      count);
+  ApplyGradTerms(context, lanes, tile, begin, count, terms);
+  // A bias that does not differ between keys has no gradient here: a shift of
+  // all scores changes no weight (attention.cc adds that of the logsumexp).
+  if (context.args.grad_bias && options.bias_strides.key != 0) {
+    if (options.bias_strides.query != 0)
+      AddGradBias(context, lanes, tile, begin, count);
+    else
+      SumGradBias(context, lanes, tile, begin, count);
+  }
+  if (context.constants.soft_cap > 0)
+    for (int64_t k = 0; k < count; ++k)
+      for (int v = 0; v < V; ++v) {
+        float* grad = scratch.score_grads + at + k * kBackwardRows + v * kLanes;
+        Store(grad,
+              Load(grad) * Load(scratch.slope + k * kQueryTile + v * kLanes));
+      }
+  return all;
+}
+
+// p and dS of one tile against the chunk.
+template <int V>
+inline void TileGradients(const BackwardContext& context, int64_t tile,
+                          QueryRows* block) {
+  const AttentionOptions& options = context.args.options;
+  const QueryLanes& lanes = block->lanes[tile];
+  KeyRange range =
+      FindKeyRange(context.plan, context.sequence, lanes.first, lanes.last);
+  if (!lanes.taking_part) range.end = range.begin;
+  const auto in_block = [&](int64_t key) {
+    return Max(block->key_begin, Min(block->key_end, key - context.task.first));
+  };
+  const int64_t begin = in_block(range.begin), end = in_block(range.end);
+  int64_t plain_begin = Max(begin, Min(end, in_block(range.full_begin)));
+  int64_t plain_end = Max(plain_begin, Min(end, in_block(range.full_end)));
+  if (context.constants.transformed || context.constants.dropout ||
+      options.mask || context.sequence.key_mask ||
+      SeeingLanes(context.scratch, lanes, tile) != UsedLanes(lanes.rows))
+    plain_begin = plain_end = end;
+  HideKeys(context.scratch, tile, block->key_begin, begin);
+  HideKeys(context.scratch, tile, end, block->key_end);
+  bool all = begin == block->key_begin && end == block->key_end;
+  all &= GradientsWithTerms<V>(context, *block, tile, begin, plain_begin);
+  all &= GradientsWithTerms<V>(context, *block, tile, plain_end, end);
+  for (int64_t key = plain_begin; key < plain_end; ++key)
+    context.scratch.visible[tile * kKeyChunk + key] = kAllLanes;
+  if (plain_begin < plain_end)
+    ForRowGroups(plain_end - plain_begin,
+                 PlainGradients<V>{context.scratch, tile, plain_begin,
+                                   context.args.shape.head_dim,
+                                   context.args.shape.value_dim,
+                                   context.constants.factor});
+  block->any_hidden |= !all;
 }
 
 }  // namespace

@@ -1,81 +1,95 @@
 // The forward pass of one instruction set.
 //
 // Queries live in the lanes. A query tile is kept transposed, [H][kQueryTile];
-// keys and values are read in place and broadcast. For kRows keys at a time,
-// while their products are still in registers: subtract the running maximum,
-// multiply by |scale| * log2(e), compare once with a threshold, take 2^x, store
-// the probabilities, add them to the sum. Then the output tile,
+// keys and values are read by broadcasting. For kRows keys at a time, while
+// their products are still in registers: subtract the running maximum, multiply
+// by |scale| * log2(e), compare once with a threshold, take 2^x, store the
+// probabilities, add them to the sum. Then the output tile,
 // [value_dim][kQueryTile], takes probabilities * values.
 //
-// The maximum is raised lazily: only when a score exceeds it by more than
-// kRaiseAbove, so that rescaling, the costly step of the online softmax, leaves
-// the loop (1-2 % over the whole kernel against rescaling at every tile).
+// The maximum is raised lazily: only when a weight exceeds kRaiseAbove, so that
+// rescaling, the costly step of the online softmax, leaves the loop (1-2 % over
+// the whole kernel against rescaling at every tile).
 // The maximum is that of the products, before the scale, and is subtracted from
 // them before they are scaled: the exponent of the largest is exactly 0, and
 // the error of the others is relative to their own size, however large the
 // products. What lost: accumulating from -maximum (every partial sum is rounded
 // at the size of the maximum), scaling the queries beforehand (every one of
 // them is rounded: gradients 2.7 times as wrong as Keras's with scores in the
-// hundreds), scaling and subtracting in one multiply-add (16 times, with scores
-// near -3000).
+// hundreds), scaling and subtracting in one multiply-add (a query with one key
+// gets the weight 1 + 1e-7 and a gradient that should be 0; no measurable
+// gain).
 
 #pragma once
 
-#include "kernels/attention_pack-inl.h"
+#include "kernels/attention_terms-inl.h"
 
 namespace hw3tf {
 namespace {
 
-// Exponents of 2. Sums of 2^24 per key stay far below the float range.
-constexpr float kRaiseAbove = 24.0f;
-// Stands for the product with a hidden key.
-constexpr float kHidden = -3.0e38f;
-constexpr float kVisibleAbove = -1.0e38f;
+// Weights above this raise the maximum: 2^24 per key stays far below the float
+// range.
+constexpr float kRaiseAbove = 16777216.0f;
 
 // The state of one query tile; all arrays in scratch.
 struct QueryTileState {
+  QueryLanes lanes;
+  KeyRange keys;
   float* query;     // [H][kQueryTile]
   float* output;    // [value_dim][kQueryTile], not yet divided by the sum
-  float* maximum;   // [kQueryTile], of the products, not scaled
+  float* maximum;   // [kQueryTile], of the products or of the scores
   float* sum;       // [kQueryTile], over the tiles that are done
   float* tile_sum;  // [kQueryTile], over the present tile: adding tile by tile
                     // rounds less than adding key by key
-  int64_t first;    // position of lane 0
-  int64_t rows;     // lanes in use
-  bool active;      // some query of it sees a key
-  bool all_seen;    // every lane has a maximum
+  uint32_t seeing;  // lanes that have seen a key
+  bool all_summed;  // every lane has a sum, and therefore a maximum
 };
 
-// A key tile, in place or gathered.
+// Keys and values of one tile: row i is position `first` + i.
 struct KeyTileView {
+  int64_t first;
   const float* key;
   int64_t key_stride;
   const float* value;
   int64_t value_stride;
-  VisibleKeys keys;
-  const int32_t* positions;
 };
+
+// What the steps of one task share.
+struct ForwardContext {
+  const AttentionForwardArgs& args;
+  const AttentionPlan& plan;
+  const Sequence& sequence;
+  int64_t b;
+  ScoreConstants constants;
+  float* probabilities;  // [kKeyTile][kQueryTile]
+  float* bias;           // [kKeyTile][kQueryTile], if there is a bias
+  float* finite_value;   // [kKeyTile][value_dim], where they are not all
+  TermsStorage<kKeyTile>* terms;
+};
+
+// Lanes whose first sum is still to come.
+inline VecInt Unsummed(const QueryTileState& tile, int v) {
+  return Load(tile.sum + v * kLanes) + Load(tile.tile_sum + v * kLanes) ==
+         Vec{};
+}
 
 // Raises the maximum of the lanes in `raise` to the largest product, `top`, and
 // rescales what was accumulated under the old one: the sums, the output
 // and the `done` rows of probabilities of this tile.
 __attribute__((noinline, cold)) void RaiseMaximum(
     const QueryTileState& tile, float* probabilities, int64_t done,
-    int64_t value_dim, float factor, const Vec (&top)[2],
-    const VecInt (&raise)[2]) {
-  for (int v = 0; v < 2; ++v) {
+    int64_t value_dim, float factor, const Vec* top, const VecInt* raise) {
+  for (int v = 0; v < tile.lanes.vectors; ++v) {
     const int64_t lane = v * kLanes;
     const Vec old = Load(tile.maximum + lane);
     const Vec raised = Select(raise[v], top[v], old);
     Store(tile.maximum + lane, raised);
     // A lane without a sum has nothing to rescale, and its first maximum may be
     // so low that the factor would overflow.
-    const Vec sum = Load(tile.sum + lane),
-              tile_sum = Load(tile.tile_sum + lane);
-    const Vec rescale = Select(sum + tile_sum == Vec{}, Broadcast(1.0f),
+    const Vec rescale = Select(Unsummed(tile, v), Broadcast(1.0f),
                                Exp2((old - raised) * factor));
-    Store(tile.sum + lane, sum * rescale);
-    Store(tile.tile_sum + lane, tile_sum * rescale);
+    Store(tile.sum + lane, Load(tile.sum + lane) * rescale);
+    Store(tile.tile_sum + lane, Load(tile.tile_sum + lane) * rescale);
     for (int64_t h = 0; h < value_dim; ++h) {
       float* at = tile.output + h * kQueryTile + lane;
       Store(at, Load(at) * rescale);
@@ -87,159 +101,278 @@ __attribute__((noinline, cold)) void RaiseMaximum(
   }
 }
 
-// Scores and probabilities of R keys against a query tile. kHide: some key is
-// hidden from some lane by causality.
-template <bool kHide>
-struct ScoreGroup {
-  const KeyTileView& view;
+// Raises the maximum of the lanes in `raise`, and of those without a sum: they
+// take the first visible product, however low it is.
+inline void RaiseWhereNeeded(const QueryTileState& tile, float* probabilities,
+                             int64_t done, int64_t value_dim, float factor,
+                             const Vec* top, VecInt* raise) {
+  VecInt any{};
+  for (int v = 0; v < tile.lanes.vectors; ++v) {
+    raise[v] = (raise[v] | Unsummed(tile, v)) & (top[v] > -kInfinity);
+    any |= raise[v];
+  }
+  if (AnyTrue(any))
+    RaiseMaximum(tile, probabilities, done, value_dim, factor, top, raise);
+}
+
+// Probabilities of R keys that every lane sees, with no terms but the scale.
+template <int V>
+struct PlainScores {
+  const float* key;  // of the first key
+  int64_t key_stride;
   QueryTileState& tile;
-  int64_t first_key;  // index in the view of key 0 of this range
   int64_t head_dim;
   int64_t value_dim;
-  float factor;          // |scale| * log2(e)
-  float* probabilities;  // [key in view][kQueryTile]
+  float factor;
+  float* probabilities;  // [kKeyTile][kQueryTile]: all that are done
 
   template <int R>
-  void Run(int64_t offset) const {
-    const int64_t key = first_key + offset;
-    Vec score[R][2] = {};
-    MultiplyAdd<R, 2, Contiguous::kAlongDepth>(
-        {view.key + key * view.key_stride, view.key_stride},
-        {tile.query, kQueryTile}, head_dim, score);
-    Vec top[2];
-    VecInt raise[2];
+  void Run(int64_t row) const {
+    Vec score[R][V] = {};
+    MultiplyAdd<R, V, Contiguous::kAlongDepth>(
+        {key + row * key_stride, key_stride}, {tile.query, kQueryTile},
+        head_dim, score);
+    // A maximum that is too low shows in the sum, so that no maximum is taken
+    // here: that would cost as much as two steps of the polynomial.
+    Vec sum[V];
+    for (bool raised = false;; raised = true) {
+      VecInt too_low[2] = {};
 #pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      top[v] = Broadcast(-kInfinity);
+      for (int v = 0; v < V; ++v) {
+        const Vec maximum = Load(tile.maximum + v * kLanes);
+        float* const to = probabilities + row * kQueryTile + v * kLanes;
+        sum[v] = Vec{};
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r)
-        top[v] = Max(Visible(key + r, v, score[r][v], kHidden), top[v]);
-      const Vec above = (top[v] - Load(tile.maximum + v * kLanes)) * factor;
-      raise[v] = above > kRaiseAbove;
-    }
-    if (kHide || !tile.all_seen) RaiseUnseen(top, raise);
-    if (__builtin_expect(AnyTrue(raise[0] | raise[1]), 0))
-      RaiseMaximum(tile, probabilities, key, value_dim, factor, top, raise);
-
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      const Vec maximum = Load(tile.maximum + v * kLanes);
-      Vec sum{};
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const Vec p =
-            Visible(key + r, v, Exp2((score[r][v] - maximum) * factor), 0.0f);
-        Store(probabilities + (key + r) * kQueryTile + v * kLanes, p);
-        sum += p;
+        for (int r = 0; r < R; ++r) {
+          const Vec p = Exp2((score[r][v] - maximum) * factor);
+          Store(to + r * kQueryTile, p);
+          sum[v] += p;
+        }
+        too_low[v] = sum[v] > kRaiseAbove;
       }
-      float* at = tile.tile_sum + v * kLanes;
-      Store(at, Load(at) + sum);
+      if (raised ||
+          __builtin_expect(tile.all_summed && !AnyTrue(too_low[0] | too_low[1]),
+                           1))
+        break;
+      Vec top[V];
+      for (int v = 0; v < V; ++v) {
+        top[v] = score[0][v];
+        for (int r = 1; r < R; ++r) top[v] = Max(score[r][v], top[v]);
+      }
+      RaiseWhereNeeded(tile, probabilities, row, value_dim, factor, top,
+                       too_low);
     }
-    if (!kHide && !tile.all_seen)
-      tile.all_seen = !AnyTrue(Unseen(0)) && !AnyTrue(Unseen(1));
-  }
-
-  VecInt Unseen(int v) const {
-    return Load(tile.sum + v * kLanes) + Load(tile.tile_sum + v * kLanes) ==
-           Vec{};
-  }
-
-  // A lane that has seen nothing takes the first visible product as its
-  // maximum, however low it is.
-  void RaiseUnseen(const Vec (&top)[2], VecInt (&raise)[2]) const {
-    for (int v = 0; v < 2; ++v)
-      raise[v] |= Unseen(v) & (top[v] > kVisibleAbove);
-  }
-
-  // `value` in the lanes that see the key, `otherwise` in the others.
-  Vec Visible(int64_t key, int v, Vec value, float otherwise) const {
-    if (!kHide) return value;
-    const VecInt query = Iota(static_cast<int32_t>(tile.first) + v * kLanes);
-    const VecInt position = BroadcastInt(
-        static_cast<int32_t>(KeyPosition(view.keys, view.positions, key)));
-    return Select(position <= query, value, Broadcast(otherwise));
+    bool all_summed = true;
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      float* at = tile.tile_sum + v * kLanes;
+      Store(at, Load(at) + sum[v]);
+      if (!tile.all_summed) all_summed &= !AnyTrue(Unsummed(tile, v));
+    }
+    tile.all_summed = all_summed;
   }
 };
 
-inline bool AllFinite(const float* rows, int64_t stride, int64_t count,
-                      int64_t size) {
-  for (int64_t i = 0; i < count; ++i) {
-    float nan_if_not_finite = 0.0f;
-    for (int64_t h = 0; h < size; ++h)
-      nan_if_not_finite += rows[i * stride + h] * 0.0f;
-    if (!(nan_if_not_finite == 0.0f)) return false;
+// Finds the terms of keys [begin, end); the lanes that see any of them.
+inline uint32_t FindTerms(const ForwardContext& context,
+                          const QueryTileState& tile, int64_t begin,
+                          int64_t end, Terms* terms) {
+  const AttentionOptions& options = context.args.options;
+  bool all;
+  const uint32_t any =
+      FindVisible(options, context.plan, context.sequence, context.b,
+                  tile.lanes, begin, end, context.terms->visible, &all);
+  *terms = {all ? nullptr : context.terms->visible, nullptr, nullptr};
+  if (any == 0) return 0;
+  if (options.bias) {
+    GatherBias(options, tile.lanes, context.b, begin, end, context.bias);
+    terms->bias = context.bias;
   }
-  return true;
+  if (context.constants.dropout) {
+    FindKept(options, context.constants, tile.lanes, context.b, begin, end,
+             context.terms->keep);
+    terms->keep = context.terms->keep;
+  }
+  return any;
 }
 
-// output += probabilities * values for keys [begin, end) of which each lane
-// takes only those it sees: the product would turn a hidden NaN into 0 * NaN.
-__attribute__((noinline, cold)) void AddVisibleValues(
-    const KeyTileView& view, const QueryTileState& tile,
-    const float* probabilities, int64_t begin, int64_t end, int64_t value_dim) {
-  for (int64_t k = begin; k < end; ++k) {
-    const int64_t position = KeyPosition(view.keys, view.positions, k);
-    for (int64_t lane = 0; lane < kQueryTile; ++lane) {
-      if (position > tile.first + lane) continue;
-      for (int64_t h = 0; h < value_dim; ++h)
-        tile.output[h * kQueryTile + lane] +=
-            probabilities[k * kQueryTile + lane] *
-            view.value[k * view.value_stride + h];
+// Turns `count` rows of products, from row `done` on, into probabilities.
+inline void ApplyTerms(const ForwardContext& context,
+                       const QueryTileState& tile, const Terms& terms,
+                       int64_t done, int64_t count) {
+  const float factor = context.constants.factor;
+  float* const rows = context.probabilities + done * kQueryTile;
+  Vec top[2] = {Broadcast(-kInfinity), Broadcast(-kInfinity)};
+  for (int v = 0; v < tile.lanes.vectors; ++v)
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t at = k * kQueryTile + v * kLanes;
+      Vec slope;
+      Vec score = Transform(context.constants, Load(rows + at),
+                            terms.bias ? terms.bias + at : nullptr, &slope);
+      if (terms.visible)
+        score = Select(LanesOf(terms.visible[k], v * kLanes), score,
+                       Broadcast(-kInfinity));
+      Store(rows + at, score);
+      top[v] = Max(score, top[v]);
     }
+  VecInt too_low[2] = {};
+  for (int v = 0; v < tile.lanes.vectors; ++v)
+    too_low[v] =
+        Exp2((top[v] - Load(tile.maximum + v * kLanes)) * factor) > kRaiseAbove;
+  RaiseWhereNeeded(tile, context.probabilities, done,
+                   context.args.shape.value_dim, factor, top, too_low);
+  for (int v = 0; v < tile.lanes.vectors; ++v) {
+    const Vec maximum = Load(tile.maximum + v * kLanes);
+    Vec sum{};
+    for (int64_t k = 0; k < count; ++k) {
+      float* at = rows + k * kQueryTile + v * kLanes;
+      Vec p = Exp2((Load(at) - maximum) * factor);
+      if (terms.visible)
+        p = Select(LanesOf(terms.visible[k], v * kLanes), p, Vec{});
+      sum += p;
+      if (terms.keep) p = Select(LanesOf(terms.keep[k], v * kLanes), p, Vec{});
+      Store(at, p);
+    }
+    float* at = tile.tile_sum + v * kLanes;
+    Store(at, Load(at) + sum);
   }
 }
 
-// Adds one key tile to one query tile.
-inline void AddKeyTile(const AttentionShape& shape,
-                       const AttentionOptions& options, const KeyTileView& view,
-                       QueryTileState& tile, float* probabilities) {
-  // Keys [0, full) are visible to all lanes, [full, count) to some.
-  int64_t full = view.keys.count, count = view.keys.count;
-  if (options.is_causal) {
-    full = CountUpTo(view.keys, view.positions, tile.first);
-    count = CountUpTo(view.keys, view.positions, tile.first + tile.rows - 1);
-  }
-  if (count == 0) return;
-  for (int v = 0; v < 2; ++v) Store(tile.tile_sum + v * kLanes, Vec{});
-  const float factor = Factor(options);
-  ForRowGroups(full, ScoreGroup<false>{view, tile, 0, shape.head_dim,
-                                       shape.value_dim, factor, probabilities});
-  ForRowGroups(count - full,
-               ScoreGroup<true>{view, tile, full, shape.head_dim,
-                                shape.value_dim, factor, probabilities});
-  for (int v = 0; v < 2; ++v) {
-    float* sum = tile.sum + v * kLanes;
-    Store(sum, Load(sum) + Load(tile.tile_sum + v * kLanes));
-  }
+// output += probabilities * values, for the values that are not finite and the
+// lanes that see them.
+__attribute__((noinline, cold)) void AddSeenValues(
+    const float* value, int64_t stride, int64_t count, int64_t value_dim,
+    const Terms& terms, const float* probabilities, float* output) {
+  for (int64_t k = 0; k < count; ++k)
+    for (int64_t h = 0; h < value_dim; ++h) {
+      const float x = value[k * stride + h];
+      if (__builtin_isfinite(x)) continue;
+      for (int lane = 0; lane < kQueryTile; ++lane)
+        if (terms.visible[k] >> lane & 1)
+          output[h * kQueryTile + lane] +=
+              probabilities[k * kQueryTile + lane] * x;
+    }
+}
 
-  int64_t depth = count;
-  if (!AllFinite(view.value + full * view.value_stride, view.value_stride,
-                 count - full, shape.value_dim)) {
-    depth = full;
-    AddVisibleValues(view, tile, probabilities, full, count, shape.value_dim);
-  }
-  Multiply<Contiguous::kAlongRows>({{view.value, view.value_stride},
+template <int V>
+inline void MultiplyValues(const float* value, int64_t stride, int64_t count,
+                           int64_t value_dim, const float* probabilities,
+                           float* output) {
+  Multiply<Contiguous::kAlongRows>({{value, stride},
                                     {probabilities, kQueryTile},
-                                    depth,
-                                    tile.output,
+                                    count,
+                                    output,
                                     kQueryTile,
-                                    kQueryTile,
+                                    V * kLanes,
                                     /*accumulate=*/true},
-                                   shape.value_dim);
+                                   value_dim);
+}
+
+// Adds keys [begin, end) that have terms to a query tile.
+template <int V>
+inline void AddKeysWithTerms(const ForwardContext& context,
+                             const KeyTileView& view, QueryTileState* tile,
+                             int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  const AttentionShape& shape = context.args.shape;
+  Terms terms;
+  const uint32_t seeing = FindTerms(context, *tile, begin, end, &terms);
+  if (seeing == 0) return;
+  tile->seeing |= seeing;
+  const int64_t skip = begin - view.first, count = end - begin;
+  Multiply<Contiguous::kAlongDepth>(
+      {{view.key + skip * view.key_stride, view.key_stride},
+       {tile->query, kQueryTile},
+       shape.head_dim,
+       context.probabilities,
+       kQueryTile,
+       V * kLanes,
+       /*accumulate=*/false},
+      count);
+  ApplyTerms(context, *tile, terms, /*done=*/0, count);
+  const float* value = view.value + skip * view.value_stride;
+  if (terms.visible &&
+      !AllFinite(value, view.value_stride, count, shape.value_dim)) {
+    CopyFinite(value, view.value_stride, count, shape.value_dim,
+               context.finite_value);
+    MultiplyValues<V>(context.finite_value, shape.value_dim, count,
+                      shape.value_dim, context.probabilities, tile->output);
+    AddSeenValues(value, view.value_stride, count, shape.value_dim, terms,
+                  context.probabilities, tile->output);
+    return;
+  }
+  MultiplyValues<V>(value, view.value_stride, count, shape.value_dim,
+                    context.probabilities, tile->output);
+}
+
+// Adds keys [begin, end), all of which every lane sees, to a query tile.
+template <int V>
+inline void AddPlainKeys(const ForwardContext& context, const KeyTileView& view,
+                         QueryTileState* tile, int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  const AttentionShape& shape = context.args.shape;
+  tile->seeing = kAllLanes;
+  const int64_t skip = begin - view.first, count = end - begin;
+  ForRowGroups(
+      count, PlainScores<V>{view.key + skip * view.key_stride, view.key_stride,
+                            *tile, shape.head_dim, shape.value_dim,
+                            context.constants.factor, context.probabilities});
+  MultiplyValues<V>(view.value + skip * view.value_stride, view.value_stride,
+                    count, shape.value_dim, context.probabilities,
+                    tile->output);
+}
+
+// Adds keys [begin, end) of a key tile to a query tile.
+template <int V>
+inline void AddKeys(const ForwardContext& context, const KeyTileView& view,
+                    QueryTileState* tile, int64_t begin, int64_t end) {
+  const AttentionOptions& options = context.args.options;
+  const auto start = [&] {
+    for (int v = 0; v < V; ++v) Store(tile->tile_sum + v * kLanes, Vec{});
+  };
+  const auto finish = [&] {
+    for (int v = 0; v < V; ++v) {
+      float* sum = tile->sum + v * kLanes;
+      Store(sum, Load(sum) + Load(tile->tile_sum + v * kLanes));
+    }
+    start();
+  };
+  start();
+  if (context.constants.transformed || context.constants.dropout ||
+      options.mask || context.sequence.key_mask) {
+    AddKeysWithTerms<V>(context, view, tile, begin, end);
+    finish();
+    return;
+  }
+  const int64_t plain_begin = Min(end, Max(begin, tile->keys.full_begin));
+  const int64_t plain_end = Max(plain_begin, Min(end, tile->keys.full_end));
+  AddKeysWithTerms<V>(context, view, tile, begin, plain_begin);
+  finish();
+  AddPlainKeys<V>(context, view, tile, plain_begin, plain_end);
+  finish();
+  AddKeysWithTerms<V>(context, view, tile, plain_end, end);
+  finish();
 }
 
 // Mean of all S values of one head, masked ones too: what Keras gives to a
-// query that sees no key. Summed in double, S can be long.
-inline void MeanValue(const AttentionForwardArgs& args, int64_t b,
-                      int64_t kv_head, double* sum, float* mean) {
-  const int64_t size = args.shape.value_dim, count = args.shape.key_len;
-  const float* value = Head(args.value, b, kv_head);
+// query that sees no key; 0 if there are none. Summed in double, S can be long.
+inline void MeanValue(const ForwardContext& context, int64_t kv_head,
+                      float* row, double* sum, float* mean) {
+  const ConstArray& value = context.args.value;
+  const int64_t size = context.args.shape.value_dim;
+  const int64_t count = context.sequence.key_len;
+  const int64_t first = KeyOffset(value.strides, context.plan, context.sequence,
+                                  context.b, kv_head);
   for (int64_t h = 0; h < size; ++h) sum[h] = 0.0;
-  for (int64_t s = 0; s < count; ++s)
-    for (int64_t h = 0; h < size; ++h)
-      sum[h] += static_cast<double>(value[s * args.value.strides.length + h]);
+  for (int64_t s = 0; s < count; ++s) {
+    WidenRow(Element(value.data, first + s * value.strides.length,
+                     context.args.dtype),
+             context.args.dtype, size, size, row);
+    for (int64_t h = 0; h < size; ++h) sum[h] += static_cast<double>(row[h]);
+  }
   for (int64_t h = 0; h < size; ++h)
-    mean[h] = static_cast<float>(sum[h] / static_cast<double>(count));
+    mean[h] =
+        count ? static_cast<float>(sum[h] / static_cast<double>(count)) : 0.0f;
 }
 
 }  // namespace

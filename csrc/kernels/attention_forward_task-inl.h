@@ -1,5 +1,5 @@
-// One task of the forward pass: a block of queries of one head against all the
-// keys it sees.
+// One task of the forward pass: a block of query rows of one key/value head
+// against all the keys they see.
 
 #pragma once
 
@@ -8,6 +8,8 @@
 namespace hw3tf {
 namespace {
 
+// Query rows that share the reading, and the copying, of one key tile.
+constexpr int kQueryBlock = 256;
 constexpr int kTilesPerBlock = kQueryBlock / kQueryTile;
 
 // The scratch of one thread, carved from one array of floats.
@@ -16,14 +18,18 @@ struct ForwardScratch {
   float* output;         // [tiles][value_dim][kQueryTile]
   float* statistics;     // [tiles][3][kQueryTile]: maximum, sum, tile sum
   float* probabilities;  // [kKeyTile][kQueryTile]
-  float* key;            // [kKeyTile][H padded], gathered
-  float* value;          // [kKeyTile][value_dim padded], gathered
+  float* key;            // [kKeyTile][H]
+  float* value;          // [kKeyTile][value_dim]
+  float* finite_value;   // [kKeyTile][value_dim]
+  float* rows;           // [kLanes][larger of H and value_dim, padded]
   double* value_sum;     // [value_dim padded]
   float* mean_value;     // [value_dim padded]
-  int32_t* positions;    // [kKeyTile]
+  TermsStorage<kKeyTile>* terms;
+  float* bias;  // [kKeyTile][kQueryTile], if there is a bias
   float* end;
 
-  ForwardScratch(const AttentionShape& shape, float* base) {
+  ForwardScratch(const AttentionForwardArgs& args, float* base) {
+    const AttentionShape& shape = args.shape;
     const int64_t key_size = PadToVector(shape.head_dim);
     const int64_t value_size = PadToVector(shape.value_dim);
     query = base;
@@ -32,194 +38,332 @@ struct ForwardScratch {
     probabilities = statistics + kTilesPerBlock * 3 * kQueryTile;
     key = probabilities + kKeyTile * kQueryTile;
     value = key + kKeyTile * key_size;
-    value_sum = reinterpret_cast<double*>(value + kKeyTile * value_size);
+    finite_value = value + kKeyTile * value_size;
+    rows = finite_value + kKeyTile * value_size;
+    value_sum =
+        reinterpret_cast<double*>(rows + kLanes * Max(key_size, value_size));
     mean_value = reinterpret_cast<float*>(value_sum + value_size);
-    positions = reinterpret_cast<int32_t*>(mean_value + value_size);
-    end = reinterpret_cast<float*>(positions + kKeyTile);
+    terms = reinterpret_cast<TermsStorage<kKeyTile>*>(mean_value + value_size);
+    bias = reinterpret_cast<float*>(terms + 1);
+    end = bias + (args.options.bias ? kKeyTile * kQueryTile : 0);
   }
 };
 
-int64_t ForwardTasks(const AttentionShape& shape) {
-  return shape.batch * shape.num_heads * CeilDiv(shape.query_len, kQueryBlock);
-}
-
-int64_t ForwardScratchFloats(const AttentionShape& shape) {
+int64_t ForwardScratchFloats(const AttentionForwardArgs& args) {
   float* const base = nullptr;
-  return ForwardScratch(shape, base).end - base;
-}
-
-struct ForwardTask {
-  int64_t b, head, kv_head;
-  int64_t first, rows;  // queries
-};
-
-inline ForwardTask DecodeForwardTask(const AttentionForwardArgs& args,
-                                     int64_t task) {
-  const AttentionShape& shape = args.shape;
-  const int64_t blocks = CeilDiv(shape.query_len, kQueryBlock);
-  int64_t block = task % blocks;
-  // Causal blocks grow with their position: the longest first, so that the
-  // threads finish together.
-  if (args.options.is_causal) block = blocks - 1 - block;
-  ForwardTask result;
-  result.head = task / blocks % shape.num_heads;
-  result.b = task / blocks / shape.num_heads;
-  result.kv_head = result.head / (shape.num_heads / shape.num_kv_heads);
-  result.first = block * kQueryBlock;
-  result.rows = Min(kQueryBlock, shape.query_len - result.first);
-  return result;
+  return ForwardScratch(args, base).end - base;
 }
 
 // Packs the queries of one tile and resets its state.
-inline void StartTile(const AttentionForwardArgs& args, const ForwardTask& task,
+inline void StartTile(const ForwardContext& context, const AttentionTask& task,
                       const ForwardScratch& scratch, int64_t index,
-                      int64_t first_visible_key, QueryTileState* tile) {
-  const AttentionShape& shape = args.shape;
-  tile->query = scratch.query + index * shape.head_dim * kQueryTile;
-  tile->output = scratch.output + index * shape.value_dim * kQueryTile;
+                      QueryTileState* tile) {
+  const AttentionForwardArgs& args = context.args;
+  const int64_t size = args.shape.head_dim;
+  tile->query = scratch.query + index * size * kQueryTile;
+  tile->output = scratch.output + index * args.shape.value_dim * kQueryTile;
   tile->maximum = scratch.statistics + index * 3 * kQueryTile;
   tile->sum = tile->maximum + kQueryTile;
   tile->tile_sum = tile->sum + kQueryTile;
-  tile->first = task.first + index * kQueryTile;
-  tile->rows = Min(kQueryTile, task.first + task.rows - tile->first);
-  tile->all_seen = false;
-  tile->active = false;
-  for (int64_t i = 0; i < tile->rows; ++i)
-    tile->active |= SeesAKey(shape, args.options, task.b, tile->first + i,
-                             first_visible_key);
-  if (!tile->active) return;
+  tile->seeing = 0;
+  tile->all_summed = false;
+  const int64_t skip = index * kQueryTile;
+  FindQueryLanes(context.plan, context.sequence, task.kv_head,
+                 task.first + skip, Min(kQueryTile, task.count - skip),
+                 &tile->lanes);
+  tile->keys = FindKeyRange(context.plan, context.sequence, tile->lanes.first,
+                            tile->lanes.last);
+  if (!tile->lanes.taking_part) tile->keys.end = tile->keys.begin;
+  if (tile->keys.begin >= tile->keys.end) return;
 
-  const float* query = Head(args.query, task.b, task.head);
-  for (int v = 0; v < 2; ++v) {
+  for (int v = 0; v < tile->lanes.vectors; ++v) {
     const float* rows[kLanes];
     for (int i = 0; i < kLanes; ++i) {
-      const int64_t lane = v * kLanes + i;
-      rows[i] = lane < tile->rows
-                    ? query + (tile->first + lane) * args.query.strides.length
-                    : nullptr;
+      const int lane = v * kLanes + i;
+      const int64_t offset =
+          QueryOffset(args.query.strides, context.plan, context.sequence,
+                      context.b, tile->lanes.head[lane]) +
+          tile->lanes.position[lane] * args.query.strides.length;
+      const void* row = Element(args.query.data, offset, args.dtype);
+      rows[i] = static_cast<const float*>(row);
+      if (args.dtype != DType::kFloat32) {
+        float* wide = scratch.rows + i * PadToVector(size);
+        WidenRow(row, args.dtype, size, size, wide);
+        rows[i] = wide;
+      }
     }
-    PackColumns(rows, shape.head_dim, Sign(args.options),
-                tile->query + v * kLanes);
+    PackColumns(rows, size, Sign(args.options), tile->query + v * kLanes);
     Store(tile->maximum + v * kLanes, Vec{});
     Store(tile->sum + v * kLanes, Vec{});
+    for (int64_t h = 0; h < args.shape.value_dim; ++h)
+      Store(tile->output + h * kQueryTile + v * kLanes, Vec{});
   }
-  for (int64_t i = 0; i < shape.value_dim * kQueryTile; i += kLanes)
-    Store(tile->output + i, Vec{});
+}
+
+// Where the results of one lane go.
+struct OutputRow {
+  void* output;
+  float* statistics;
+  float* logsumexp;
+};
+
+// Floats of the partial results of one query.
+inline int64_t PartialRow(const AttentionShape& shape) {
+  return 2 + shape.value_dim;
+}
+
+inline OutputRow FindOutputRow(const ForwardContext& context,
+                               const AttentionTask& task,
+                               const QueryTileState& tile, int lane) {
+  const AttentionForwardArgs& args = context.args;
+  const int64_t head = tile.lanes.head[lane], t = tile.lanes.position[lane];
+  if (context.plan.splits > 1) {
+    float* const partial =
+        context.plan.partials +
+        ((task.b * args.shape.num_heads + head) * args.shape.query_len + t) *
+            PartialRow(args.shape);
+    return {partial + 2, partial, nullptr};
+  }
+  const Strides& strides = args.output.strides;
+  const int64_t query =
+      context.sequence.statistics + head * context.plan.statistics_stride + t;
+  return {
+      Element(args.output.data,
+              QueryOffset(strides, context.plan, context.sequence, context.b,
+                          head) +
+                  t * strides.length,
+              args.dtype),
+      static_cast<float*>(args.statistics) + 2 * query,
+      args.logsumexp ? static_cast<float*>(args.logsumexp) + query : nullptr};
 }
 
 // Divides by the sums, transposes back and writes output and statistics.
-inline void FinishTile(const AttentionForwardArgs& args,
-                       const ForwardTask& task, const QueryTileState& tile,
-                       const float* mean_value, int64_t first_visible_key) {
-  const AttentionShape& shape = args.shape;
-  const int64_t size = shape.value_dim, stride = args.output.strides.length;
-  float* output = Head(args.output, task.b, task.head) + tile.first * stride;
-  float* statistics =
-      args.statistics +
-      2 * ((task.b * shape.num_heads + task.head) * shape.query_len +
-           tile.first);
-  for (int v = 0; tile.active && v < 2; ++v) {
-    const int64_t lane = v * kLanes;
-    const int rows = static_cast<int>(Min(kLanes, tile.rows - lane));
-    const Vec inverse = 1.0f / Load(tile.sum + lane);
-    int64_t h = 0;
-    for (; h + kLanes <= size; h += kLanes) {
-      Vec block[kLanes];
-      for (int i = 0; i < kLanes; ++i)
-        block[i] = Load(tile.output + (h + i) * kQueryTile + lane) * inverse;
-      Transpose(block);
-      for (int i = 0; i < rows; ++i)
-        Store(output + (lane + i) * stride + h, block[i]);
+inline void FinishTile(const ForwardContext& context, const AttentionTask& task,
+                       const ForwardScratch& scratch,
+                       const QueryTileState& tile, const float* mean_value) {
+  const AttentionForwardArgs& args = context.args;
+  const int64_t size = args.shape.value_dim, padded = PadToVector(size);
+  const uint32_t seeing = tile.seeing & tile.lanes.taking_part;
+  const DType dtype = context.plan.splits > 1 ? DType::kFloat32 : args.dtype;
+  for (int v = 0; v < tile.lanes.vectors; ++v) {
+    const int first = v * kLanes;
+    const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - first));
+    OutputRow to[kLanes];
+    // Where a row is transposed to: its place, if that is float32.
+    float* transposed[kLanes];
+    for (int i = 0; i < rows; ++i) {
+      to[i] = FindOutputRow(context, task, tile, first + i);
+      transposed[i] = dtype == DType::kFloat32
+                          ? static_cast<float*>(to[i].output)
+                          : scratch.rows + i * padded;
     }
-    for (; h < size; ++h) {
-      const Vec column = Load(tile.output + h * kQueryTile + lane) * inverse;
-      for (int i = 0; i < rows; ++i)
-        output[(lane + i) * stride + h] = column[i];
+    if (seeing >> first) {
+      const Vec inverse = context.constants.keep_scale / Load(tile.sum + first);
+      int64_t h = 0;
+      for (; h + kLanes <= size; h += kLanes) {
+        Vec block[kLanes];
+        for (int i = 0; i < kLanes; ++i)
+          block[i] = Load(tile.output + (h + i) * kQueryTile + first) * inverse;
+        Transpose(block);
+        for (int i = 0; i < rows; ++i) Store(transposed[i] + h, block[i]);
+      }
+      for (; h < size; ++h) {
+        const Vec column = Load(tile.output + h * kQueryTile + first) * inverse;
+        for (int i = 0; i < rows; ++i) transposed[i][h] = column[i];
+      }
     }
     for (int i = 0; i < rows; ++i) {
-      statistics[2 * (lane + i)] = tile.maximum[lane + i];
-      statistics[2 * (lane + i) + 1] = tile.sum[lane + i];
+      const int lane = first + i;
+      const bool sees = seeing >> lane & 1;
+      if (!sees || dtype != DType::kFloat32)
+        NarrowRow(sees ? transposed[i] : mean_value, dtype, size, to[i].output);
+      if (sees) {
+        to[i].statistics[0] = tile.maximum[lane];
+        to[i].statistics[1] = tile.sum[lane];
+      } else {
+        MarkBlind(to[i].statistics);
+      }
+      if (to[i].logsumexp)
+        *to[i].logsumexp = sees ? LogSumExp(context.constants,
+                                            tile.maximum[lane], tile.sum[lane])
+                                : -kInfinity;
     }
   }
-  for (int64_t i = 0; i < tile.rows; ++i) {
-    if (SeesAKey(shape, args.options, task.b, tile.first + i,
-                 first_visible_key))
-      continue;
-    for (int64_t h = 0; h < size; ++h) output[i * stride + h] = mean_value[h];
-    MarkBlind(statistics + 2 * i);
-  }
 }
 
-// The visible keys of [start, end): in place if they lie side by side,
-// otherwise gathered into scratch, so that masked keys cost no arithmetic.
-inline KeyTileView ViewKeys(const AttentionForwardArgs& args,
-                            const ForwardTask& task,
-                            const ForwardScratch& scratch, int64_t start,
-                            int64_t end) {
-  const AttentionShape& shape = args.shape;
-  const uint8_t* mask = args.options.key_mask
-                            ? args.options.key_mask + task.b * shape.key_len
-                            : nullptr;
-  const float* key = Head(args.key, task.b, task.kv_head);
-  const float* value = Head(args.value, task.b, task.kv_head);
-  KeyTileView view;
-  view.positions = scratch.positions;
-  view.keys = FindVisibleKeys(mask, start, end, scratch.positions);
-  view.key_stride = args.key.strides.length;
-  view.value_stride = args.value.strides.length;
-  view.key = key + view.keys.first * view.key_stride;
-  view.value = value + view.keys.first * view.value_stride;
-  if (!view.keys.contiguous) {
-    const int64_t key_size = PadToVector(shape.head_dim);
-    const int64_t value_size = PadToVector(shape.value_dim);
-    GatherRows(key, view.key_stride, view.keys, view.positions, shape.head_dim,
-               key_size, scratch.key);
-    GatherRows(value, view.value_stride, view.keys, view.positions,
-               shape.value_dim, value_size, scratch.value);
-    view.key = scratch.key;
-    view.key_stride = key_size;
-    view.value = scratch.value;
-    view.value_stride = value_size;
-  }
-  return view;
+// Keys and values [begin, end): in place, or copied to lie densely. Far rows
+// cost address translations at every reading: in place, 4096 keys of H = 128
+// ran at 62-83 % of the peak, copied at 88-91 %.
+inline KeyTileView ViewKeys(const ForwardContext& context,
+                            const AttentionTask& task,
+                            const ForwardScratch& scratch, bool copy,
+                            int64_t begin, int64_t end) {
+  const AttentionForwardArgs& args = context.args;
+  const auto view = [&](const ConstArray& array, int64_t size, float* to,
+                        const float** rows, int64_t* stride) {
+    const void* head =
+        Element(array.data,
+                KeyOffset(array.strides, context.plan, context.sequence,
+                          context.b, task.kv_head),
+                args.dtype);
+    *stride = array.strides.length;
+    if (args.dtype == DType::kFloat32 && (!copy || *stride == size)) {
+      *rows = static_cast<const float*>(head) + begin * *stride;
+      return;
+    }
+    CopyRows(head, args.dtype, *stride, begin, end - begin, size, size, to);
+    *rows = to;
+    *stride = size;
+  };
+  KeyTileView tile;
+  tile.first = begin;
+  view(args.key, args.shape.head_dim, scratch.key, &tile.key, &tile.key_stride);
+  view(args.value, args.shape.value_dim, scratch.value, &tile.value,
+       &tile.value_stride);
+  return tile;
 }
 
-void Forward(const AttentionForwardArgs& args, int64_t task_index,
-             float* base) {
-  const AttentionShape& shape = args.shape;
-  const ForwardTask task = DecodeForwardTask(args, task_index);
-  const ForwardScratch scratch(shape, base);
-  const int64_t first_visible_key =
-      FirstVisibleKey(shape, args.options, task.b);
+// Keys and values [begin, end) of the next tile, a part per query tile, so that
+// their misses hide behind the arithmetic.
+inline void PrefetchKeys(const ForwardContext& context,
+                         const AttentionTask& task, int64_t begin,
+                         int64_t end) {
+  const AttentionForwardArgs& args = context.args;
+  const auto prefetch = [&](const ConstArray& array, int64_t size) {
+    const void* head =
+        Element(array.data,
+                KeyOffset(array.strides, context.plan, context.sequence,
+                          context.b, task.kv_head),
+                args.dtype);
+    PrefetchRows(head, args.dtype, array.strides.length, begin, end - begin,
+                 size);
+  };
+  prefetch(args.key, args.shape.head_dim);
+  prefetch(args.value, args.shape.value_dim);
+}
 
+void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
+             const AttentionTask& task, float* base) {
+  const ForwardScratch scratch(args, base);
+  const ForwardContext context{args,
+                               plan,
+                               plan.sequences[task.b],
+                               plan.sequences[task.b].b,
+                               MakeScoreConstants(args.options, plan),
+                               scratch.probabilities,
+                               scratch.bias,
+                               scratch.finite_value,
+                               scratch.terms};
   QueryTileState tiles[kTilesPerBlock];
-  const int64_t tile_count = CeilDiv(task.rows, kQueryTile);
-  bool any_active = false, any_blind = false;
+  const int64_t tile_count = CeilDiv(task.count, kQueryTile);
+  int64_t begin = context.sequence.key_len, end = 0;
   for (int64_t i = 0; i < tile_count; ++i) {
-    StartTile(args, task, scratch, i, first_visible_key, &tiles[i]);
-    any_active |= tiles[i].active;
+    StartTile(context, task, scratch, i, &tiles[i]);
+    if (tiles[i].keys.begin >= tiles[i].keys.end) continue;
+    begin = Min(begin, tiles[i].keys.begin);
+    end = Max(end, tiles[i].keys.end);
   }
-  for (int64_t i = 0; i < task.rows; ++i)
-    any_blind |= !SeesAKey(shape, args.options, task.b, task.first + i,
-                           first_visible_key);
-  if (any_blind)
-    MeanValue(args, task.b, task.kv_head, scratch.value_sum,
-              scratch.mean_value);
 
-  const int64_t end = args.options.is_causal
-                          ? Min(shape.key_len, task.first + task.rows)
-                          : shape.key_len;
-  const int64_t key_tile = EvenTile(shape.key_len, kKeyTile, kRows);
-  for (int64_t start = 0; any_active && start < end; start += key_tile) {
-    const KeyTileView view =
-        ViewKeys(args, task, scratch, start, Min(end, start + key_tile));
-    if (view.keys.count == 0) continue;
-    for (int64_t i = 0; i < tile_count; ++i)
-      if (tiles[i].active)
-        AddKeyTile(shape, args.options, view, tiles[i], scratch.probabilities);
+  const int64_t key_tile = EvenTile(end - begin, kKeyTile, kRows);
+  for (int64_t first = begin; first < end; first += key_tile) {
+    const int64_t last = Min(end, first + key_tile);
+    const KeyTileView view = ViewKeys(context, task, scratch,
+                                      /*copy=*/tile_count > 2, first, last);
+    const int64_t next = Min(end, last + key_tile);
+    for (int64_t i = 0; i < tile_count; ++i) {
+      PrefetchKeys(context, task, last + (next - last) * i / tile_count,
+                   last + (next - last) * (i + 1) / tile_count);
+      const int64_t from = Max(first, tiles[i].keys.begin);
+      const int64_t to = Min(last, tiles[i].keys.end);
+      if (from >= to) continue;
+      if (tiles[i].lanes.vectors == 2)
+        AddKeys<2>(context, view, &tiles[i], from, to);
+      else
+        AddKeys<1>(context, view, &tiles[i], from, to);
+    }
   }
+
+  bool any_blind = false;
+  for (int64_t i = 0; i < tile_count; ++i) {
+    const uint32_t used = UsedLanes(tiles[i].lanes.rows);
+    any_blind |= (tiles[i].seeing & tiles[i].lanes.taking_part & used) != used;
+  }
+  if (any_blind && plan.splits == 1)
+    MeanValue(context, task.kv_head, scratch.rows, scratch.value_sum,
+              scratch.mean_value);
   for (int64_t i = 0; i < tile_count; ++i)
-    FinishTile(args, task, tiles[i], scratch.mean_value, first_visible_key);
+    FinishTile(context, task, scratch, tiles[i], scratch.mean_value);
+}
+
+// The parts of the keys of one batch entry and head become output, statistics
+// and logsumexp, in the order of the parts.
+void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
+                 int64_t b, int64_t head, float* base) {
+  const AttentionShape& shape = args.shape;
+  const ForwardScratch scratch(args, base);
+  const Sequence& sequence = plan.sequences[b * plan.splits];
+  const ForwardContext context{args,
+                               plan,
+                               sequence,
+                               b,
+                               MakeScoreConstants(args.options, plan),
+                               nullptr,
+                               nullptr,
+                               nullptr,
+                               nullptr};
+  const int64_t size = PartialRow(shape);
+  const int64_t stride = shape.num_heads * shape.query_len * size;
+  float* const rows =
+      plan.partials + b * plan.splits * stride + head * shape.query_len * size;
+  bool mean_known = false;
+  for (int64_t t = 0; t < shape.query_len; ++t) {
+    float* const first = rows + t * size;
+    float maximum = kInfinity;
+    for (int64_t i = 0; i < plan.splits; ++i) {
+      const float* part = first + i * stride;
+      if (!IsBlind(part) && (maximum == kInfinity || part[0] > maximum))
+        maximum = part[0];
+    }
+    const bool blind = [&] {
+      for (int64_t i = 0; i < plan.splits; ++i)
+        if (!IsBlind(first + i * stride)) return false;
+      return true;
+    }();
+    float sum = blind ? 1.0f : 0.0f;
+    float* const output = scratch.rows;
+    for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
+    for (int64_t i = 0; i < plan.splits; ++i) {
+      const float* part = first + i * stride;
+      if (IsBlind(part)) continue;
+      const float weight =
+          part[1] *
+          Exp2(Broadcast((part[0] - maximum) * context.constants.factor))[0];
+      sum += weight;
+      for (int64_t h = 0; h < shape.value_dim; ++h)
+        output[h] += weight * part[2 + h];
+    }
+    if (blind && !mean_known) {
+      MeanValue(context, head / plan.group, scratch.rows, scratch.value_sum,
+                scratch.mean_value);
+      mean_known = true;
+    }
+    for (int64_t h = 0; h < shape.value_dim; ++h)
+      output[h] = blind ? scratch.mean_value[h] : output[h] / sum;
+    const Strides& strides = args.output.strides;
+    NarrowRow(output, args.dtype, shape.value_dim,
+              Element(args.output.data,
+                      QueryOffset(strides, plan, sequence, b, head) +
+                          t * strides.length,
+                      args.dtype));
+    const int64_t query =
+        sequence.statistics + head * plan.statistics_stride + t;
+    float* statistics = static_cast<float*>(args.statistics) + 2 * query;
+    statistics[0] = maximum;
+    statistics[1] = sum;
+    if (args.logsumexp)
+      static_cast<float*>(args.logsumexp)[query] =
+          blind ? -kInfinity : LogSumExp(context.constants, maximum, sum);
+  }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 // the table; the table is the only symbol that leaves the object.
 
 #include "kernels/attention_backward_task-inl.h"
+#include "kernels/attention_decode-inl.h"
 #include "kernels/attention_forward_task-inl.h"
 #include "kernels/attention_kernels.h"
 
@@ -11,13 +12,18 @@ namespace hw3tf {
 extern const AttentionKernels HW3TF_ATTENTION_KERNELS;
 const AttentionKernels HW3TF_ATTENTION_KERNELS = {
     {kQueryTile, kQueryBlock, kKeyTile, kKeyChunk},
-    ForwardTasks,
+    kBackwardRows,
     ForwardScratchFloats,
     Forward,
-    OutputDotGrad,
-    BackwardTasks,
+    MergeSplits,
+    kDecodeRows,
+    kDecodeChunk,
+    DecodeScratchFloats,
+    DecodePartialFloats,
+    Decode,
+    DecodeMerge,
+    PrepareBackward,
     BackwardScratchFloats,
-    BackwardTurns,
     Backward,
 };
 

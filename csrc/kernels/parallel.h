@@ -12,6 +12,8 @@ namespace hw3tf {
 // Tasks are taken in ascending order; `worker` is in [0, threads) and belongs
 // to one thread for the length of the call, so it may index scratch memory.
 //
+// Denormal numbers count as zero in `body`, whoever runs it.
+//
 // Runs serially on the calling thread if another call holds the pool: two ops
 // that TensorFlow runs at once do not fight for the cores. `body` must not
 // throw and must not call ParallelFor.

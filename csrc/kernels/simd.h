@@ -21,11 +21,7 @@
 namespace hw3tf {
 namespace {
 
-// HW3TF_LANES widens the vectors without the instructions: the 16-lane code is
-// then tested on machines that have no AVX-512 (csrc/tests).
-#if defined(HW3TF_LANES)
-constexpr int kLanes = HW3TF_LANES;
-#elif defined(__AVX512F__)
+#if defined(__AVX512F__)
 constexpr int kLanes = 16;
 #elif defined(__AVX2__)
 constexpr int kLanes = 8;
@@ -37,7 +33,7 @@ constexpr int kLanes = 4;
 // registers 6 x 2 leaves room for 2 loads and a broadcast (AVX2); without a
 // fused multiply-add the product needs registers of its own, so 4 x 2 (SSE2);
 // with 32 registers 8 x 2 suffices to hide the latency of the FMA.
-#if defined(__AVX512F__) || defined(__aarch64__) || defined(HW3TF_LANES)
+#if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kRows = 8;
 #elif defined(__AVX2__)
 constexpr int kRows = 6;
@@ -74,34 +70,47 @@ inline Vec Select(VecInt condition, Vec yes, Vec no) {
   return condition ? yes : no;
 }
 
+// True in the lanes i with bit `first` + i of `bits`.
+inline VecInt LanesOf(uint32_t bits, int first) {
+  VecInt lane_bit;
+  for (int i = 0; i < kLanes; ++i)
+    lane_bit[i] = static_cast<int32_t>(1u << (first + i));
+  return (BroadcastInt(static_cast<int32_t>(bits)) & lane_bit) != 0;
+}
+
 // The larger of each lane; `b` where either is NaN.
 inline Vec Max(Vec a, Vec b) {
-#if defined(__AVX512F__) && !defined(HW3TF_LANES)
+#if defined(__AVX512F__)
   // The masked form: the plain one warns of an uninitialised variable in GCC's
   // own header.
   return reinterpret_cast<Vec>(_mm512_maskz_max_ps(0xFFFF, a, b));
-#elif defined(__AVX2__) && !defined(HW3TF_LANES)
+#elif defined(__AVX2__)
   return reinterpret_cast<Vec>(_mm256_max_ps(a, b));
 #else
   return a > b ? a : b;
 #endif
 }
 
-// Whether any lane of a comparison is true.
-inline bool AnyTrue(VecInt condition) {
-#if defined(__AVX512F__) && !defined(HW3TF_LANES)
+// Bit i is whether lane i of a comparison is true.
+inline uint32_t BitsOf(VecInt condition) {
+#if defined(__AVX512F__)
   const __m512i bits = reinterpret_cast<__m512i>(condition);
-  return _mm512_test_epi32_mask(bits, bits) != 0;
-#elif defined(__AVX2__) && !defined(HW3TF_LANES)
-  return _mm256_movemask_ps(reinterpret_cast<__m256>(condition)) != 0;
-#elif defined(__SSE2__) && !defined(HW3TF_LANES)
-  return _mm_movemask_ps(reinterpret_cast<__m128>(condition)) != 0;
+  return _mm512_test_epi32_mask(bits, bits);
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(
+      _mm256_movemask_ps(reinterpret_cast<__m256>(condition)));
+#elif defined(__SSE2__)
+  return static_cast<uint32_t>(
+      _mm_movemask_ps(reinterpret_cast<__m128>(condition)));
 #else
-  int32_t any = 0;
-  for (int i = 0; i < kLanes; ++i) any |= condition[i];
-  return any != 0;
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i)
+    bits |= static_cast<uint32_t>(condition[i] & 1) << i;
+  return bits;
 #endif
 }
+
+inline bool AnyTrue(VecInt condition) { return BitsOf(condition) != 0; }
 
 inline VecInt Bits(Vec value) {
   VecInt bits;
@@ -115,15 +124,33 @@ inline Vec FromBits(VecInt bits) {
   return value;
 }
 
-// 2^y for y <= 126. Exactly 1 at 0 and exactly 0 below -126.5; NaN gives NaN.
+// 2^y: exactly 1 at 0, 0 far below the range, infinity from 128 on; NaN gives
+// NaN.
 //
-// y = n + r with n an integer and |r| <= 1/2; 2^n is put together from its
-// bits, 2^r is a polynomial of degree 6 fitted for the smallest relative error:
-// 2e-9 in exact arithmetic, 1.0e-7 evaluated in float32, which is rounding
-// alone. Degree 5 ends at 2.1e-7, and would spend the whole error budget.
+// y = n + r with n an integer; 2^r is a polynomial of degree 6 fitted for the
+// smallest relative error: 2e-9 in exact arithmetic, 1.0e-7 evaluated in
+// float32, which is rounding alone. Degree 5 ends at 1.4e-7 to 2.1e-7, and
+// would spend the error budget for half a cycle per vector.
+//
+// AVX-512 has the two steps around the polynomial as instructions, with 0 <= r
+// < 1; elsewhere |r| <= 1/2 and 2^n is put together from its bits (8.1 cycles
+// per 16 lanes against 6).
 inline Vec Exp2(Vec y) {
+#if defined(__AVX512DQ__)
+  constexpr int kFloor = 1;
+  const Vec r =
+      reinterpret_cast<Vec>(_mm512_maskz_reduce_ps(0xFFFF, y, kFloor));
+  Vec p = r * 2.16125095e-4f + 1.2467952e-3f;
+  p = r * p + 9.67544155e-3f;
+  p = r * p + 5.54852848e-2f;
+  p = r * p + 2.40229305e-1f;
+  p = r * p + 6.93147044e-1f;
+  p = r * p + 1.0f;
+  return reinterpret_cast<Vec>(_mm512_maskz_scalef_ps(0xFFFF, p, y));
+#else
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: the sum has no fraction
   y = Max(Broadcast(-127.0f), y);        // this order keeps a NaN in y
+  y = Select(y > 128.0f, Broadcast(128.0f), y);
   const Vec shifted = y + kRound;
   const Vec r = y - (shifted - kRound);
   Vec p = r * 1.5353362e-4f + 1.3398875e-3f;
@@ -134,6 +161,26 @@ inline Vec Exp2(Vec y) {
   p = r * p + 1.0f;
   // A product, not an addition to the exponent, so that NaN stays NaN.
   return p * FromBits((Bits(shifted) + 127) << 23);
+#endif
+}
+
+// tanh(y): a polynomial in y^2 below 0.6, where 1 - 2 / (e^2y + 1) would
+// cancel; 2.6e-9 relative error in exact arithmetic, two units in the last
+// place evaluated. NaN gives NaN.
+inline Vec Tanh(Vec y) {
+  const Vec z = y * y;
+  Vec p = z * -5.90689126e-3f + 2.08063119e-2f;
+  p = z * p - 5.37869762e-2f;
+  p = z * p + 1.33319619e-1f;
+  p = z * p - 3.33332994e-1f;
+  const Vec small = y + y * z * p;
+  // tanh is 1 to float32 from 9.01 on; e^2y must stay finite.
+  const VecInt sign = Bits(y) & BroadcastInt(INT32_MIN);
+  const Vec size = FromBits(Bits(y) ^ sign);
+  const Vec capped = Select(size > 10.0f, Broadcast(10.0f), size);
+  const Vec e = Exp2(capped * 2.88539008f);  // 2 * log2(e)
+  const Vec large = FromBits(Bits(1.0f - 2.0f / (e + 1.0f)) | sign);
+  return Select(z < 0.36f, small, large);
 }
 
 // Transposes kLanes x kLanes floats held in registers: log2(kLanes) rounds of

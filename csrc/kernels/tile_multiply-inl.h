@@ -29,10 +29,6 @@ struct BroadcastOperand {
   const float* Row(int64_t r) const {
     return kAxis == Contiguous::kAlongDepth ? data + r * stride : data + r;
   }
-  const float* At(int64_t depth) const {
-    return kAxis == Contiguous::kAlongDepth ? data + depth
-                                            : data + depth * stride;
-  }
 };
 
 // The vector operand: row k is `V` vectors at data + k * stride.
@@ -49,33 +45,43 @@ template <int R, int V, Contiguous kAxis>
 inline __attribute__((always_inline)) void MultiplyAdd(
     BroadcastOperand<kAxis> a, VectorOperand b, int64_t depth,
     Vec (&acc)[R][V]) {
-  const float* rows[R];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) rows[r] = a.Row(r);
   const float* vectors = b.data;
-  const auto step = [&](int64_t k) __attribute__((always_inline)) {
-    Vec bv[V];
+  const auto step = [&](const auto& scalar_of_row)
+                        __attribute__((always_inline)) {
+                          Vec bv[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) bv[v] = Load(vectors + v * kLanes);
+                          for (int v = 0; v < V; ++v)
+                            bv[v] = Load(vectors + v * kLanes);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const Vec scalar = Broadcast(rows[r][k]);
+                          for (int r = 0; r < R; ++r) {
+                            const Vec scalar = Broadcast(scalar_of_row(r));
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[r][v] += scalar * bv[v];
-    }
-    vectors += b.stride;
-  };
+                            for (int v = 0; v < V; ++v)
+                              acc[r][v] += scalar * bv[v];
+                          }
+                          vectors += b.stride;
+                        };
   if (kAxis == Contiguous::kAlongDepth) {
+    const float* rows[R];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) rows[r] = a.Row(r);
+    const auto at = [&](int64_t k) __attribute__((always_inline)) {
+      step([&](int r) __attribute__((always_inline)) { return rows[r][k]; });
+    };
     int64_t k = 0;
     for (; k + 4 <= depth; k += 4) {
-      step(k);
-      step(k + 1);
-      step(k + 2);
-      step(k + 3);
+      at(k);
+      at(k + 1);
+      at(k + 2);
+      at(k + 3);
     }
-    for (; k < depth; ++k) step(k);
+    for (; k < depth; ++k) at(k);
   } else {
-    for (int64_t k = 0; k < depth; ++k) step(k * a.stride);
+    // One pointer, the rows at constant offsets from it: a pointer per row made
+    // GCC spill.
+    const float* column = a.data;
+    for (int64_t k = 0; k < depth; ++k, column += a.stride)
+      step([&](int r) __attribute__((always_inline)) { return column[r]; });
   }
 }
 

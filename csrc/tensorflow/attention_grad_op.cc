@@ -1,66 +1,76 @@
 // The TensorFlow op Hw3tfAttentionGrad.
 
 #include "kernels/attention.h"
-#include "tensorflow/op_support.h"
+#include "tensorflow/attention_inputs.h"
 
 namespace hw3tf {
 namespace {
 
+enum AttentionGradInput {
+  kOutput = kAttentionInputs,
+  kStatistics,
+  kGradOutput,
+  kGradLogsumexp,
+};
+
 // Every gradient has the shape of what it is the gradient of.
+constexpr int kGradientOf[] = {kQuery, kKey, kValue, kBias};
+
 void BackwardShape(TF_ShapeInferenceContext* context, TF_Status* status) {
   const ShapeHandle shape(TF_NewShapeHandle());
-  for (int i = 0; i < 3; ++i) {
-    TF_ShapeInferenceContextGetInput(context, i, shape.get(), status);
+  for (int i = 0; i < 4; ++i) {
+    TF_ShapeInferenceContextGetInput(context, kGradientOf[i], shape.get(),
+                                     status);
     if (TF_GetCode(status) != TF_OK) return;
     TF_ShapeInferenceContextSetOutput(context, i, shape.get(), status);
     if (TF_GetCode(status) != TF_OK) return;
   }
 }
 
-void BackwardCompute(void* kernel, TF_OpKernelContext* context) {
-  auto* state = static_cast<AttentionKernelState*>(kernel);
+void BackwardCompute(void* state, TF_OpKernelContext* context) {
+  auto* kernel = static_cast<AttentionKernel*>(state);
   Call call(context);
-  const AttentionInputs in(&call, *state);
-  const Tensor output = call.Input(5);
-  const Tensor statistics = call.Input(6);
-  const Tensor grad_output = call.Input(7);
+  const AttentionInputs in(&call, *kernel);
+  const Tensor output = call.Input(kOutput);
+  const Tensor statistics = call.Input(kStatistics);
+  const Tensor grad_output = call.Input(kGradOutput);
+  const Tensor grad_logsumexp = call.Input(kGradLogsumexp);
   if (!call.Ok()) return;
-  for (const std::string& error :
-       {CheckDims("output", DimsOf(output), OutputDims(in.shape)),
-        CheckDims("statistics", DimsOf(statistics), StatisticsDims(in.shape)),
-        CheckDims("grad_output", DimsOf(grad_output), OutputDims(in.shape))})
-    if (!error.empty()) return call.Fail(TF_INVALID_ARGUMENT, error);
-  const Tensor grad_query = call.Output(0, DimsOf(in.query));
-  const Tensor grad_key = call.Output(1, DimsOf(in.key));
-  const Tensor grad_value = call.Output(2, DimsOf(in.value));
+  const std::optional<Dims> grad_logsumexp_dims = Given(grad_logsumexp);
+  call.Require(
+      CheckResults(in.arguments, {DimsOf(output), DimsOf(statistics),
+                                  DimsOf(grad_output), grad_logsumexp_dims}));
+  Tensor grads[4];
+  for (int i = 0; i < 4 && call.Ok(); ++i)
+    grads[i] = call.Output(i, i < 3 ? kernel->type : kernel->real_type,
+                           DimsOf(in.tensors[kGradientOf[i]]));
   if (!call.Ok()) return;
-  const AttentionBackwardArgs args{in.shape,
-                                   in.options,
-                                   View(in.query),
-                                   View(in.key),
-                                   View(in.value),
-                                   View(output),
-                                   Floats(statistics),
-                                   View(grad_output),
-                                   MutableView(grad_query),
-                                   MutableView(grad_key),
-                                   MutableView(grad_value)};
-  if (!AttentionBackward(args, state->Threads(&call)))
+  const AttentionBackwardArgs args{
+      kernel->dtype,
+      in.shape,
+      in.options,
+      View(in.tensors[kQuery]),
+      View(in.tensors[kKey]),
+      View(in.tensors[kValue]),
+      View(output),
+      TF_TensorData(statistics.get()),
+      View(grad_output),
+      grad_logsumexp_dims ? TF_TensorData(grad_logsumexp.get()) : nullptr,
+      MutableView(grads[0]),
+      MutableView(grads[1]),
+      MutableView(grads[2]),
+      HasGradBias(in.arguments) ? TF_TensorData(grads[3].get()) : nullptr};
+  if (!AttentionBackward(args, kernel->Threads(&call)))
     call.Fail(TF_RESOURCE_EXHAUSTED,
-              "out of memory for the scratch arrays of "
-              "the gradient of attention");
+              "out of memory for the scratch arrays of the gradient of "
+              "attention");
 }
 
-[[maybe_unused]] const bool registered = RegisterOp({
+[[maybe_unused]] const bool registered = RegisterAttentionOp(
     "Hw3tfAttentionGrad",
-    {"scale: float", "is_causal: bool"},
-    {"query: float", "key: float", "value: float", "query_mask: bool",
-     "key_mask: bool", "output: float", "statistics: float",
-     "grad_output: float"},
-    {"grad_query: float", "grad_key: float", "grad_value: float"},
-    BackwardShape,
-    BackwardCompute,
-});
+    {"output: T", "statistics: Real", "grad_output: T", "grad_logsumexp: Real"},
+    {"grad_query: T", "grad_key: T", "grad_value: T", "grad_bias: Real"},
+    BackwardShape, BackwardCompute);
 
 }  // namespace
 }  // namespace hw3tf

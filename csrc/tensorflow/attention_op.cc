@@ -2,85 +2,118 @@
 // of the kernel.
 
 #include "kernels/attention.h"
-#include "tensorflow/op_support.h"
+#include "tensorflow/attention_inputs.h"
 
 namespace hw3tf {
 namespace {
 
-void ForwardShape(TF_ShapeInferenceContext* context, TF_Status* raw) {
-  // Axes (B, T, N, H) and (B, S, K, V) give (B, T, N, V) and (B, N, T, 2).
-  const ShapeHandle query(TF_NewShapeHandle()), value(TF_NewShapeHandle()),
-      part(TF_NewShapeHandle()), output(TF_NewShapeHandle()),
-      statistics(TF_NewShapeHandle());
-  const auto ok = [raw] { return TF_GetCode(raw) == TF_OK; };
-  // to = to ++ from[begin, end)
-  const auto append = [&](const ShapeHandle& from, int64_t begin, int64_t end,
-                          const ShapeHandle& to) {
-    if (!ok()) return;
-    TF_ShapeInferenceContextSubshape(context, from.get(), begin, end,
-                                     part.get(), raw);
-    if (ok())
-      TF_ShapeInferenceContextConcatenateShapes(context, to.get(), part.get(),
-                                                to.get(), raw);
-  };
-  const auto input = [&](int index, const ShapeHandle& shape) {
-    if (!ok()) return;
-    TF_ShapeInferenceContextGetInput(context, index, shape.get(), raw);
-    if (ok())
-      TF_ShapeInferenceContextWithRank(context, shape.get(), 4, shape.get(),
-                                       raw);
-  };
-  input(0, query);
-  input(2, value);
-  if (ok())
-    TF_ShapeInferenceContextSubshape(context, query.get(), 0, 3, output.get(),
-                                     raw);
-  append(value, 3, 4, output);
-  if (ok()) TF_ShapeInferenceContextSetOutput(context, 0, output.get(), raw);
-  if (ok())
-    TF_ShapeInferenceContextSubshape(context, query.get(), 0, 1,
-                                     statistics.get(), raw);
-  append(query, 2, 3, statistics);
-  append(query, 1, 2, statistics);
+// Builds shapes from parts of others. After a failure nothing more happens.
+class ShapeBuilder {
+ public:
+  ShapeBuilder(TF_ShapeInferenceContext* context, TF_Status* status)
+      : context_(context), status_(status) {}
+
+  bool Ok() const { return TF_GetCode(status_) == TF_OK; }
+
+  ShapeHandle Input(int index) {
+    ShapeHandle shape(TF_NewShapeHandle());
+    if (Ok())
+      TF_ShapeInferenceContextGetInput(context_, index, shape.get(), status_);
+    return shape;
+  }
+
+  int64_t Rank(const ShapeHandle& shape) {  // -1: unknown
+    if (!Ok() || !TF_ShapeInferenceContextRankKnown(context_, shape.get()))
+      return -1;
+    return TF_ShapeInferenceContextRank(context_, shape.get());
+  }
+
+  void RequireRank(const ShapeHandle& shape, int64_t rank) {
+    if (Ok())
+      TF_ShapeInferenceContextWithRank(context_, shape.get(), rank, shape.get(),
+                                       status_);
+  }
+
+  // Axes begin .. end - 1.
+  ShapeHandle Axes(const ShapeHandle& shape, int64_t begin, int64_t end) {
+    ShapeHandle part(TF_NewShapeHandle());
+    if (Ok())
+      TF_ShapeInferenceContextSubshape(context_, shape.get(), begin, end,
+                                       part.get(), status_);
+    return part;
+  }
+
+  ShapeHandle Join(const ShapeHandle& first, const ShapeHandle& second) {
+    ShapeHandle both(TF_NewShapeHandle());
+    if (Ok())
+      TF_ShapeInferenceContextConcatenateShapes(
+          context_, first.get(), second.get(), both.get(), status_);
+    return both;
+  }
+
+  void Output(int index, const ShapeHandle& shape) {
+    if (Ok())
+      TF_ShapeInferenceContextSetOutput(context_, index, shape.get(), status_);
+  }
+
+ private:
+  TF_ShapeInferenceContext* context_;
+  TF_Status* status_;
+};
+
+// (B, T, N, H) and (B, S, K, V) give (B, T, N, V), (B, N, T, 2) and (B, N, T);
+// packed, rank 3, all are without B.
+void ForwardShape(TF_ShapeInferenceContext* context, TF_Status* status) {
+  ShapeBuilder build(context, status);
+  const ShapeHandle query = build.Input(kQuery), value = build.Input(kValue);
+  int64_t rank = build.Rank(query);
+  if (rank < 0) rank = build.Rank(value);
+  if (rank < 0) {
+    if (build.Ok()) TF_ShapeInferenceContextSetUnknownShape(context, status);
+    return;
+  }
+  if (rank != 3) rank = 4;
+  build.RequireRank(query, rank);
+  build.RequireRank(value, rank);
+  build.Output(0, build.Join(build.Axes(query, 0, rank - 1),
+                             build.Axes(value, rank - 1, rank)));
+  const ShapeHandle lengths =
+      build.Join(build.Join(build.Axes(query, 0, rank - 3),
+                            build.Axes(query, rank - 2, rank - 1)),
+                 build.Axes(query, rank - 3, rank - 2));
   const ShapeHandle two(TF_ShapeInferenceContextVectorFromSize(context, 2));
-  if (ok())
-    TF_ShapeInferenceContextConcatenateShapes(context, statistics.get(),
-                                              two.get(), statistics.get(), raw);
-  if (ok())
-    TF_ShapeInferenceContextSetOutput(context, 1, statistics.get(), raw);
+  build.Output(1, build.Join(lengths, two));
+  build.Output(2, lengths);
 }
 
-void ForwardCompute(void* kernel, TF_OpKernelContext* context) {
-  auto* state = static_cast<AttentionKernelState*>(kernel);
+void ForwardCompute(void* state, TF_OpKernelContext* context) {
+  auto* kernel = static_cast<AttentionKernel*>(state);
   Call call(context);
-  const AttentionInputs in(&call, *state);
+  const AttentionInputs in(&call, *kernel);
   if (!call.Ok()) return;
-  const Tensor output = call.Output(0, OutputDims(in.shape));
-  const Tensor statistics = call.Output(1, StatisticsDims(in.shape));
+  const Tensor output = call.Output(0, kernel->type, OutputDims(in.arguments));
+  const Tensor statistics =
+      call.Output(1, kernel->real_type, StatisticsDims(in.arguments));
+  const Tensor logsumexp =
+      call.Output(2, kernel->real_type, LogsumexpDims(in.arguments));
   if (!call.Ok()) return;
-  const AttentionForwardArgs args{
-      in.shape,
-      in.options,
-      View(in.query),
-      View(in.key),
-      View(in.value),
-      MutableView(output),
-      static_cast<float*>(TF_TensorData(statistics.get()))};
-  if (!AttentionForward(args, state->Threads(&call)))
+  const AttentionForwardArgs args{kernel->dtype,
+                                  in.shape,
+                                  in.options,
+                                  View(in.tensors[kQuery]),
+                                  View(in.tensors[kKey]),
+                                  View(in.tensors[kValue]),
+                                  MutableView(output),
+                                  TF_TensorData(statistics.get()),
+                                  TF_TensorData(logsumexp.get())};
+  if (!AttentionForward(args, kernel->Threads(&call)))
     call.Fail(TF_RESOURCE_EXHAUSTED,
-              "out of memory for the scratch arrays of "
-              "attention");
+              "out of memory for the scratch arrays of attention");
 }
 
-[[maybe_unused]] const bool registered = RegisterOp({
-    "Hw3tfAttention",
-    {"scale: float", "is_causal: bool"},
-    {"query: float", "key: float", "value: float", "query_mask: bool",
-     "key_mask: bool"},
-    {"output: float", "statistics: float"},
-    ForwardShape,
-    ForwardCompute,
-});
+[[maybe_unused]] const bool registered = RegisterAttentionOp(
+    "Hw3tfAttention", {}, {"output: T", "statistics: Real", "logsumexp: Real"},
+    ForwardShape, ForwardCompute);
 
 }  // namespace
 }  // namespace hw3tf

@@ -1,53 +1,22 @@
 #include "tensorflow/op_support.h"
 
 #include <cstdio>
-#include <new>
+
+#include "tensorflow/config_proto.h"
 
 namespace hw3tf {
 namespace {
 
-// Reads a protocol buffer's base-128 number; returns the position after it, or
-// nullptr at the end of the data.
-const uint8_t* ReadVarint(const uint8_t* at, const uint8_t* end,
-                          uint64_t* value) {
-  *value = 0;
-  for (int shift = 0; at < end && shift < 64; shift += 7) {
-    const uint8_t byte = *at++;
-    *value |= static_cast<uint64_t>(byte & 0x7F) << shift;
-    if (!(byte & 0x80)) return at;
+size_t SizeOf(TF_DataType type) {
+  switch (type) {
+    case TF_DOUBLE:
+      return 8;
+    case TF_BFLOAT16:
+    case TF_HALF:
+      return 2;
+    default:
+      return 4;
   }
-  return nullptr;
-}
-
-// tensorflow.ConfigProto: int32 intra_op_parallelism_threads = 2.
-int FindIntraOpThreads(const uint8_t* at, const uint8_t* end) {
-  while (at && at < end) {
-    uint64_t key, value;
-    at = ReadVarint(at, end, &key);
-    if (!at) break;
-    switch (key & 7) {
-      case 0:
-        at = ReadVarint(at, end, &value);
-        if (at && key >> 3 == 2)
-          return static_cast<int32_t>(value) > 0 ? static_cast<int32_t>(value)
-                                                 : 0;
-        break;
-      case 1:
-        at = end - at < 8 ? nullptr : at + 8;
-        break;
-      case 2:
-        at = ReadVarint(at, end, &value);
-        if (at)
-          at = value > static_cast<uint64_t>(end - at) ? nullptr : at + value;
-        break;
-      case 5:
-        at = end - at < 4 ? nullptr : at + 4;
-        break;
-      default:
-        return 0;
-    }
-  }
-  return 0;
 }
 
 }  // namespace
@@ -60,6 +29,10 @@ void Call::Fail(TF_Code code, const std::string& message) {
   Report();
 }
 
+void Call::Require(const std::string& error) {
+  if (!error.empty()) Fail(TF_INVALID_ARGUMENT, error);
+}
+
 Tensor Call::Input(int index) {
   TF_Tensor* tensor = nullptr;
   if (Ok()) {
@@ -69,20 +42,15 @@ Tensor Call::Input(int index) {
   return Tensor(tensor);
 }
 
-Tensor Call::Output(int index, const Dims& dims) {
+Tensor Call::Output(int index, TF_DataType type, const Dims& dims) {
   if (!Ok()) return nullptr;
-  size_t bytes = sizeof(float);
+  size_t bytes = SizeOf(type);
   for (int64_t size : dims) bytes *= static_cast<size_t>(size);
-  Tensor tensor(TF_AllocateOutput(context_, index, TF_FLOAT, dims.data(),
+  Tensor tensor(TF_AllocateOutput(context_, index, type, dims.data(),
                                   static_cast<int>(dims.size()), bytes,
                                   status_.get()));
   if (!Ok()) Report();
   return tensor;
-}
-
-const uint8_t* Call::Mask(const Tensor& tensor) const {
-  if (!Ok() || TF_NumDims(tensor.get()) == 1) return nullptr;
-  return static_cast<const uint8_t*>(TF_TensorData(tensor.get()));
 }
 
 int Call::IntraOpThreads() {
@@ -102,68 +70,15 @@ Dims DimsOf(const Tensor& tensor) {
   return dims;
 }
 
-const float* Floats(const Tensor& tensor) {
-  return static_cast<const float*>(TF_TensorData(tensor.get()));
-}
-
 ConstArray View(const Tensor& tensor) {
-  return {Floats(tensor), ContiguousStrides(DimsOf(tensor))};
+  const auto [data, strides] = MutableView(tensor);
+  return {data, strides};
 }
 
 MutableArray MutableView(const Tensor& tensor) {
-  return {static_cast<float*>(TF_TensorData(tensor.get())),
-          ContiguousStrides(DimsOf(tensor))};
-}
-
-int AttentionKernelState::Threads(Call* call) {
-  int threads = intra_op_threads.load(std::memory_order_relaxed);
-  if (threads < 0) {
-    threads = call->IntraOpThreads();
-    intra_op_threads.store(threads, std::memory_order_relaxed);
-  }
-  return threads;
-}
-
-void* CreateAttentionKernel(TF_OpKernelConstruction* construction) {
-  const Status status = NewStatus();
-  auto state = std::make_unique<AttentionKernelState>();
-  TF_Bool is_causal = 0;
-  TF_OpKernelConstruction_GetAttrFloat(construction, "scale", &state->scale,
-                                       status.get());
-  if (Ok(status))
-    TF_OpKernelConstruction_GetAttrBool(construction, "is_causal", &is_causal,
-                                        status.get());
-  if (!Ok(status)) TF_OpKernelConstruction_Failure(construction, status.get());
-  state->is_causal = is_causal != 0;
-  return state.release();
-}
-
-void DeleteAttentionKernel(void* kernel) {
-  delete static_cast<AttentionKernelState*>(kernel);
-}
-
-AttentionInputs::AttentionInputs(Call* call, const AttentionKernelState& state)
-    : query(call->Input(0)),
-      key(call->Input(1)),
-      value(call->Input(2)),
-      query_mask(call->Input(3)),
-      key_mask(call->Input(4)),
-      shape{},
-      options{state.scale, state.is_causal, call->Mask(query_mask),
-              call->Mask(key_mask)} {
-  if (!call->Ok()) return;
-  const Dims query_mask_dims = DimsOf(query_mask);
-  const Dims key_mask_dims = DimsOf(key_mask);
-  // An empty mask of rank 1 stands for "none"; any other of rank 1 is wrong,
-  // and told so by the check.
-  const auto given = [](const Dims& dims) {
-    return dims.size() == 1 && dims[0] == 0 ? nullptr : &dims;
-  };
-  const std::string error =
-      CheckAttention({DimsOf(query), DimsOf(key), DimsOf(value),
-                      given(query_mask_dims), given(key_mask_dims)},
-                     &shape);
-  if (!error.empty()) call->Fail(TF_INVALID_ARGUMENT, error);
+  const Dims dims = DimsOf(tensor);
+  return {TF_TensorData(tensor.get()),
+          RowStrides(dims, ContiguousStrides(dims))};
 }
 
 bool RegisterOp(const OpRegistration& op) {
@@ -177,12 +92,13 @@ bool RegisterOp(const OpRegistration& op) {
     TF_OpDefinitionBuilderAddOutput(builder, spec);
   TF_OpDefinitionBuilderSetShapeInferenceFunction(builder, op.shape_function);
   TF_RegisterOpDefinition(builder, status.get());
-  if (Ok(status))
-    TF_RegisterKernelBuilder(
-        op.name,
-        TF_NewKernelBuilder(op.name, "CPU", &CreateAttentionKernel, op.compute,
-                            &DeleteAttentionKernel),
-        status.get());
+  for (TF_DataType type : op.types) {
+    if (!Ok(status)) break;
+    TF_KernelBuilder* kernel =
+        TF_NewKernelBuilder(op.name, "CPU", op.create, op.compute, op.destroy);
+    TF_KernelBuilder_TypeConstraint(kernel, "T", type, status.get());
+    if (Ok(status)) TF_RegisterKernelBuilder(op.name, kernel, status.get());
+  }
   if (!Ok(status))
     std::fprintf(stderr, "hw3tf: op %s was not registered: %s\n", op.name,
                  TF_Message(status.get()));

@@ -3,12 +3,12 @@
 
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
-#include "checks/attention_checks.h"
+#include "checks/dims.h"
 #include "tensorflow/tf_c_api.h"
 
 namespace hw3tf {
@@ -38,11 +38,11 @@ class Call {
 
   bool Ok() const { return hw3tf::Ok(status_); }
   void Fail(TF_Code code, const std::string& message);
+  // Fails unless `error` is empty.
+  void Require(const std::string& error);
 
   Tensor Input(int index);
-  Tensor Output(int index, const Dims& dims);  // float32
-  // A mask input, or an empty one of rank 1, which stands for "no mask".
-  const uint8_t* Mask(const Tensor& tensor) const;
+  Tensor Output(int index, TF_DataType type, const Dims& dims);
 
   // intra_op_parallelism_threads of the session; 0 if it is not set.
   int IntraOpThreads();
@@ -55,38 +55,22 @@ class Call {
 };
 
 Dims DimsOf(const Tensor& tensor);
-const float* Floats(const Tensor& tensor);
+
+// Of (batch, length, heads, size) or, packed, (length, heads, size).
 ConstArray View(const Tensor& tensor);
 MutableArray MutableView(const Tensor& tensor);
 
-// The attributes that both attention ops have, and what the first run caches.
-struct AttentionKernelState {
-  float scale = 1.0f;
-  bool is_causal = false;
-  std::atomic<int> intra_op_threads{-1};  // -1: not read yet
-
-  int Threads(Call* call);
-};
-void* CreateAttentionKernel(TF_OpKernelConstruction* construction);
-void DeleteAttentionKernel(void* kernel);
-
-// The inputs query, key, value, query_mask, key_mask of both attention ops.
-struct AttentionInputs {
-  Tensor query, key, value, query_mask, key_mask;
-  AttentionShape shape;
-  AttentionOptions options;
-
-  // Reports to `call` what is wrong with them.
-  AttentionInputs(Call* call, const AttentionKernelState& state);
-};
-
-// Registers an op and its CPU kernel. Failures go to standard error: there is
-// nobody to return them to while the library loads.
+// Registers an op and its CPU kernels, one for each type of the attribute `T`.
+// Failures go to standard error: there is nobody to return them to while the
+// library loads.
 struct OpRegistration {
   const char* name;
-  std::initializer_list<const char*> attrs, inputs, outputs;
+  std::vector<const char*> attrs, inputs, outputs;
   void (*shape_function)(TF_ShapeInferenceContext*, TF_Status*);
+  std::vector<TF_DataType> types;
+  void* (*create)(TF_OpKernelConstruction*);
   void (*compute)(void*, TF_OpKernelContext*);
+  void (*destroy)(void*);
 };
 bool RegisterOp(const OpRegistration& op);
 

@@ -33,7 +33,12 @@ typedef struct TF_Status TF_Status;
 typedef struct TF_Tensor TF_Tensor;
 typedef unsigned char TF_Bool;
 
-typedef enum TF_DataType { TF_FLOAT = 1, TF_BOOL = 10 } TF_DataType;
+typedef enum TF_DataType {
+  TF_FLOAT = 1,
+  TF_DOUBLE = 2,
+  TF_BFLOAT16 = 14,
+  TF_HALF = 19,
+} TF_DataType;
 
 typedef enum TSL_Code {
   TSL_OK = 0,
@@ -78,6 +83,12 @@ void TF_ShapeInferenceContextGetInput(TF_ShapeInferenceContext*, int,
                                       TF_ShapeHandle*, TF_Status*);
 void TF_ShapeInferenceContextSetOutput(TF_ShapeInferenceContext*, int,
                                        TF_ShapeHandle*, TF_Status*);
+int TF_ShapeInferenceContextRankKnown(TF_ShapeInferenceContext*,
+                                      TF_ShapeHandle*);
+int64_t TF_ShapeInferenceContextRank(TF_ShapeInferenceContext*,
+                                     TF_ShapeHandle*);
+void TF_ShapeInferenceContextSetUnknownShape(TF_ShapeInferenceContext*,
+                                             TF_Status*);
 void TF_ShapeInferenceContextWithRank(TF_ShapeInferenceContext*,
                                       TF_ShapeHandle*, int64_t, TF_ShapeHandle*,
                                       TF_Status*);
@@ -94,9 +105,13 @@ TF_KernelBuilder* TF_NewKernelBuilder(const char*, const char*,
                                       void* (*)(TF_OpKernelConstruction*),
                                       void (*)(void*, TF_OpKernelContext*),
                                       void (*)(void*));
+void TF_KernelBuilder_TypeConstraint(TF_KernelBuilder*, const char*,
+                                     TF_DataType, TF_Status*);
 void TF_RegisterKernelBuilder(const char*, TF_KernelBuilder*, TF_Status*);
-void TF_OpKernelConstruction_GetAttrFloat(TF_OpKernelConstruction*, const char*,
-                                          float*, TF_Status*);
+void TF_OpKernelConstruction_GetAttrType(TF_OpKernelConstruction*, const char*,
+                                         TF_DataType*, TF_Status*);
+void TF_OpKernelConstruction_GetAttrInt64(TF_OpKernelConstruction*, const char*,
+                                          int64_t*, TF_Status*);
 void TF_OpKernelConstruction_GetAttrBool(TF_OpKernelConstruction*, const char*,
                                          TF_Bool*, TF_Status*);
 void TF_OpKernelConstruction_Failure(TF_OpKernelConstruction*, TF_Status*);

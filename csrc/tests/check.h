@@ -1,5 +1,5 @@
 // The least that a test needs: a failure that says where and what, and arrays
-// whose end is guarded.
+// that nothing may read or write beyond.
 
 #pragma once
 
@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #define CHECK(condition, ...)                                              \
   do {                                                                     \
@@ -20,30 +21,72 @@
     }                                                                      \
   } while (false)
 
-// An array that ends where a page without access begins: reading or writing one
-// element too many stops the test, with or without a sanitizer.
+// Failures of EXPECT, which lets the test go on; main returns whether there are
+// any.
+inline int& Failures() {
+  static int failures = 0;
+  return failures;
+}
+
+#define EXPECT(condition, ...)                                             \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      std::fprintf(stderr, __VA_ARGS__);                                   \
+      std::fprintf(stderr, "\n");                                          \
+      ++Failures();                                                        \
+    }                                                                      \
+  } while (false)
+
+// Which end of an array lies exactly at a page without access.
+enum class Guard { kEnd, kBegin };
+
+// An array between two pages without access: reading or writing one element too
+// many stops the test, with or without a sanitizer. A page holds more than most
+// arrays; the rest of it, at the other end, and the array itself start as bytes
+// 0xFF, NaN in every floating-point type. Whoever reads the rest gets NaN, and
+// whoever writes there is found out when the array is destroyed.
 template <typename T>
 class GuardedArray {
  public:
-  explicit GuardedArray(int64_t count) {
+  explicit GuardedArray(int64_t count, Guard guard = Guard::kEnd)
+      : bytes_(static_cast<size_t>(count) * sizeof(T)) {
     const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const size_t bytes = static_cast<size_t>(count) * sizeof(T);
-    size_ = (bytes + page - 1) / page * page + page;
-    base_ = static_cast<char*>(mmap(nullptr, size_, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    pages_ = (bytes_ + page - 1) / page * page;
+    size_ = pages_ + 2 * page;
+    base_ = static_cast<unsigned char*>(
+        mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     CHECK(base_ != MAP_FAILED, "mmap");
-    CHECK(mprotect(base_ + size_ - page, page, PROT_NONE) == 0, "mprotect");
-    data_ = reinterpret_cast<T*>(base_ + size_ - page - bytes);
+    first_ = base_ + page;
+    CHECK(mprotect(first_, pages_, PROT_READ | PROT_WRITE) == 0, "mprotect");
+    if (pages_) std::memset(first_, 0xFF, pages_);
+    data_ = guard == Guard::kEnd ? first_ + pages_ - bytes_ : first_;
   }
-  ~GuardedArray() { munmap(base_, size_); }
+  ~GuardedArray() {
+    for (unsigned char* rest = first_; rest < first_ + pages_; ++rest) {
+      if (rest == data_) rest += bytes_;
+      if (rest == first_ + pages_) break;
+      CHECK(*rest == 0xFF, "written %td bytes from the array", rest - data_);
+    }
+    munmap(base_, size_);
+  }
   GuardedArray(const GuardedArray&) = delete;
   GuardedArray& operator=(const GuardedArray&) = delete;
 
-  T* get() const { return data_; }
-  T& operator[](int64_t i) const { return data_[i]; }
+  // From now on it can only be read.
+  void Seal() const {
+    CHECK(mprotect(first_, pages_, PROT_READ) == 0, "mprotect");
+  }
+
+  T* get() const { return reinterpret_cast<T*>(data_); }
+  T& operator[](int64_t i) const { return get()[i]; }
+  size_t bytes() const { return bytes_; }
 
  private:
-  char* base_;
+  size_t bytes_;
+  size_t pages_;
   size_t size_;
-  T* data_;
+  unsigned char* base_;
+  unsigned char* first_;  // after the first guard
+  unsigned char* data_;
 };

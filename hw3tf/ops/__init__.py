@@ -8,10 +8,11 @@ writes the same at level DEBUG. The environment variable `HW3TF_PATH` forces
 """
 
 from hw3tf.ops.attention import (
-    DotProductAttention,
+    attention_dropout_mask,
     attention_path,
     dot_product_attention,
 )
+from hw3tf.ops.attention_operation import DotProductAttention
 from hw3tf.ops.libraries import (
     AttentionPath,
     load_op_library,
@@ -19,14 +20,17 @@ from hw3tf.ops.libraries import (
     runtime_info,
     set_num_threads,
 )
+from hw3tf.ops.ragged_attention import ragged_dot_product_attention
 
 __all__ = [
     "AttentionPath",
     "DotProductAttention",
+    "attention_dropout_mask",
     "attention_path",
     "dot_product_attention",
     "load_op_library",
     "num_threads",
+    "ragged_dot_product_attention",
     "runtime_info",
     "set_num_threads",
 ]

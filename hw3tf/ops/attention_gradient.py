@@ -8,22 +8,28 @@ SECOND_ORDER = (
     "mode). Set the environment variable HW3TF_PATH=reference to compute the "
     "attention in pure Keras, which has all of them."
 )
+ATTRIBUTES = ("is_causal", "window_before", "window_after")
 
 
 def register(library):
     """Registers the gradients of `Hw3tfAttention` and `Hw3tfAttentionGrad`."""
 
     @tf.RegisterGradient("Hw3tfAttention")
-    def _attention_gradient(op, grad_output, _grad_statistics):
+    def _attention_gradient(op, grad_output, _grad_statistics, grad_logsumexp):
         # The statistics are there for this gradient; hw3tf.ops never returns them.
-        grads = library.hw3tf_attention_grad(
+        output, statistics, _ = op.outputs
+        bias = op.inputs[3]
+        *grads, grad_bias = library.hw3tf_attention_grad(
             *op.inputs,
-            *op.outputs,
+            output,
+            statistics,
             grad_output,
-            scale=op.get_attr("scale"),
-            is_causal=op.get_attr("is_causal"),
+            grad_logsumexp,
+            **{name: op.get_attr(name) for name in ATTRIBUTES},
         )
-        return [*grads, None, None]
+        # An empty tensor of rank 1 stands for no bias.
+        grads.append(grad_bias if bias.shape.rank == 4 else None)
+        return grads + [None] * (len(op.inputs) - len(grads))
 
     @tf.RegisterGradient("Hw3tfAttentionGrad")
     def _second_order(op, *grads):

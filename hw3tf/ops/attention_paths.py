@@ -1,76 +1,113 @@
 """The three implementations of attention, behind one signature.
 
-Each takes float tensors `query, key, value`, the masks `query_mask` (batch,
-query_length) and `key_mask` (batch, key_length) or None, a number `scale` and
-`is_causal`.
+Each takes float tensors `query, key, value` of one dtype and `AttentionOptions`,
+and returns the output and the logsumexp. The first two, the kernel, take what
+`kernel_options` returns. Packed sequences have rank 3 there.
 """
+
+import functools
 
 import keras
 
 from hw3tf import _core, reference
+from hw3tf.ops.attention_options import TENSORS, real_dtype
 from hw3tf.ops.libraries import load_op_library
 
 
-def attention_op(query, key, value, query_mask, key_mask, scale, is_causal):
-    """The TensorFlow op. An empty mask of rank 1 stands for "no mask"."""
-    import tensorflow as tf
-
-    def given(mask):
-        return tf.zeros([0], "bool") if mask is None else mask
-
-    output, _ = load_op_library().hw3tf_attention(
+def attention_op(query, key, value, options):
+    """The TensorFlow op. An empty tensor of rank 1 stands for one not given."""
+    real = real_dtype(query.dtype)
+    dtypes = dict.fromkeys(("mask", "query_mask", "key_mask"), "bool")
+    dtypes |= dict.fromkeys(("query_lengths", "key_lengths"), "int32")
+    dtypes |= dict.fromkeys(("query_splits", "key_splits"), "int64") | {"bias": real}
+    tensors = []
+    for name in TENSORS[:-1]:
+        tensor = getattr(options, name)
+        tensors.append(_constant((), dtypes[name]) if tensor is None else tensor)
+    seed = options.dropout_seed
+    numbers = (
+        float(options.scale),
+        float(options.attn_logits_soft_cap or 0.0),
+        float(options.dropout_rate),
+    )
+    before, after = options.window
+    output, _, logsumexp = load_op_library().hw3tf_attention(
         query,
         key,
         value,
-        given(query_mask),
-        given(key_mask),
-        scale=scale,
-        is_causal=is_causal,
+        *tensors,
+        _constant(0, "int64") if seed is None else seed,
+        _constant(numbers, "float64"),
+        is_causal=options.is_causal,
+        window_before=before,
+        window_after=after,
     )
-    return output
+    return output, logsumexp
 
 
-def attention_pybind(query, key, value, query_mask, key_mask, scale, is_causal):
+def _constant(value, dtype):
+    """A constant, made only once where calls are eager: making one takes longer
+    than a small call of the kernel."""
+    import tensorflow as tf
+
+    make = _eager_constant if tf.executing_eagerly() else tf.constant
+    return make(value, dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _eager_constant(value, dtype):
+    import tensorflow as tf
+
+    return tf.constant(value, dtype)
+
+
+def attention_pybind(query, key, value, options):
     """The same kernel through pybind11 and `tf.numpy_function`: for where the
     op library cannot be loaded. Holds no state, so eager and graph are alike."""
     import tensorflow as tf
 
     from hw3tf.ops.attention_gradient import SECOND_ORDER
 
-    masks = [tf.zeros([0], "bool") if m is None else m for m in (query_mask, key_mask)]
+    dtype, real = query.dtype, real_dtype(query.dtype)
+    before, after = options.window
+    numbers = {
+        "scale": float(options.scale),
+        "soft_cap": float(options.attn_logits_soft_cap or 0.0),
+        "dropout_rate": float(options.dropout_rate),
+        "is_causal": options.is_causal,
+        "window_before": before,
+        "window_after": after,
+    }
+    names = [name for name in TENSORS if getattr(options, name) is not None]
+    inputs = [query, key, value]
+    if options.bias is not None:
+        inputs.append(options.bias)
+    constants = [getattr(options, name) for name in names if name != "bias"]
 
-    def mask_or_none(mask):
-        return None if mask.ndim == 1 else mask
+    def keywords(arrays):
+        given = dict(zip(names, arrays, strict=True))
+        if "dropout_seed" in given:
+            given["dropout_seed"] = int(given["dropout_seed"])
+        return numbers | given
 
-    def run_forward(q, k, v, qm, km):
-        return _core.attention_forward(
-            q,
-            k,
-            v,
-            mask_or_none(qm),
-            mask_or_none(km),
-            scale=scale,
-            is_causal=is_causal,
-        )
+    def run_forward(q, k, v, *arrays):
+        return _core.attention_forward(q, k, v, **keywords(arrays))
 
-    def run_backward(q, k, v, qm, km, *rest):
-        return _core.attention_backward(
-            q,
-            k,
-            v,
-            mask_or_none(qm),
-            mask_or_none(km),
-            *rest,
-            scale=scale,
-            is_causal=is_causal,
-        )
+    def run_backward(q, k, v, *arrays):
+        arrays, results = arrays[: len(names)], arrays[len(names) :]
+        grads = _core.attention_backward(q, k, v, *results, **keywords(arrays))
+        return [g for g in grads if g is not None]
 
     @tf.custom_gradient
-    def backward(q, k, v, *rest):
+    def backward(*tensors):
+        inside, results = tensors[: len(inputs)], tensors[len(inputs) :]
         grads = tf.numpy_function(
-            run_backward, [q, k, v, *masks, *rest], [tf.float32] * 3, stateful=False
+            run_backward,
+            [*inside, *constants, *results],
+            [x.dtype for x in inside],
+            stateful=False,
         )
-        for grad, x in zip(grads, (q, k, v), strict=True):
+        for grad, x in zip(grads, inside, strict=True):
             grad.set_shape(x.shape)
 
         def second_order(*_):
@@ -79,41 +116,57 @@ def attention_pybind(query, key, value, query_mask, key_mask, scale, is_causal):
         return grads, second_order
 
     @tf.custom_gradient
-    def forward(q, k, v):
-        output, statistics = tf.numpy_function(
-            run_forward, [q, k, v, *masks], [tf.float32] * 2, stateful=False
+    def forward(*inside):
+        output, statistics, logsumexp = tf.numpy_function(
+            run_forward, [*inside, *constants], [dtype, real, real], stateful=False
         )
-        output.set_shape(q.shape[:3].concatenate(v.shape[3:]))
-        statistics.set_shape([q.shape[0], q.shape[2], q.shape[1], 2])
+        rows, heads = query.shape[:-2], query.shape[-2]
+        output.set_shape([*rows, heads, value.shape[-1]])
+        logsumexp.set_shape([*rows[:-1], heads, rows[-1]])
+        statistics.set_shape([*logsumexp.shape, 2])
 
-        def gradient(grad_output):
-            return backward(q, k, v, output, statistics, grad_output)
+        def gradient(grad_output, grad_logsumexp):
+            return backward(*inside, output, statistics, grad_output, grad_logsumexp)
 
-        return output, gradient
+        return (output, logsumexp), gradient
 
-    return forward(query, key, value)
+    return forward(*inputs)
 
 
-def attention_reference(
-    query,
-    key,
-    value,
-    query_mask,
-    key_mask,
-    scale,
-    is_causal,
-    mask=None,
-    bias=None,
-    attn_logits_soft_cap=None,
-):
-    """Pure Keras, with the options that the kernel does not cover. The masks
-    stay as small as they can be: without a query mask, (batch, 1, 1, length)."""
-    if key_mask is not None:
-        keys = key_mask[:, None, None, :]
-        mask = keys if mask is None else keras.ops.logical_and(mask, keys)
-    if query_mask is not None:
-        queries = query_mask[:, None, :, None]
-        mask = queries if mask is None else keras.ops.logical_and(mask, queries)
+def attention_reference(query, key, value, options, **returned):
+    """Pure Keras, with everything.
+
+    Args:
+        returned: `return_logsumexp`, `return_attention_scores`.
+    """
+    logits_only = {"scale", "query_splits", "key_splits"}
+    keywords = {k: v for k, v in vars(options).items() if k not in logits_only}
     return reference.dot_product_attention(
-        query, key, value, bias, mask, scale, is_causal, attn_logits_soft_cap
+        query, key, value, scale=options.scale, **keywords, **returned
     )
+
+
+def attention_scores(query, key, options, logsumexp):
+    """The weights before dropout, in the dtype of `query`: the logits once more,
+    and their matrix, which the kernel does not keep."""
+    ops = keras.ops
+    real = real_dtype(query.dtype)
+    logits = reference.attention_logits(
+        ops.cast(query, real),
+        ops.cast(key, real),
+        options.bias,
+        options.scale,
+        options.attn_logits_soft_cap,
+    )
+    visible = reference.visible_keys(
+        logits,
+        options.mask,
+        options.is_causal,
+        query_mask=options.query_mask,
+        key_mask=options.key_mask,
+        query_lengths=options.query_lengths,
+        key_lengths=options.key_lengths,
+        sliding_window=options.sliding_window,
+    )
+    scores = reference.attention_scores(logits, visible, logsumexp)
+    return ops.cast(scores, query.dtype)

@@ -4,6 +4,20 @@ These functions are the specification that the tests judge by (in float64), and
 what `hw3tf.ops` runs where the kernels do not serve.
 """
 
-from hw3tf.reference.attention import dot_product_attention
+from hw3tf.reference.attention import (
+    attention_logits,
+    attention_scores,
+    dot_product_attention,
+    visible_keys,
+)
+from hw3tf.reference.dropout import attention_dropout_mask
+from hw3tf.reference.ragged_attention import ragged_dot_product_attention
 
-__all__ = ["dot_product_attention"]
+__all__ = [
+    "attention_dropout_mask",
+    "attention_logits",
+    "attention_scores",
+    "dot_product_attention",
+    "ragged_dot_product_attention",
+    "visible_keys",
+]

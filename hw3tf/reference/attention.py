@@ -1,6 +1,8 @@
-"""Scaled dot-product attention in pure Keras."""
+"""Scaled dot-product attention in pure Keras, with every option."""
 
 from keras import backend, ops
+
+from hw3tf.reference.dropout import attention_dropout_mask
 
 # The score of a masked key: finite, so that a query that sees no key gets equal
 # weights, the mean of all values, instead of NaN. Keras's own number.
@@ -16,13 +18,24 @@ def dot_product_attention(
     scale=None,
     is_causal=False,
     attn_logits_soft_cap=None,
+    *,
+    query_mask=None,
+    key_mask=None,
+    query_lengths=None,
+    key_lengths=None,
+    sliding_window=None,
+    dropout_rate=0.0,
+    dropout_seed=None,
+    return_logsumexp=False,
+    return_attention_scores=False,
 ):
-    """Computes `softmax(scale * query @ key + bias) @ value` as written.
+    """Computes `dropout(softmax(scale * query @ key + bias)) @ value` as written.
 
     The semantics are those of `keras.ops.dot_product_attention`, extended by
     what Keras documents but refuses on TensorFlow (one key/value head for many
-    query heads, soft cap). The `(batch, num_heads, query_length, key_length)`
-    scores are built. The softmax runs in float32 or wider.
+    query heads, soft cap), by what its layers add (sliding window, dropout) and
+    by masks in their cheap forms. The `(batch, num_heads, query_length,
+    key_length)` scores are built. The softmax runs in float32 or wider.
 
     Args:
         query: Float tensor of shape `(batch, query_length, num_heads, head_dim)`.
@@ -34,54 +47,221 @@ def dot_product_attention(
         mask: Optional boolean tensor, broadcast to the scores; `True` = takes
             part.
         scale: Number or scalar tensor. Defaults to `1 / sqrt(head_dim)`.
-        is_causal: Whether query `t` sees keys `0..t` only.
-        attn_logits_soft_cap: Optional number `c`: scores become
+        is_causal: Whether query `t` sees keys `0..t` only. Defaults to `False`.
+        attn_logits_soft_cap: Optional positive number `c`: scores become
             `c * tanh(scores / c)`, before bias and mask.
+        query_mask: Optional boolean tensor of shape `(batch, query_length)`.
+        key_mask: Optional boolean tensor of shape `(batch, key_length)`.
+        query_lengths: Optional integer tensor of shape `(batch,)`: queries from
+            this position on see no key.
+        key_lengths: Optional integer tensor of shape `(batch,)`: keys from this
+            position on are not seen.
+        sliding_window: Optional positive integer `w`: query `t` sees the keys
+            `s` with `abs(t - s) < w` only.
+        dropout_rate: Number from 0 to 1, exclusive. The share of the weights
+            that is dropped; the others are divided by `1 - dropout_rate`.
+            Defaults to 0.
+        dropout_seed: Integer or scalar integer tensor; needed for dropout.
+        return_logsumexp: Whether to return the logarithm of the sum of the
+            exponentials of the scores of each query, `-inf` if it sees no key.
+            Defaults to `False`.
+        return_attention_scores: Whether to return the weights before dropout.
+            Defaults to `False`.
 
     Returns:
         Tensor of shape `(batch, query_length, num_heads, value_dim)` in the
-        dtype that the inputs promote to.
+        dtype that the inputs promote to. With `return_logsumexp` or
+        `return_attention_scores` a tuple: the output, then the logsumexp, of
+        shape `(batch, num_heads, query_length)`, in float32 or wider, then the
+        attention scores, of shape `(batch, num_heads, query_length, key_length)`.
+        A query that sees no key gets the mean of all values, without dropout.
 
     Example:
 
     >>> q = keras.random.normal((2, 5, 4, 8))
     >>> kv = keras.random.normal((2, 7, 2, 8))
-    >>> dot_product_attention(q, kv, kv).shape
+    >>> dot_product_attention(q, kv, kv, sliding_window=2).shape
     TensorShape([2, 5, 4, 8])
 
     Reference:
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2.1
     """
-    query, key, value = map(ops.convert_to_tensor, (query, key, value))
-    dtype = backend.result_type(query.dtype, key.dtype, value.dtype)
-    query, key, value = (ops.cast(x, dtype) for x in (query, key, value))
+    query, key, value = promoted(query, key, value)
+    logits = attention_logits(query, key, bias, scale, attn_logits_soft_cap)
+    visible = visible_keys(
+        logits,
+        mask,
+        is_causal,
+        query_mask=query_mask,
+        key_mask=key_mask,
+        query_lengths=query_lengths,
+        key_lengths=key_lengths,
+        sliding_window=sliding_window,
+    )
+    output, logsumexp, scores = weighted_mean(
+        logits, visible, value, dropout_rate=dropout_rate, dropout_seed=dropout_seed
+    )
+    results = [output]
+    if return_logsumexp:
+        results.append(logsumexp)
+    if return_attention_scores:
+        results.append(ops.cast(scores, output.dtype))
+    return tuple(results) if len(results) > 1 else output
 
+
+def promoted(*tensors):
+    """The tensors in the dtype that all of them promote to."""
+    tensors = [ops.convert_to_tensor(x) for x in tensors]
+    dtype = backend.result_type(*(x.dtype for x in tensors))
+    return [ops.cast(x, dtype) for x in tensors]
+
+
+def attention_logits(query, key, bias=None, scale=None, attn_logits_soft_cap=None):
+    """The scores of all keys, before masks and softmax: scale, cap, bias.
+
+    Args:
+        As `dot_product_attention`.
+
+    Returns:
+        Tensor of shape `(batch, num_heads, query_length, key_length)`, in
+        float32, or float64 if the inputs are.
+    """
     groups = query.shape[2] // key.shape[2]
     if groups > 1:
         key = ops.repeat(key, groups, axis=2)
-        value = ops.repeat(value, groups, axis=2)
     if scale is None:
         scale = query.shape[-1] ** -0.5
-
-    scores = ops.einsum("btnh,bsnh->bnts", query, key)
-    scores = ops.cast(scores, backend.result_type(dtype, "float32"))
-    scores = scores * ops.cast(scale, scores.dtype)
+    logits = ops.einsum("btnh,bsnh->bnts", query, key)
+    logits = ops.cast(logits, backend.result_type(query.dtype, "float32"))
+    # Not `ops.cast`, which rounds a Python number to float32 on the way.
+    logits = logits * ops.convert_to_tensor(scale, logits.dtype)
     if attn_logits_soft_cap is not None:
-        cap = ops.cast(attn_logits_soft_cap, scores.dtype)
-        scores = cap * ops.tanh(scores / cap)
+        cap = ops.convert_to_tensor(attn_logits_soft_cap, logits.dtype)
+        logits = cap * ops.tanh(logits / cap)
     if bias is not None:
-        scores = scores + ops.cast(bias, scores.dtype)
-    visible = None if mask is None else ops.cast(mask, "bool")
+        # Through the dtype of query and key, as Keras does.
+        logits = logits + ops.cast(ops.cast(bias, query.dtype), logits.dtype)
+    return logits
+
+
+def visible_keys(
+    logits,
+    mask=None,
+    is_causal=False,
+    *,
+    query_mask=None,
+    key_mask=None,
+    query_lengths=None,
+    key_lengths=None,
+    sliding_window=None,
+):
+    """Which keys a query sees: those that every mask allows.
+
+    Args:
+        logits: Tensor of shape `(batch, num_heads, query_length, key_length)`.
+        mask, ...: As `dot_product_attention`.
+
+    Returns:
+        Boolean tensor that broadcasts to `logits`, or None if all are visible.
+    """
+    query_length, key_length = ops.shape(logits)[2:]
+    queries = ops.arange(query_length, dtype="int32")[:, None]
+    keys = ops.arange(key_length, dtype="int32")
+    masks = []
+    if mask is not None:
+        masks.append(ops.cast(mask, "bool"))
+    if query_mask is not None:
+        masks.append(ops.cast(query_mask, "bool")[:, None, :, None])
+    if key_mask is not None:
+        masks.append(ops.cast(key_mask, "bool")[:, None, None, :])
+    if query_lengths is not None:
+        masks.append(queries < ops.cast(query_lengths, "int32")[:, None, None, None])
+    if key_lengths is not None:
+        masks.append(keys < ops.cast(key_lengths, "int32")[:, None, None, None])
     if is_causal:
-        query_length, key_length = ops.shape(scores)[2:]
-        causal = ops.arange(query_length)[:, None] >= ops.arange(key_length)
-        visible = causal if visible is None else ops.logical_and(visible, causal)
+        masks.append(keys <= queries)
+    if sliding_window is not None:
+        # A window beyond int32 hides nothing.
+        masks.append(ops.abs(queries - keys) < min(sliding_window, 2**31 - 1))
+    if not masks:
+        return None
+    visible = masks[0]
+    for other in masks[1:]:
+        visible = ops.logical_and(visible, other)
+    return visible
+
+
+def weighted_mean(
+    logits, visible, value, *, dropout_rate=0.0, dropout_seed=None, exists=None
+):
+    """Softmax of the visible logits, dropout, and the weighted mean of values.
+
+    Args:
+        logits: As `attention_logits` returns them.
+        visible: As `visible_keys` returns it.
+        value: Tensor of shape `(batch, key_length, num_kv_heads, value_dim)`.
+        dropout_rate, dropout_seed: As `dot_product_attention`.
+        exists: Optional boolean tensor of shape `(batch, 1, 1, key_length)`,
+            with at least one `True` per batch entry: the keys over which a query
+            that sees none takes the mean. Defaults to all.
+
+    Returns:
+        The output, the logsumexp, and the weights before dropout, in the dtype
+        of `logits`.
+    """
+    sees_any = None
     if visible is not None:
-        scores = ops.where(visible, scores, ops.cast(_MASKED, scores.dtype))
+        logits = ops.where(visible, logits, ops.cast(_MASKED, logits.dtype))
+        sees_any = ops.any(visible, axis=-1, keepdims=True)
+    if exists is not None:
+        logits = ops.where(exists, logits, ops.cast(float("-inf"), logits.dtype))
     # Not `ops.softmax`, which warns of an axis of size 1: one key is no mistake.
     # `initial` lets the maximum of an empty batch pass.
-    top = ops.max(scores, axis=-1, keepdims=True, initial=float("-inf"))
+    top = ops.max(logits, axis=-1, keepdims=True, initial=float("-inf"))
     top = ops.stop_gradient(top)
-    weights = ops.exp(scores - top)
-    probabilities = weights / ops.sum(weights, axis=-1, keepdims=True)
-    return ops.einsum("bnts,bsnh->btnh", ops.cast(probabilities, dtype), value)
+    weights = ops.exp(logits - top)
+    total = ops.sum(weights, axis=-1, keepdims=True)
+    probabilities = scores = weights / total
+    logsumexp = top + ops.log(total)
+    if sees_any is not None:
+        nothing = ops.cast(float("-inf"), logits.dtype)
+        logsumexp = ops.where(sees_any, logsumexp, nothing)
+    if dropout_rate > 0:
+        keep = attention_dropout_mask(*ops.shape(logits), dropout_rate, dropout_seed)
+        dropped = ops.where(keep, scores / (1 - dropout_rate), ops.zeros_like(scores))
+        probabilities = (
+            dropped if sees_any is None else ops.where(sees_any, dropped, scores)
+        )
+    groups = logits.shape[1] // value.shape[2]
+    if groups > 1:
+        value = ops.repeat(value, groups, axis=2)
+    output = ops.einsum("bnts,bsnh->btnh", ops.cast(probabilities, value.dtype), value)
+    return output, logsumexp[..., 0], scores
+
+
+def attention_scores(logits, visible, logsumexp):
+    """The weights of the softmax, if its logsumexp is computed elsewhere.
+
+    `exp(logits - logsumexp)`, divided by its sum, which is 1 up to the rounding
+    of the logsumexp: with logits of size 1000 that is 5e-4 in float32.
+
+    Args:
+        logits: As `attention_logits` returns them.
+        visible: As `visible_keys` returns it.
+        logsumexp: Tensor of shape `(batch, num_heads, query_length)`.
+
+    Returns:
+        Tensor of the shape and dtype of `logits`: 0 where a key is masked, and
+        `1 / key_length` for a query that sees no key.
+    """
+    logsumexp = ops.stop_gradient(logsumexp)[..., None]
+    if visible is None:
+        weights = ops.exp(logits - logsumexp)
+        return weights / ops.sum(weights, axis=-1, keepdims=True)
+    # Nothing infinite may come out of what is masked: its gradient were 0 * inf.
+    sees_any = ops.any(visible, axis=-1, keepdims=True)
+    logits = ops.where(visible, logits, ops.cast(float("-inf"), logits.dtype))
+    weights = ops.exp(logits - ops.where(sees_any, logsumexp, 0.0))
+    total = ops.sum(weights, axis=-1, keepdims=True)
+    mean = ops.ones_like(weights) / ops.cast(ops.shape(weights)[3], weights.dtype)
+    return ops.where(sees_any, weights / ops.where(sees_any, total, 1.0), mean)

@@ -1,0 +1,284 @@
+"""The tables and the picture of attention.py, from its JSON."""
+
+import os
+import pathlib
+import platform
+
+from attention_cases import ODD_SHARE
+
+BEGIN, END = "<!-- attention.py writes from here -->", "<!-- to here -->"
+OURS = "hw3tf"
+UNITS = {"float32": "peak", "bfloat16": "peak", "bandwidth": "read bandwidth"}
+
+
+def machine():
+    """Processor, processors, memory and system, in words."""
+    model, memory = platform.processor() or platform.machine(), ""
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        fields = dict(
+            map(str.strip, line.split(":", 1))
+            for line in info.read_text().splitlines()
+            if ":" in line
+        )
+        model = fields.get("model name", model)
+        family = [fields.get(k, "?") for k in ("cpu family", "model")]
+        model += f" (family {family[0]}, model {family[1]})"
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = f", {size / 2**30:.0f} GiB"
+    system = f"{platform.system()}, Python {platform.python_version()}"
+    return f"{model}, {os.cpu_count()} processors{memory}, {system}"
+
+
+def rate(case, library, which="best"):
+    """GFLOP/s; None if the library was left out."""
+    answer = case["libraries"].get(library)
+    return None if answer is None else case["flops"] / answer[which] * 1e-9
+
+
+def best_peer(case):
+    """(name, GFLOP/s) of the fastest library that is not ours; None without any."""
+    rates = [
+        (rate(case, name), name)
+        for name in case["libraries"]
+        if not name.startswith(OURS)
+    ]
+    return max(rates, default=(None, None))[::-1]
+
+
+def share_of_peak(case, peak):
+    """Of hw3tf: of the FMA peak, or of the read bandwidth; None if unknown."""
+    if not peak or not peak[case["bound"]] or OURS not in case["libraries"]:
+        return None
+    done = case["bytes"] if case["bound"] == "bandwidth" else case["flops"]
+    return done / case["libraries"][OURS]["best"] * 1e-9 / peak[case["bound"]]
+
+
+def verdict(case, run):
+    """Whether the bars of the case are met, in words."""
+    ours, peer = rate(case, OURS), best_peer(case)[1]
+    bars = []
+    if case["ahead"]:
+        bars.append((ours / peer if ours and peer else None, case["ahead"], "{:.2f}x"))
+    if case["of_peak"]:
+        share = share_of_peak(case, run["peak"])
+        bars.append((share, case["of_peak"], "{:.0%}"))
+    if case["neighbour"]:
+        beside = [c for c in run["cases"] if c["name"] == case["neighbour"]]
+        rates = [rate(c, OURS) for c in beside if rate(c, OURS)]
+        share = ours / rates[0] if ours and rates else None
+        bars.append((share, ODD_SHARE, "{:.0%} of its neighbour"))
+    if not bars:
+        return ""
+    words = ", ".join(text.format(bar) for _, bar, text in bars)
+    if any(value is None for value, _, _ in bars):
+        return f"{words}: unknown"
+    missed = [text.format(value) for value, bar, text in bars if value < bar]
+    return f"{words}: {'missed, ' + ', '.join(missed) if missed else 'met'}"
+
+
+def table(head, rows):
+    """Markdown that is readable as text too: columns padded to one width."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells):
+        padded = [cells[0].ljust(widths[0])]
+        padded += [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]
+    return "\n".join([line(head), line(rule), *map(line, rows)])
+
+
+def libraries_of(run):
+    """All that computed a case, ours first."""
+    found = {name for case in run["cases"] for name in case["libraries"]}
+    return [name for name in STYLES if name in found]
+
+
+def rates_table(run):
+    peers = [name for name in libraries_of(run) if name != OURS]
+    head = ["case (B x T x S x N x K x H)", OURS, "of peak", *peers]
+    rows = []
+    for case in run["cases"]:
+        ours, share = rate(case, OURS), share_of_peak(case, run["peak"])
+        median = rate(case, OURS, "median")
+        cell = f"{ours:.1f} ({median:.1f})" if ours else "-"
+        if ours and case["bound"] == "bandwidth":
+            seconds = case["libraries"][OURS]["best"]
+            cell += f", {case['bytes'] / seconds * 1e-9:.1f} GB/s"
+        row = [case["name"], cell, "?" if share is None else f"{share:.0%}"]
+        for name in peers:
+            value = rate(case, name)
+            row.append("-" if value is None else f"{value:.1f}")
+        name, value = best_peer(case)
+        row.append(f"{ours / value:.2f}x {name}" if ours and value else "-")
+        rows.append([*row, verdict(case, run)])
+    return table([*head, "to the best peer", "bar"], rows)
+
+
+def memory_table(run):
+    libraries = libraries_of(run)
+    rows = []
+    for case in run["cases"]:
+        found = [case["libraries"].get(n, {}).get("peak_mib") for n in libraries]
+        rows.append(
+            [case["name"], *("-" if mib is None else f"{mib:.1f}" for mib in found)]
+        )
+    return table(["case", *libraries], rows)
+
+
+def remarks(run):
+    """Who was left out and why, and what the libraries say: a list in Markdown."""
+    cases_of = {}
+    for case in run["cases"]:
+        for name, why in case["left_out"].items():
+            cases_of.setdefault(f"{name} left out: {why}", []).append(case["name"])
+        for name, answer in case["libraries"].items():
+            for text in filter(None, (answer["way"], answer["note"])):
+                cases_of.setdefault(f"{name}: {text}", []).append(case["name"])
+    lines = []
+    for text, names in cases_of.items():
+        which = "all" if len(names) == len(run["cases"]) else ", ".join(names)
+        lines.append(f"- {' '.join(text.split())} ({which})")
+    return "\n".join(lines)
+
+
+def peak_in_words(peak):
+    if not peak:
+        return "unknown (no C++ compiler)"
+    words = [
+        f"{name} {peak[name]:.{digits}f} {unit}"
+        for name, unit, digits in (
+            ("float32", "GFLOP/s", 0),
+            ("bfloat16", "GFLOP/s", 0),
+            ("bandwidth", "GB/s read", 1),
+        )
+        if peak[name]
+    ]
+    return ", ".join(words)
+
+
+def report(results):
+    """Everything in Markdown."""
+    versions = ", ".join(f"{k} {v}" for k, v in sorted(results["versions"].items()))
+    parts = [
+        f"Machine: {results['machine']}. {results['date']}.\n{versions}.",
+        f"```\n{results['command']}\n```",
+        f"Rates in GFLOP/s, best of rounds ({results['rounds']}) of "
+        f"{results['seconds']:g} s; for hw3tf the median of the rounds in brackets. "
+        "Only what is visible counts as work; training counts 3.5 times the forward "
+        "pass. The bars were set for two threads.",
+    ]
+    if results["quick"]:
+        parts.append("**Tiny sizes (`--quick`): the figures mean nothing.**")
+    for run in results["runs"]:
+        threads = f"{run['threads']} thread{'s' if run['threads'] > 1 else ''}"
+        parts += [
+            f"### {threads}; peak: {peak_in_words(run['peak'])}",
+            rates_table(run),
+            f"Peak memory in MiB, {threads}: growth of the resident set by one call, "
+            "beyond inputs and outputs, after a first call that traces and compiles "
+            "(`VmHWM` less what the process took before the case):",
+            memory_table(run),
+        ]
+        if remarks(run):
+            parts.append(remarks(run))
+    return "\n\n".join(parts) + "\n"
+
+
+def write_markdown(text, path):
+    """Writes a file, or what stands between the marks of one that has them."""
+    old = path.read_text() if path.exists() else ""
+    if BEGIN in old and END in old:
+        before, rest = old.split(BEGIN, 1)
+        after = rest.split(END, 1)[1]
+        text = f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+    path.write_text(text)
+
+
+# hw3tf stands out, the peers are told apart by colour and marker.
+STYLES = {
+    "hw3tf": ("#c1121f", "o", 2.6),
+    "hw3tf-core": ("#f4a261", "o", 1.3),
+    "torch": ("#e76f00", "s", 1.3),
+    "onnxruntime": ("#1d6fa5", "^", 1.3),
+    "openvino": ("#6a4c93", "D", 1.3),
+    "jax": ("#2a9d5c", "v", 1.3),
+    "keras": ("#7f7f7f", "X", 1.3),
+    "keras-xla": ("#222222", "P", 1.3),
+}
+
+
+def draw(results, path):
+    """Draws rate over length for every library, forward beside training.
+
+    Args:
+        results: What attention.py measured with `--curve`.
+        path: PNG file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    run = max(results["runs"], key=lambda run: run["threads"])
+    curve = [case for case in run["cases"] if case["group"] == "curve"]
+    if not curve:
+        raise SystemExit("nothing to draw: the picture needs --curve")
+    peak = (run["peak"] or {}).get("float32")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2, sharey=True)
+    handles = {}
+    for axis, training in zip(axes, (False, True), strict=True):
+        cases = [case for case in curve if case["training"] == training]
+        for name in libraries_of({"cases": cases}):
+            points = [(c["sizes"][1], rate(c, name)) for c in cases]
+            points = [(length, value) for length, value in points if value]
+            colour, marker, width = STYLES[name]
+            (handles[name],) = axis.plot(
+                *zip(*points, strict=True),
+                color=colour,
+                marker=marker,
+                markersize=5,
+                linewidth=width,
+                zorder=3 if name == OURS else 2,
+                label=name,
+            )
+        lengths = sorted({case["sizes"][1] for case in cases})
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(lengths, map(str, lengths))
+        axis.minorticks_off()
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.25)
+        axis.set_xlabel("length of the sequences, T = S")
+        axis.set_title("forward and backward" if training else "forward")
+        if peak:
+            axis.axhline(peak, color="#444444", linestyle="--", linewidth=1)
+    axes[0].set_ylabel("GFLOP/s")
+    if peak:
+        right = axes[1].secondary_yaxis(
+            "right", functions=(lambda x: 100 * x / peak, lambda x: x * peak / 100)
+        )
+        right.set_ylabel("% of peak")
+        axes[0].annotate(
+            "FMA peak of the machine",
+            (lengths[0], peak),
+            textcoords="offset points",
+            xytext=(0, 4),
+            fontsize=8,
+            color="#444444",
+        )
+        axes[0].set_ylim(0, 1.1 * peak)
+    figure.legend(
+        handles=list(handles.values()),
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+    )
+    heads, size = curve[0]["sizes"][3], curve[0]["sizes"][5]
+    figure.suptitle(
+        f"Exact attention on the CPU, float32, {run['threads']} threads, "
+        f"{heads} heads of {size}"
+    )
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,73 @@
+"""What this machine can do at most: compiles and runs peak.cc.
+
+    python benchmarks/machine_peak.py --threads 2
+
+GFLOP/s of multiply-adds from registers in float32 and bfloat16, GB/s of reading.
+For bfloat16 the larger of the dot product's rate and float32's: processors exist
+whose dot product is the slower, and a kernel may convert.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+SOURCE = pathlib.Path(__file__).with_name("peak.cc")
+UNKNOWN = {"float32": None, "bfloat16": None, "bandwidth": None}
+
+
+class MachinePeak:
+    """The compiled program, in a temporary folder, and the best it has seen.
+
+    Args:
+        milliseconds: How long each of the five rounds of a loop takes.
+        mebibytes: What the bandwidth is measured on.
+    """
+
+    def __init__(self, milliseconds=20, mebibytes=256):
+        self.sizes = [str(milliseconds), str(mebibytes)]
+        self.best = {}  # threads -> figures
+        self.folder = tempfile.TemporaryDirectory(prefix="hw3tf-peak-")
+        self.program = pathlib.Path(self.folder.name, "peak")
+        self.why_unknown = self._compile()
+
+    def _compile(self):
+        compilers = filter(shutil.which, ("g++", "clang++", "c++"))
+        compiler = next(compilers, None)
+        if compiler is None:
+            return "no C++ compiler"
+        command = [compiler, "-std=c++17", "-O2", "-pthread", SOURCE, "-o"]
+        done = subprocess.run([*command, self.program], capture_output=True, text=True)
+        lines = done.stderr.splitlines() or [""]
+        return f"{compiler} failed: {lines[0]}" if done.returncode else ""
+
+    def measure(self, threads):
+        """Measures once more: a dict like `UNKNOWN`, with `instruction_set`."""
+        if self.why_unknown:
+            return dict(UNKNOWN)
+        command = [self.program, str(threads), *self.sizes]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        now = json.loads(done.stdout)
+        now["bfloat16"] = max(now["bfloat16"] or 0, now["float32"] or 0) or None
+        before = self.best.setdefault(threads, dict(UNKNOWN))
+        for name in UNKNOWN:
+            rates = [x for x in (before[name], now[name]) if x is not None]
+            before[name] = max(rates, default=None)
+        return now
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    args = parser.parse_args()
+    peak = MachinePeak()
+    if peak.why_unknown:
+        raise SystemExit(f"unknown: {peak.why_unknown}")
+    for threads in args.threads:
+        print(f"{threads} threads:", json.dumps(peak.measure(threads)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+// Few queries against many keys, as when text is generated token by token:
+// every key and value is read once, so the memory decides.
+//
+// A task takes a chunk of keys of one batch entry with all its heads, so that
+// memory is read in the order in which it lies (heads inner: 2-3 times the
+// bandwidth of head by head). Here the features are in the lanes, not the
+// queries: one query would leave all lanes but one empty. Each chunk yields a
+// maximum, a sum and an output per query; a second pass merges them in the
+// order of the chunks, so that the bits do not depend on the number of threads.
+
+#pragma once
+
+#include "kernels/attention_terms-inl.h"
+
+namespace hw3tf {
+namespace {
+
+// Query rows per key/value head: more are faster with the queries in the lanes.
+constexpr int kDecodeRows = 4;
+constexpr int kDecodeChunk = 256;
+// Keys between two changes of the head; the next group is on its way meanwhile.
+constexpr int kDecodeGroup = kLanes;
+// Vectors of one output row that are summed in registers at once.
+constexpr int kDecodeVectors = 4;
+
+// Vector `h` .. of a row; zeros beyond `size`.
+template <DType kType>
+inline Vec LoadPart(const void* row, int64_t h, int64_t size) {
+  if (h + kLanes <= size) {
+    if (kType == DType::kFloat32)
+      return Load(static_cast<const float*>(row) + h);
+    if (kType == DType::kBfloat16)
+      return WidenBfloat16(static_cast<const uint16_t*>(row) + h);
+    if (kHasFloat16) return WidenFloat16(static_cast<const uint16_t*>(row) + h);
+  }
+  float part[kLanes];
+  WidenRow(Element(row, h, kType), kType, Min(kLanes, size - h), kLanes, part);
+  return Load(part);
+}
+
+struct DecodeScratch {
+  float* query;   // [N][T][H padded]
+  float* scores;  // [N][T][kDecodeChunk]
+  float* end;
+
+  DecodeScratch(const AttentionForwardArgs& args, float* base) {
+    const int64_t rows = args.shape.num_heads * args.shape.query_len;
+    query = base;
+    scores = query + rows * PadToVector(args.shape.head_dim);
+    end = scores + rows * kDecodeChunk;
+  }
+};
+
+int64_t DecodeScratchFloats(const AttentionForwardArgs& args) {
+  float* const base = nullptr;
+  return DecodeScratch(args, base).end - base;
+}
+
+// Of one query and chunk: maximum, sum, output not divided by the sum.
+inline int64_t PartialFloats(const AttentionShape& shape) {
+  return kLanes + PadToVector(shape.value_dim);
+}
+
+int64_t DecodePartialFloats(const AttentionForwardArgs& args) {
+  return args.shape.num_heads * args.shape.query_len *
+         PartialFloats(args.shape);
+}
+
+// Products of `count` keys with the rows of one key/value head.
+template <DType kType>
+inline void DecodeScores(const void* key, int64_t stride, int64_t count,
+                         const float* query, int64_t rows, int64_t size,
+                         float* scores) {
+  const int64_t padded = PadToVector(size);
+  for (int64_t row = 0; row < rows; ++row) {
+    Vec sums[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      Vec even{}, odd{};
+      if (i < count) {
+        const void* at = Element(key, i * stride, kType);
+        const float* q = query + row * padded;
+        int64_t h = 0;
+        for (; h + 2 * kLanes <= size; h += 2 * kLanes) {
+          even += LoadPart<kType>(at, h, size) * Load(q + h);
+          odd += LoadPart<kType>(at, h + kLanes, size) * Load(q + h + kLanes);
+        }
+        for (; h < size; h += kLanes)
+          even += LoadPart<kType>(at, h, size) * Load(q + h);
+      }
+      sums[i] = even + odd;
+    }
+    Transpose(sums);
+    for (int step = 1; step < kLanes; step *= 2)
+      for (int i = 0; i + step < kLanes; i += 2 * step)
+        sums[i] += sums[i + step];
+    Store(scores + row * kDecodeChunk, sums[0]);
+  }
+}
+
+// output[row] += weights * values of `count` keys.
+template <DType kType>
+inline void DecodeValues(const void* value, int64_t stride, int64_t count,
+                         const float* weights, int64_t rows, int64_t size,
+                         float* output, int64_t output_stride) {
+  for (int64_t h = 0; h < size; h += kDecodeVectors * kLanes) {
+    const int64_t vectors =
+        Min(kDecodeVectors, CeilDiv(size - h, int64_t{kLanes}));
+    for (int64_t row = 0; row < rows; ++row) {
+      float* const out = output + row * output_stride + h;
+      Vec acc[kDecodeVectors];
+      for (int64_t v = 0; v < vectors; ++v) acc[v] = Load(out + v * kLanes);
+      for (int64_t i = 0; i < count; ++i) {
+        const Vec weight = Broadcast(weights[row * kDecodeChunk + i]);
+        const void* at = Element(value, i * stride, kType);
+        for (int64_t v = 0; v < vectors; ++v)
+          acc[v] += weight * LoadPart<kType>(at, h + v * kLanes, size);
+      }
+      for (int64_t v = 0; v < vectors; ++v) Store(out + v * kLanes, acc[v]);
+    }
+  }
+}
+
+// The scores of one query row become weights; its maximum and sum go to
+// `partial`.
+inline void DecodeSoftmax(float* scores, int64_t count, float factor,
+                          float* partial) {
+  Vec top = Broadcast(-kInfinity);
+  for (int64_t i = count; i < RoundUp(count, kLanes); ++i)
+    scores[i] = -kInfinity;
+  for (int64_t i = 0; i < count; i += kLanes)
+    top = Max(top, Load(scores + i));  // a NaN comes back with its weight
+  float maximum = top[0];
+  for (int i = 1; i < kLanes; ++i)
+    if (top[i] > maximum || maximum != maximum) maximum = top[i];
+  if (!(maximum > -kInfinity)) maximum = 0.0f;
+  Vec sum{};
+  for (int64_t i = 0; i < count; i += kLanes) {
+    Vec p = Exp2((Load(scores + i) - maximum) * factor);
+    if (i + kLanes > count)  // scale 0: 0 * -infinity
+      for (int64_t lane = count - i; lane < kLanes; ++lane) p[lane] = 0.0f;
+    Store(scores + i, p);
+    sum += p;
+  }
+  float total = 0.0f;
+  for (int i = 0; i < kLanes; ++i) total += sum[i];
+  partial[0] = maximum;
+  partial[1] = total;
+}
+
+template <DType kType>
+inline void DecodeChunk(const AttentionForwardArgs& args,
+                        const AttentionPlan& plan, const AttentionTask& task,
+                        float* partials, float* base) {
+  const AttentionShape& shape = args.shape;
+  const Sequence& sequence = plan.sequences[task.b];
+  const DecodeScratch scratch(args, base);
+  const ScoreConstants constants = MakeScoreConstants(args.options, plan);
+  const int64_t queries = shape.query_len, heads = shape.num_heads;
+  const int64_t padded = PadToVector(shape.head_dim);
+  const int64_t partial = PartialFloats(shape);
+  const int64_t rows = plan.group * queries;
+  for (int64_t n = 0; n < heads; ++n)
+    for (int64_t t = 0; t < queries; ++t) {
+      float* row = scratch.query + (n * queries + t) * padded;
+      const Strides& strides = args.query.strides;
+      WidenRow(Element(args.query.data,
+                       QueryOffset(strides, plan, sequence, task.b, n) +
+                           t * strides.length,
+                       kType),
+               kType, shape.head_dim, padded, row);
+      for (int64_t h = 0; h < padded; h += kLanes)
+        Store(row + h, Load(row + h) * Sign(args.options));
+      float* to = partials + (n * queries + t) * partial;
+      for (int64_t i = 0; i < partial; i += kLanes) Store(to + i, Vec{});
+    }
+  const auto each_group = [&](const ConstArray& array, int64_t size,
+                              const auto& visit) {
+    const int64_t stride = array.strides.length;
+    for (int64_t at = 0; at < task.count; at += kDecodeGroup) {
+      const int64_t count = Min(kDecodeGroup, task.count - at);
+      for (int64_t kv = 0; kv < shape.num_kv_heads; ++kv) {
+        const void* head = Element(
+            array.data, KeyOffset(array.strides, plan, sequence, task.b, kv),
+            kType);
+        const int64_t first = task.first + at, next = first + count;
+        PrefetchRows(head, kType, stride, next,
+                     Min(kDecodeGroup, sequence.key_end - next), size);
+        visit(kv, at, Element(head, first * stride, kType), stride, count);
+      }
+    }
+  };
+  each_group(args.key, shape.head_dim,
+             [&](int64_t kv, int64_t at, const void* key, int64_t stride,
+                 int64_t count) {
+               DecodeScores<kType>(
+                   key, stride, count, scratch.query + kv * rows * padded, rows,
+                   shape.head_dim,
+                   scratch.scores + kv * rows * kDecodeChunk + at);
+             });
+  for (int64_t row = 0; row < heads * queries; ++row)
+    DecodeSoftmax(scratch.scores + row * kDecodeChunk, task.count,
+                  constants.factor, partials + row * partial);
+  each_group(args.value, shape.value_dim,
+             [&](int64_t kv, int64_t at, const void* value, int64_t stride,
+                 int64_t count) {
+               DecodeValues<kType>(
+                   value, stride, count,
+                   scratch.scores + kv * rows * kDecodeChunk + at, rows,
+                   shape.value_dim, partials + kv * rows * partial + kLanes,
+                   partial);
+             });
+}
+
+void Decode(const AttentionForwardArgs& args, const AttentionPlan& plan,
+            const AttentionTask& task, float* partials, float* scratch) {
+  if (args.dtype == DType::kFloat32)
+    DecodeChunk<DType::kFloat32>(args, plan, task, partials, scratch);
+  else if (args.dtype == DType::kBfloat16)
+    DecodeChunk<DType::kBfloat16>(args, plan, task, partials, scratch);
+  else
+    DecodeChunk<DType::kFloat16>(args, plan, task, partials, scratch);
+}
+
+// The chunks of one head and all its queries become output and statistics.
+void DecodeMerge(const AttentionForwardArgs& args, const AttentionPlan& plan,
+                 int64_t b, int64_t head, int64_t chunks, float* partials) {
+  const AttentionShape& shape = args.shape;
+  const ScoreConstants constants = MakeScoreConstants(args.options, plan);
+  const Sequence& sequence = plan.sequences[b];
+  const int64_t partial = PartialFloats(shape);
+  const int64_t stride = DecodePartialFloats(args);  // from chunk to chunk
+  for (int64_t t = 0; t < shape.query_len; ++t) {
+    float* const first = partials + (head * shape.query_len + t) * partial;
+    float maximum = first[0];
+    for (int64_t c = 1; c < chunks; ++c)
+      if (first[c * stride] > maximum) maximum = first[c * stride];
+    float sum = 0.0f;
+    for (int64_t c = 0; c < chunks; ++c) {
+      const float* from = first + c * stride;
+      const Vec weight =
+          Exp2(Broadcast((from[0] - maximum) * constants.factor));
+      sum += from[1] * weight[0];
+      for (int64_t h = kLanes; h < partial; h += kLanes) {
+        const Vec scaled = Load(from + h) * weight;
+        Store(first + h, c == 0 ? scaled : Load(first + h) + scaled);
+      }
+    }
+    for (int64_t h = kLanes; h < partial; h += kLanes)
+      Store(first + h, Load(first + h) / sum);
+    const Strides& strides = args.output.strides;
+    NarrowRow(first + kLanes, args.dtype, shape.value_dim,
+              Element(args.output.data,
+                      QueryOffset(strides, plan, sequence, b, head) +
+                          t * strides.length,
+                      args.dtype));
+    const int64_t query =
+        sequence.statistics + head * plan.statistics_stride + t;
+    float* statistics = static_cast<float*>(args.statistics) + 2 * query;
+    statistics[0] = maximum;
+    statistics[1] = sum;
+    if (args.logsumexp)
+      static_cast<float*>(args.logsumexp)[query] =
+          LogSumExp(constants, maximum, sum);
+  }
+}
+
+}  // namespace
+}  // namespace hw3tf

@@ -1,0 +1,196 @@
+// What forward and backward share: tile sizes, the queries in the lanes of a
+// tile, which keys they see, and the packing of rows.
+
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/attention_kernels.h"
+#include "kernels/convert-inl.h"
+#include "kernels/simd.h"
+#include "kernels/tile_multiply-inl.h"
+
+namespace hw3tf {
+namespace {
+
+// A query tile is the lanes of two vectors, so that maximum, sum and
+// rescaling of the softmax are vertical operations. The last tile of a block
+// uses one vector if it has that few queries.
+constexpr int kQueryTile = 2 * kLanes;
+constexpr int kKeyTile = 16 * kRows;
+
+constexpr float kLog2E = 1.44269504088896340736f;
+constexpr float kInfinity = __builtin_inff();
+
+inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
+inline int64_t PadToVector(int64_t size) { return RoundUp(size, kLanes); }
+
+// The size of the tiles that cut `count` into as few as `largest` allows, all
+// about equal: 200 keys are 72 + 72 + 56, not 96 + 96 + 8.
+inline int64_t EvenTile(int64_t count, int64_t largest, int64_t multiple) {
+  if (count <= 0) return multiple;
+  return Min(largest,
+             RoundUp(CeilDiv(count, CeilDiv(count, largest)), multiple));
+}
+
+// The sign of the scale is given to the packed queries, where it costs no
+// rounding, so that a maximum of the products is one of the scores.
+inline float Sign(const AttentionOptions& options) {
+  return options.scale < 0 ? -1.0f : 1.0f;
+}
+
+// Elements from the start of an array to position 0 of one head.
+inline int64_t QueryOffset(const Strides& strides, const AttentionPlan& plan,
+                           const Sequence& sequence, int64_t b, int64_t head) {
+  return head * strides.head + (plan.packed
+                                    ? sequence.query_row * strides.length
+                                    : b * strides.batch);
+}
+
+inline int64_t KeyOffset(const Strides& strides, const AttentionPlan& plan,
+                         const Sequence& sequence, int64_t b, int64_t head) {
+  return head * strides.head +
+         (plan.packed ? sequence.key_row * strides.length : b * strides.batch);
+}
+
+// Bits of the first `rows` lanes.
+constexpr uint32_t UsedLanes(int rows) {
+  return rows == 32 ? 0xFFFFFFFFu : (1u << rows % 32) - 1;
+}
+
+// The queries in the lanes of one tile. Lanes beyond the last query repeat it;
+// what they compute is not written.
+struct QueryLanes {
+  int32_t position[kQueryTile];  // t
+  int32_t head[kQueryTile];      // n
+  int rows;                      // lanes in use
+  int vectors;                   // 1 or 2, that hold them
+  int64_t first, last;           // smallest and largest position
+  uint32_t taking_part;          // bits: in use and not masked
+};
+
+inline void FindQueryLanes(const AttentionPlan& plan, const Sequence& sequence,
+                           int64_t kv_head, int64_t first_row, int64_t rows,
+                           QueryLanes* lanes) {
+  lanes->rows = static_cast<int>(rows);
+  lanes->vectors = rows > kLanes ? 2 : 1;
+  lanes->taking_part = 0;
+  int64_t position = first_row / plan.group, member = first_row % plan.group;
+  lanes->first = position;
+  for (int i = 0; i < kQueryTile; ++i) {
+    lanes->position[i] = static_cast<int32_t>(position);
+    lanes->head[i] = static_cast<int32_t>(kv_head * plan.group + member);
+    lanes->last = position;
+    if (i >= rows) continue;
+    if (position < sequence.query_end &&
+        (!sequence.query_mask || sequence.query_mask[position]))
+      lanes->taking_part |= 1u << i;
+    if (i + 1 < rows && ++member == plan.group) {
+      member = 0;
+      ++position;
+    }
+  }
+}
+
+// Keys [begin, end) are seen by some lane, as far as positions and the range of
+// the key mask go; keys [full_begin, full_end) by every one.
+struct KeyRange {
+  int64_t begin, end;
+  int64_t full_begin, full_end;
+};
+
+inline KeyRange FindKeyRange(const AttentionPlan& plan,
+                             const Sequence& sequence, int64_t first,
+                             int64_t last) {
+  KeyRange range;
+  range.begin = Max(sequence.key_begin, first - plan.before);
+  range.end = Min(sequence.key_end, last + plan.after + 1);
+  range.full_begin = Max(range.begin, last - plan.before);
+  range.full_end = Min(range.end, first + plan.after + 1);
+  if (range.full_end <= range.full_begin)
+    range.full_begin = range.full_end = range.end;
+  return range;
+}
+
+// The statistics that mark a query that sees no key. A score of +inf has the
+// maximum too, but its sum is NaN.
+inline void MarkBlind(float* statistics) {
+  statistics[0] = kInfinity;
+  statistics[1] = 1.0f;
+}
+
+inline bool IsBlind(const float* statistics) {
+  return statistics[0] == kInfinity && statistics[1] == 1.0f;
+}
+
+// Copies rows [first, first + count) to [count][padded] float32.
+inline void CopyRows(const void* rows, DType dtype, int64_t stride,
+                     int64_t first, int64_t count, int64_t size, int64_t padded,
+                     float* to) {
+  for (int64_t i = 0; i < count; ++i)
+    WidenRow(Element(rows, (first + i) * stride, dtype), dtype, size, padded,
+             to + i * padded);
+}
+
+// Asks for rows [first, first + count) that are soon to be copied: they lie far
+// apart, and each is a miss that the processor does not foresee.
+inline void PrefetchRows(const void* rows, DType dtype, int64_t stride,
+                         int64_t first, int64_t count, int64_t size) {
+  constexpr int64_t kLine = 64;
+  const int64_t bytes = size * ElementBytes(dtype);
+  for (int64_t i = first; i < first + count; ++i) {
+    const char* row =
+        static_cast<const char*>(Element(rows, i * stride, dtype));
+    for (int64_t at = 0; at < bytes; at += kLine)
+      __builtin_prefetch(row + at, /*rw=*/0, /*locality=*/2);
+  }
+}
+
+// Writes kLanes rows of `size` floats, times `sign`, as columns of `to`:
+// to[h * kQueryTile + lane]. Lanes whose row is nullptr become 0.
+inline void PackColumns(const float* const (&rows)[kLanes], int64_t size,
+                        float sign, float* to) {
+  int64_t h = 0;
+  for (; h + kLanes <= size; h += kLanes) {
+    Vec block[kLanes];
+    for (int i = 0; i < kLanes; ++i)
+      block[i] = rows[i] ? Load(rows[i] + h) * sign : Vec{};
+    Transpose(block);
+    for (int i = 0; i < kLanes; ++i) Store(to + (h + i) * kQueryTile, block[i]);
+  }
+  for (; h < size; ++h)
+    for (int i = 0; i < kLanes; ++i)
+      to[h * kQueryTile + i] = rows[i] ? rows[i][h] * sign : 0.0f;
+}
+
+inline bool AllFinite(const float* rows, int64_t stride, int64_t count,
+                      int64_t size) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float* row = rows + i * stride;
+    Vec zero_or_nan{};
+    int64_t h = 0;
+    for (; h + kLanes <= size; h += kLanes) zero_or_nan += Load(row + h) * 0.0f;
+    float rest = 0.0f;
+    for (; h < size; ++h) rest += row[h] * 0.0f;
+    if (AnyTrue(zero_or_nan != zero_or_nan) || rest != rest) return false;
+  }
+  return true;
+}
+
+// Copies rows to [count][size], 0 for what is not finite. A product with such
+// rows leaves alone those who do not see the others (0 * NaN would not), and
+// leaves their bits as they are; those who do see them are added by hand.
+__attribute__((noinline, cold)) void CopyFinite(const float* rows,
+                                                int64_t stride, int64_t count,
+                                                int64_t size, float* to) {
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t h = 0; h < size; ++h) {
+      const float x = rows[i * stride + h];
+      to[i * size + h] = __builtin_isfinite(x) ? x : 0.0f;
+    }
+}
+
+}  // namespace
+}  // namespace hw3tf

@@ -1,0 +1,197 @@
+// What may change the scores of a tile beyond their product: who sees whom,
+// bias, soft cap and dropout, brought into the lanes of the tile.
+//
+// Only tiles that have such terms pay for them: they take a second pass over
+// the products (2-3 % slower than the pass in registers), so that the loop in
+// registers exists once and knows nothing of them.
+
+#pragma once
+
+#include "kernels/attention_rows-inl.h"
+#include "kernels/dropout-inl.h"
+
+namespace hw3tf {
+namespace {
+
+// The constants of a call.
+struct ScoreConstants {
+  float scale;     // |scale|; the queries carry the sign
+  float factor;    // what a product, or a transformed score, is multiplied by
+                   // to be an exponent of 2
+  float soft_cap;  // 0: none
+  bool transformed;
+  bool dropout;
+  uint32_t dropout_threshold;
+  float keep_scale;  // 1 / (1 - rate)
+};
+
+inline ScoreConstants MakeScoreConstants(const AttentionOptions& options,
+                                         const AttentionPlan& plan) {
+  ScoreConstants c;
+  c.scale = __builtin_fabsf(static_cast<float>(options.scale));
+  c.transformed = plan.transformed;
+  c.factor = c.transformed ? kLog2E : c.scale * kLog2E;
+  c.soft_cap = static_cast<float>(options.soft_cap);
+  c.dropout = options.dropout_rate > 0;
+  c.dropout_threshold = c.dropout ? DropoutThreshold(options.dropout_rate) : 0;
+  c.keep_scale = static_cast<float>(1.0 / (1.0 - options.dropout_rate));
+  return c;
+}
+
+// ln(sum of exp(score)) from the statistics. A query whose visible scores are
+// all -infinity has no weights: NaN, as its output.
+inline float LogSumExp(const ScoreConstants& constants, float maximum,
+                       float sum) {
+  const float unit = constants.transformed ? 1.0f : constants.scale;
+  if (sum == 0.0f) return __builtin_nanf("");
+  return unit * maximum + __builtin_logf(sum);
+}
+
+// The terms of one query tile and up to `kKeys` keys; in scratch. A pointer is
+// nullptr where a term is absent.
+template <int kKeys>
+struct TermsStorage {
+  uint32_t visible[kKeys];
+  uint32_t keep[kKeys];
+};
+
+struct Terms {
+  const uint32_t* visible;  // [key]: bit = lane sees it
+  const uint32_t* keep;     // [key]: bit = dropout keeps it
+  const float* bias;        // [key][kQueryTile]
+};
+
+constexpr uint32_t kAllLanes = UsedLanes(kQueryTile);
+
+// Takes from visible[i] the lanes for which key begin + i lies outside of
+// causality or window.
+inline void HideByPosition(const AttentionPlan& plan, const QueryLanes& lanes,
+                           int64_t begin, int64_t count, uint32_t* visible) {
+  const auto before = static_cast<int32_t>(plan.before);
+  const auto after = static_cast<int32_t>(plan.after);
+  for (int v = 0; v < 2; ++v) {
+    VecInt position;
+    std::memcpy(&position, lanes.position + v * kLanes, sizeof position);
+    for (int64_t i = 0; i < count; ++i) {
+      const VecInt key = BroadcastInt(static_cast<int32_t>(begin + i));
+      const VecInt sees =
+          (key <= position + after) & (key >= position - before);
+      visible[i] &= ~(BitsOf(~sees) << (v * kLanes));
+    }
+  }
+}
+
+// Takes from visible[i] the lanes whose mask is zero at key begin + i.
+inline void HideByMask(const AttentionOptions& options, int64_t group,
+                       const QueryLanes& lanes, int64_t b, int64_t begin,
+                       int64_t count, uint32_t* visible) {
+  const ScoreStrides& strides = options.mask_strides;
+  const uint8_t* mask = options.mask + b * strides.batch + begin * strides.key;
+  const auto row = [&](int lane) {
+    return mask + lanes.head[lane] * strides.head +
+           lanes.position[lane] * strides.query;
+  };
+  if (strides.query == 0 && (strides.head == 0 || group == 1)) {
+    for (int64_t i = 0; i < count; ++i)
+      if (!row(0)[i * strides.key]) visible[i] = 0;
+    return;
+  }
+  for (int lane = 0; lane < lanes.rows; ++lane) {
+    const uint8_t* at = row(lane);
+    // Apart, so that it is vectorised where the keys lie side by side.
+    if (strides.key == 1) {
+      for (int64_t i = 0; i < count; ++i)
+        visible[i] &= ~(static_cast<uint32_t>(at[i] == 0) << lane);
+    } else {
+      for (int64_t i = 0; i < count; ++i)
+        visible[i] &=
+            ~(static_cast<uint32_t>(at[i * strides.key] == 0) << lane);
+    }
+  }
+}
+
+// visible[i] = the lanes that see key begin + i. Returns the lanes that see
+// any of them; *all becomes whether all lanes see all of them.
+inline uint32_t FindVisible(const AttentionOptions& options,
+                            const AttentionPlan& plan, const Sequence& sequence,
+                            int64_t b, const QueryLanes& lanes, int64_t begin,
+                            int64_t end, uint32_t* visible, bool* all) {
+  const int64_t count = end - begin;
+  for (int64_t i = 0; i < count; ++i) visible[i] = kAllLanes;
+  if (begin < lanes.last - plan.before || end > lanes.first + plan.after + 1)
+    HideByPosition(plan, lanes, begin, count, visible);
+  if (sequence.key_mask)
+    for (int64_t i = 0; i < count; ++i)
+      if (!sequence.key_mask[begin + i]) visible[i] = 0;
+  if (options.mask)
+    HideByMask(options, plan.group, lanes, b, begin, count, visible);
+  const uint32_t used = UsedLanes(lanes.rows);
+  uint32_t any = 0, every = kAllLanes;
+  for (int64_t i = 0; i < count; ++i) {
+    any |= visible[i];
+    every &= visible[i];
+  }
+  *all = (every & used) == used;
+  return any & used;
+}
+
+// bias[i][lane] of keys begin + i, transposed into the lanes.
+inline void GatherBias(const AttentionOptions& options, const QueryLanes& lanes,
+                       int64_t b, int64_t begin, int64_t end, float* to) {
+  const ScoreStrides& strides = options.bias_strides;
+  const float* bias = static_cast<const float*>(options.bias) +
+                      b * strides.batch + begin * strides.key;
+  const int64_t count = end - begin;
+  const float* rows[kQueryTile];
+  for (int i = 0; i < kQueryTile; ++i)
+    rows[i] =
+        bias + lanes.head[i] * strides.head + lanes.position[i] * strides.query;
+  int64_t done = 0;
+  if (strides.key == 1) {
+    for (; done + kLanes <= count; done += kLanes)
+      for (int v = 0; v < lanes.vectors; ++v) {
+        Vec block[kLanes];
+        for (int i = 0; i < kLanes; ++i)
+          block[i] = Load(rows[v * kLanes + i] + done);
+        Transpose(block);
+        for (int i = 0; i < kLanes; ++i)
+          Store(to + (done + i) * kQueryTile + v * kLanes, block[i]);
+      }
+  }
+  for (; done < count; ++done)
+    for (int i = 0; i < kQueryTile; ++i)
+      to[done * kQueryTile + i] = rows[i][done * strides.key];
+}
+
+inline void FindKept(const AttentionOptions& options,
+                     const ScoreConstants& constants, const QueryLanes& lanes,
+                     int64_t b, int64_t begin, int64_t end, uint32_t* keep) {
+  for (int64_t i = 0; i < end - begin; ++i) keep[i] = 0;
+  for (int v = 0; v < lanes.vectors; ++v) {
+    VecUint head, position;
+    std::memcpy(&head, lanes.head + v * kLanes, sizeof head);
+    std::memcpy(&position, lanes.position + v * kLanes, sizeof position);
+    AddDropoutBits(constants.dropout_threshold, options.dropout_seed,
+                   static_cast<uint32_t>(b), head, position, begin, end,
+                   v * kLanes, keep);
+  }
+}
+
+// The score of a product: scale, soft cap, bias; the product itself if there is
+// nothing but a scale, which the factor of the exponent then contains. `slope`
+// becomes the derivative of the soft cap.
+inline Vec Transform(const ScoreConstants& constants, Vec product,
+                     const float* bias, Vec* slope) {
+  *slope = Broadcast(1.0f);
+  if (!constants.transformed) return product;
+  Vec score = product * constants.scale;
+  if (constants.soft_cap > 0) {
+    const Vec t = Tanh(score / constants.soft_cap);
+    *slope = 1.0f - t * t;
+    score = t * constants.soft_cap;
+  }
+  return bias ? score + Load(bias) : score;
+}
+
+}  // namespace
+}  // namespace hw3tf

@@ -1,0 +1,193 @@
+"""The benchmark of attention: what it counts, what it refuses, what it writes. The
+figures themselves are `nox -s bench`."""
+
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folder_is_importable():
+    """The programs import the rooms beside them by name."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(FOLDER))
+    yield
+    sys.path.remove(str(FOLDER))
+    for name in set(sys.modules) - before:
+        if name.startswith(("attention_", "machine_peak")):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def cases():
+    return importlib.import_module("attention_cases")
+
+
+@pytest.fixture
+def report():
+    return importlib.import_module("attention_report")
+
+
+def test_the_program_measures_checks_and_reports(tmp_path):
+    """The smallest case through the real program: worker processes, rounds, files."""
+    absent = "raise ImportError('hidden by the test')"
+    (tmp_path / "onnx.py").write_text(absent)
+    page = tmp_path / "README.md"
+    page.write_text(
+        "before\n<!-- attention.py writes from here -->\nold\n<!-- to here -->\nafter\n"
+    )
+    done = subprocess.run(
+        [sys.executable, FOLDER / "attention.py", "--quick", "--threads", "1"]
+        + ["--cases", "forward-32x200*", "--libraries", "hw3tf,keras,onnxruntime"]
+        + ["--json", tmp_path / "a.json", "--markdown", page],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    results = json.loads((tmp_path / "a.json").read_text())
+    (run,) = results["runs"]
+    (case,) = run["cases"]
+    assert run["threads"] == 1
+    assert case["name"] == "forward-2x64x64x2x2x32"
+    assert case["flops"] == 4 * 2 * 2 * 64 * 64 * 32
+    assert set(case["libraries"]) == {"hw3tf", "keras"}
+    for answer in case["libraries"].values():
+        assert 0 < answer["best"] <= answer["median"] < 10
+    assert "not installed: hidden by the test" in case["left_out"]["onnxruntime"]
+    assert results["versions"]["keras"] == keras.__version__
+
+    for text in (done.stdout, page.read_text()):
+        lines = [" ".join(line.split()) for line in text.splitlines()]
+        (row,) = (line for line in lines if "| 1.25x, 75%: " in line)
+        assert row.startswith("| forward-2x64x64x2x2x32 | ")
+        assert "x keras |" in row
+        assert "onnxruntime left out: not installed" in text
+        assert "--quick" in text
+    assert page.read_text().startswith("before\n<!--")
+    assert page.read_text().endswith("<!-- to here -->\nafter\n")
+    assert "\nold\n" not in page.read_text()
+
+
+def test_work_counts_only_what_is_visible(cases):
+    sizes = (2, 3, 5, 4, 2, 8)
+    assert cases.Case("forward", sizes).flops == 4 * 2 * 4 * 3 * 5 * 8
+    causal = cases.Case("forward", sizes, is_causal=True)
+    assert causal.flops == 4 * 2 * 4 * (1 + 2 + 3) * 8
+    wide = cases.Case("training", (1, 5, 3, 1, 1, 8), is_causal=True, training=True)
+    assert wide.flops == 3.5 * 4 * (1 + 2 + 3 + 3 + 3) * 8
+    padded = cases.Case("padded", (32, 512, 512, 8, 8, 64), shortest=50)
+    assert padded.flops == 4 * 8 * 64 * (padded.lengths**2).sum()
+    assert padded.lengths.min() >= 50
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["full", "causal"])
+def test_reference_is_that_of_keras(cases, causal):
+    import tensorflow as tf
+
+    case = cases.Case("training", (2, 9, 7, 4, 2, 8), causal, training=True)
+    inputs = cases.make_inputs(case)
+    query, key, value, grad = (tf.constant(x, "float64") for x in inputs.values())
+    with tf.GradientTape() as tape:
+        tape.watch([query, key, value])
+        output = keras.ops.dot_product_attention(query, key, value, is_causal=causal)
+    results = [output, *tape.gradient(output, [query, key, value], grad)]
+    right = cases.reference(case, inputs)
+    for (name, where), x in zip(cases.sampled(case).items(), results, strict=True):
+        np.testing.assert_allclose(right[name], x.numpy()[where], atol=1e-6)
+
+
+def test_results_of_lower_precision_are_refused(cases):
+    case = cases.Case("forward", (1, 40, 40, 2, 2, 16))
+    inputs = cases.make_inputs(case)
+    right = cases.reference(case, inputs)
+    float32 = {name: x.astype(np.float32) for name, x in right.items()}
+    assert cases.wrong(case, float32, right) == ""
+    rough = {k: x.astype(np.float16).astype(float) for k, x in inputs.items()}
+    assert "output is off by" in cases.wrong(case, cases.reference(case, rough), right)
+    nan = {"output": np.full_like(right["output"], np.nan)}
+    assert "output is off by" in cases.wrong(case, nan, right)
+
+
+def test_odd_cases_hold_every_size_and_follow_their_neighbours(cases):
+    drawn = cases.odd(12, seed=3)
+    odd = [case for case in drawn if case.group == "odd"]
+    assert len(odd) == 12
+    assert {case.sizes[5] for case in odd} == set(cases.HEAD_DIMS)
+    assert {case.sizes[1] for case in odd} == set(cases.LENGTHS)
+    assert {case.sizes[2] for case in odd} == set(cases.LENGTHS)
+    for case in odd:
+        assert case.neighbour in [c.name for c in drawn[: drawn.index(case)]]
+    assert cases.odd(12, seed=3) == drawn
+
+
+def answer(seconds):
+    return {"best": seconds, "median": seconds, "peak_mib": 1.0, "way": "", "note": ""}
+
+
+def made_up(case, **seconds):
+    """What attention.py would write: a second of hw3tf does the peak's work."""
+    return {
+        **dataclasses.asdict(case),
+        "name": case.name,
+        "flops": case.flops,
+        "bytes": case.bytes_of("key", "value"),
+        "bound": case.bound,
+        "libraries": {name: answer(s) for name, s in seconds.items()},
+        "left_out": {},
+    }
+
+
+def test_verdicts_name_what_was_missed(cases, report):
+    case = cases.Case("forward", (1, 8, 8, 1, 1, 8), ahead=1.25, of_peak=0.8)
+    peak = {"float32": case.flops * 1e-9, "bfloat16": None, "bandwidth": None}
+    run = {"peak": peak, "cases": []}
+    for seconds, words in (
+        ({"hw3tf": 1.0, "torch": 1.5}, "1.25x, 80%: met"),
+        ({"hw3tf": 1.0, "torch": 1.2}, "1.25x, 80%: missed, 1.20x"),
+        ({"hw3tf": 2.0, "torch": 3.0}, "1.25x, 80%: missed, 50%"),
+        ({"hw3tf": 1.0, "hw3tf-core": 0.5}, "1.25x, 80%: unknown"),
+        ({"torch": 1.0}, "1.25x, 80%: unknown"),
+    ):
+        assert report.verdict(made_up(case, **seconds), run) == words
+    slow = cases.Case("odd", (1, 7, 7, 1, 1, 8), neighbour=case.name)
+    run["cases"].append(made_up(case, hw3tf=1.0))
+    words = report.verdict(made_up(slow, hw3tf=1.0), run)
+    assert words == "75% of its neighbour: met"
+
+
+def test_picture_shows_every_library(cases, report, tmp_path):
+    from matplotlib import image
+
+    curve = [made_up(case, hw3tf=1e-3, keras=2e-3) for case in cases.curve()]
+    run = {"threads": 2, "peak": {"float32": 230.0}, "cases": curve}
+    report.draw({"runs": [run]}, tmp_path / "a.png")
+    run["peak"] = None
+    report.draw({"runs": [run]}, tmp_path / "b.png")
+    picture = image.imread(tmp_path / "a.png")
+    assert picture.shape[:2] > (500, 1300)
+    assert not np.array_equal(picture, image.imread(tmp_path / "b.png"))
+    with pytest.raises(SystemExit, match="needs --curve"):
+        report.draw({"runs": [{"threads": 2, "cases": []}]}, tmp_path / "c.png")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--libraries", "numpy"], ["--threads", "0"], ["--rounds", "0"], ["--cases", "x"]],
+    ids=" ".join,
+)
+def test_bad_arguments_are_refused(arguments):
+    program = importlib.import_module("attention")
+    with pytest.raises(SystemExit) as refusal:
+        program.choose(program.parse_arguments(arguments))
+    assert refusal.value.code
