@@ -59,13 +59,6 @@ inline Vec Broadcast(float value) { return value - Vec{}; }
 
 inline VecInt BroadcastInt(int32_t value) { return value - VecInt{}; }
 
-// first, first + 1, ... over the lanes.
-inline VecInt Iota(int32_t first) {
-  VecInt result;
-  for (int i = 0; i < kLanes; ++i) result[i] = first + i;
-  return result;
-}
-
 inline Vec Select(VecInt condition, Vec yes, Vec no) {
   return condition ? yes : no;
 }
