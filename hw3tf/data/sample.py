@@ -80,6 +80,8 @@ _FRAMES = (
 )
 _EASY = (
     "the {a} is {yes}",
+    "the {a} was {yes}",
+    "it was {yes}",
     "what a {yes} {a}",
     "i found the {a} {yes}",
     "{yes} {a} , {also} {b}",
@@ -156,11 +158,12 @@ def _review(rng, label, hard):
         )
 
     telling = [sentence(_FRAMES if hard else _EASY)]
-    if not hard:
+    if not hard and rng.random() < 0.5:
         telling.append(sentence(_EASY))
+    # Some of the easy ones say nothing else: people write such reviews.
+    fillers = rng.integers(1 if hard else 0, 4)
     filler = [
-        sentence([frame])
-        for frame in rng.choice(_FILLER, rng.integers(1, 4), replace=False)
+        sentence([frame]) for frame in rng.choice(_FILLER, fillers, replace=False)
     ]
     sentences = telling + filler
     return " . ".join(sentences[i] for i in rng.permutation(len(sentences))) + " ."
