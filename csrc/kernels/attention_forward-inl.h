@@ -64,7 +64,7 @@ struct ForwardContext {
   float* probabilities;  // [kKeyTile][kQueryTile]
   float* bias;           // [kKeyTile][kQueryTile], if there is a bias
   float* finite_value;   // [kKeyTile][value_dim], where they are not all
-  TermsStorage<kKeyTile>* terms;
+  TermsStorage* terms;
 };
 
 // Lanes whose first sum is still to come.

@@ -24,7 +24,7 @@ struct ForwardScratch {
   float* rows;           // [kLanes][larger of H and value_dim, padded]
   double* value_sum;     // [value_dim padded]
   float* mean_value;     // [value_dim padded]
-  TermsStorage<kKeyTile>* terms;
+  TermsStorage* terms;
   float* bias;  // [kKeyTile][kQueryTile], if there is a bias
   float* end;
 
@@ -43,7 +43,7 @@ struct ForwardScratch {
     value_sum =
         reinterpret_cast<double*>(rows + kLanes * Max(key_size, value_size));
     mean_value = reinterpret_cast<float*>(value_sum + value_size);
-    terms = reinterpret_cast<TermsStorage<kKeyTile>*>(mean_value + value_size);
+    terms = reinterpret_cast<TermsStorage*>(mean_value + value_size);
     bias = reinterpret_cast<float*>(terms + 1);
     end = bias + (args.options.bias ? kKeyTile * kQueryTile : 0);
   }
@@ -192,8 +192,8 @@ inline void FinishTile(const ForwardContext& context, const AttentionTask& task,
 }
 
 // Keys and values [begin, end): in place, or copied to lie densely. Far rows
-// cost address translations at every reading: in place, 4096 keys of H = 128
-// ran at 62-83 % of the peak, copied at 88-91 %.
+// cost address translations at every reading: in a prototype on a Zen 4, 4096
+// keys of H = 128 ran at 62-83 % of the peak in place, copied at 88-91 %.
 inline KeyTileView ViewKeys(const ForwardContext& context,
                             const AttentionTask& task,
                             const ForwardScratch& scratch, bool copy,
@@ -319,16 +319,13 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
   for (int64_t t = 0; t < shape.query_len; ++t) {
     float* const first = rows + t * size;
     float maximum = kInfinity;
+    bool blind = true;
     for (int64_t i = 0; i < plan.splits; ++i) {
       const float* part = first + i * stride;
-      if (!IsBlind(part) && (maximum == kInfinity || part[0] > maximum))
-        maximum = part[0];
+      if (IsBlind(part)) continue;
+      if (blind || part[0] > maximum) maximum = part[0];
+      blind = false;
     }
-    const bool blind = [&] {
-      for (int64_t i = 0; i < plan.splits; ++i)
-        if (!IsBlind(first + i * stride)) return false;
-      return true;
-    }();
     float sum = blind ? 1.0f : 0.0f;
     float* const output = scratch.rows;
     for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
@@ -349,20 +346,8 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
     }
     for (int64_t h = 0; h < shape.value_dim; ++h)
       output[h] = blind ? scratch.mean_value[h] : output[h] / sum;
-    const Strides& strides = args.output.strides;
-    NarrowRow(output, args.dtype, shape.value_dim,
-              Element(args.output.data,
-                      QueryOffset(strides, plan, sequence, b, head) +
-                          t * strides.length,
-                      args.dtype));
-    const int64_t query =
-        sequence.statistics + head * plan.statistics_stride + t;
-    float* statistics = static_cast<float*>(args.statistics) + 2 * query;
-    statistics[0] = maximum;
-    statistics[1] = sum;
-    if (args.logsumexp)
-      static_cast<float*>(args.logsumexp)[query] =
-          blind ? -kInfinity : LogSumExp(context.constants, maximum, sum);
+    WriteResults(args, plan, sequence, context.constants, head, t, output,
+                 maximum, sum);
   }
 }
 

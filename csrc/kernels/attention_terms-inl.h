@@ -2,8 +2,8 @@
 // bias, soft cap and dropout, brought into the lanes of the tile.
 //
 // Only tiles that have such terms pay for them: they take a second pass over
-// the products (2-3 % slower than the pass in registers), so that the loop in
-// registers exists once and knows nothing of them.
+// the products, so that the loop in registers exists once and knows nothing of
+// them. (A prototype of the whole kernel in two passes was 2-3 % slower.)
 
 #pragma once
 
@@ -47,14 +47,36 @@ inline float LogSumExp(const ScoreConstants& constants, float maximum,
   return unit * maximum + __builtin_logf(sum);
 }
 
-// The terms of one query tile and up to `kKeys` keys; in scratch. A pointer is
-// nullptr where a term is absent.
-template <int kKeys>
+// Writes the results of one query, given in float32; `sum` 1 and `maximum` +inf
+// mark a query that sees no key.
+inline void WriteResults(const AttentionForwardArgs& args,
+                         const AttentionPlan& plan, const Sequence& sequence,
+                         const ScoreConstants& constants, int64_t head,
+                         int64_t t, const float* output, float maximum,
+                         float sum) {
+  const Strides& strides = args.output.strides;
+  NarrowRow(output, args.dtype, args.shape.value_dim,
+            Element(args.output.data,
+                    QueryOffset(strides, plan, sequence, sequence.b, head) +
+                        t * strides.length,
+                    args.dtype));
+  const int64_t query = sequence.statistics + head * plan.statistics_stride + t;
+  float* statistics = static_cast<float*>(args.statistics) + 2 * query;
+  statistics[0] = maximum;
+  statistics[1] = sum;
+  if (args.logsumexp)
+    static_cast<float*>(args.logsumexp)[query] =
+        IsBlind(statistics) ? -kInfinity : LogSumExp(constants, maximum, sum);
+}
+
+// What the forward pass keeps of them in scratch.
 struct TermsStorage {
-  uint32_t visible[kKeys];
-  uint32_t keep[kKeys];
+  uint32_t visible[kKeyTile];
+  uint32_t keep[kKeyTile];
 };
 
+// The terms of one query tile and some keys. A pointer is nullptr where a term
+// is absent.
 struct Terms {
   const uint32_t* visible;  // [key]: bit = lane sees it
   const uint32_t* keep;     // [key]: bit = dropout keeps it
