@@ -85,3 +85,11 @@ def test_nan_in_a_key_reaches_all_queries_of_its_head(rng):
     output = run(ops.dot_product_attention, arrays, "float32", {})["output"]
     assert np.isnan(output[0, :, 1]).all()
     assert np.isfinite(output[0, :, 0]).all()
+
+
+def test_a_part_without_weight_does_not_count(rng):
+    """Keys that a bias of -infinity takes away, all those of a part among them."""
+    arrays = make_arrays(rng, 1, 6, 4096, 1, 1, 16, 16)
+    arrays["bias"] = rng.standard_normal((1, 1, 6, 4096))
+    arrays["bias"][..., 1000:2100] = -np.inf
+    check(arrays, "float32", {})

@@ -10,7 +10,6 @@
 #include <limits>
 #include <memory>
 #include <new>
-#include <vector>
 
 #include "kernels/attention_kernels.h"
 #include "kernels/attention_plain.h"
@@ -46,6 +45,8 @@ Floats Allocate(int64_t count) {
 int64_t RoundToLine(int64_t floats) {
   return (floats + kFloatsPerLine - 1) / kFloatsPerLine * kFloatsPerLine;
 }
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Below about 100 us of work on one core a second one is not worth its waking
 // (up to 50 us, parallel.h): 5e6 operations at the 50 GFLOP/s that a small call
@@ -120,39 +121,6 @@ bool IsDecode(const AttentionForwardArgs& args, const AttentionKernels& kernels,
          !options.query_splits && storage.AllVisible();
 }
 
-bool DecodeForward(const AttentionForwardArgs& args,
-                   const AttentionKernels& kernels, PlanStorage* storage,
-                   int num_threads) {
-  const AttentionShape& shape = args.shape;
-  storage->AddDecodeChunks(kernels.decode_chunk);
-  const AttentionPlan plan = storage->View();
-  const double flops = 2 * storage->VisiblePairs() *
-                       static_cast<double>(shape.head_dim + shape.value_dim);
-  const int threads = Threads(num_threads, plan.num_tasks, flops);
-  const int64_t per_thread = RoundToLine(kernels.decode_scratch(args));
-  const int64_t partial = kernels.decode_partial(args);
-  const Floats scratch = Allocate(per_thread * threads);
-  const Floats partials = Allocate(partial * plan.num_tasks);
-  if (!scratch || !partials) return false;
-  ParallelFor(plan.num_tasks, threads, [&](int64_t task, int worker) {
-    kernels.decode(args, plan, plan.tasks[task],
-                   partials.get() + task * partial,
-                   scratch.get() + worker * per_thread);
-  });
-  // The tasks of a batch entry lie side by side.
-  std::vector<int64_t> first(static_cast<size_t>(shape.batch));
-  for (int64_t task = plan.num_tasks - 1; task >= 0; --task)
-    first[static_cast<size_t>(plan.tasks[task].b)] = task;
-  ParallelFor(shape.batch * shape.num_heads, threads, [&](int64_t index, int) {
-    const int64_t b = index / shape.num_heads;
-    const int64_t task = first[static_cast<size_t>(b)];
-    kernels.decode_merge(args, plan, b, index % shape.num_heads,
-                         plan.tasks[task].pieces,
-                         partials.get() + task * partial);
-  });
-  return true;
-}
-
 // Into how many parts the keys are cut, because queries and heads alone make
 // too few tasks. A function of the shape alone, as all that decides the bits.
 int64_t KeySplits(const AttentionForwardArgs& args) {
@@ -170,29 +138,33 @@ bool Forward(const AttentionForwardArgs& args, int num_threads) {
   const AttentionShape& shape = args.shape;
   const AttentionKernels& kernels = *ChosenInstructionSet().attention;
   PlanStorage storage(shape, args.options);
-  if (IsDecode(args, kernels, storage))
-    return DecodeForward(args, kernels, &storage, num_threads);
-  const int64_t splits = KeySplits(args);
-  if (splits > 1) storage.Split(splits);
-  storage.AddQueryBlocks(kernels.tiles.query_block, kernels.tiles.query_tile);
+  const bool decode = IsDecode(args, kernels, storage);
+  const int64_t splits =
+      decode ? CeilDiv(shape.key_len, kernels.decode_chunk) : KeySplits(args);
   Floats partials;
   if (splits > 1) {
     partials = Allocate(splits * shape.batch * shape.num_heads *
                         shape.query_len * (2 + shape.value_dim));
     if (!partials) return false;
-    storage.SetPartials(partials.get());
+    storage.Split(splits, partials.get());
   }
+  if (decode)
+    storage.AddKeyRanges();
+  else
+    storage.AddQueryBlocks(kernels.tiles.query_block, kernels.tiles.query_tile);
   const AttentionPlan plan = storage.View();
   if (plan.num_tasks == 0) return true;
   const double flops = 2 * storage.VisiblePairs() *
                        static_cast<double>(shape.head_dim + shape.value_dim);
   const int threads = Threads(num_threads, plan.num_tasks, flops);
-  const int64_t per_thread = RoundToLine(kernels.forward_scratch(args));
+  const int64_t per_thread =
+      RoundToLine(std::max(kernels.forward_scratch(args),
+                           decode ? kernels.decode_scratch(args) : 0));
   const Floats scratch = Allocate(per_thread * threads);
   if (!scratch) return false;
+  const auto run = decode ? kernels.decode : kernels.forward;
   ParallelFor(plan.num_tasks, threads, [&](int64_t task, int worker) {
-    kernels.forward(args, plan, plan.tasks[task],
-                    scratch.get() + worker * per_thread);
+    run(args, plan, plan.tasks[task], scratch.get() + worker * per_thread);
   });
   if (splits > 1)
     ParallelFor(shape.batch * shape.num_heads, threads,
@@ -221,8 +193,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   int64_t longest = 0;
   for (int64_t b = 0; b < shape.batch; ++b)
     longest = std::max(longest, plan.sequences[b].query_len);
-  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  shared.query_blocks = ceil_div(longest * plan.group, kernels.backward_rows);
+  shared.query_blocks = CeilDiv(longest * plan.group, kernels.backward_rows);
   const int64_t heads = shape.batch * shape.num_kv_heads;
   const int64_t queries = plan.packed
                               ? plan.statistics_stride * shape.num_heads

@@ -137,8 +137,7 @@ inline void PackQueryRows(const BackwardContext& context, QueryRows* block) {
         const auto widen = [&](const ConstArray& array, int64_t count,
                                int64_t padded, float* to) {
           const int64_t offset =
-              QueryOffset(array.strides, context.plan, context.sequence,
-                          context.task.b, head) +
+              QueryOffset(array.strides, context.plan, context.sequence, head) +
               t * array.strides.length;
           WidenRow(Element(array.data, used ? offset : 0, args.dtype),
                    args.dtype, used ? count : 0, padded, to);
@@ -345,11 +344,11 @@ inline bool GradientsWithTerms(const BackwardContext& context,
   const AttentionOptions& options = context.args.options;
   const BackwardScratch& scratch = context.scratch;
   const QueryLanes& lanes = block.lanes[tile];
-  const int64_t count = end - begin, b = context.task.b;
+  const int64_t count = end - begin;
   const int64_t first = context.task.first + begin;
   uint32_t* const visible = scratch.visible + tile * kKeyChunk + begin;
   bool all;
-  uint32_t any = FindVisible(options, context.plan, context.sequence, b, lanes,
+  uint32_t any = FindVisible(options, context.plan, context.sequence, lanes,
                              first, first + count, visible, &all);
   const uint32_t seeing = SeeingLanes(scratch, lanes, tile);
   any &= seeing;
@@ -361,12 +360,13 @@ inline bool GradientsWithTerms(const BackwardContext& context,
   }
   Terms terms{all ? nullptr : visible, nullptr, nullptr};
   if (options.bias) {
-    GatherBias(options, lanes, b, first, first + count, scratch.bias);
+    GatherBias(options, context.sequence, lanes, first, first + count,
+               scratch.bias);
     terms.bias = scratch.bias;
   }
   if (context.constants.dropout) {
-    FindKept(options, context.constants, lanes, b, first, first + count,
-             scratch.keep);
+    FindKept(options, context.constants, context.sequence, lanes, first,
+             first + count, scratch.keep);
     terms.keep = scratch.keep;
   }
   const int64_t at = begin * kBackwardRows + tile * kQueryTile;

@@ -38,12 +38,12 @@ inline void PassTurn(int32_t* turn, int64_t mine) {
 // bit, and their difference, the gradient of the score, is 0 and not rounding.
 inline void OutputDotGrad(const AttentionBackwardArgs& args,
                           const AttentionPlan& plan, const Sequence& sequence,
-                          int64_t b, int64_t head, float* output_dot_grad) {
+                          int64_t head, float* output_dot_grad) {
   const int64_t size = args.shape.value_dim;
   const int64_t query = sequence.statistics + head * plan.statistics_stride;
   const auto* grad_logsumexp = static_cast<const float*>(args.grad_logsumexp);
   const auto load = [&](const ConstArray& array, int64_t t, int64_t h) {
-    const int64_t offset = QueryOffset(array.strides, plan, sequence, b, head) +
+    const int64_t offset = QueryOffset(array.strides, plan, sequence, head) +
                            t * array.strides.length + h;
     float row[kLanes] = {};
     WidenRow(Element(array.data, offset, args.dtype), args.dtype,
@@ -85,14 +85,14 @@ void PrepareBackward(const AttentionBackwardArgs& args,
   for (int64_t h = 0; h < size; ++h) blind[h] = 0.0;
   for (int64_t g = 0; g < plan.group; ++g) {
     const int64_t head = kv_head * plan.group + g;
-    OutputDotGrad(args, plan, sequence, b, head, shared.output_dot_grad);
+    OutputDotGrad(args, plan, sequence, head, shared.output_dot_grad);
     for (int64_t t = 0; t < sequence.query_len; ++t) {
       const int64_t query =
           sequence.statistics + head * plan.statistics_stride + t;
       if (!IsBlind(statistics + 2 * query)) continue;
       const Strides& strides = args.grad_output.strides;
       const int64_t offset =
-          QueryOffset(strides, plan, sequence, b, head) + t * strides.length;
+          QueryOffset(strides, plan, sequence, head) + t * strides.length;
       for (int64_t h = 0; h < size; ++h) {
         float grad;
         WidenRow(Element(args.grad_output.data, offset + h, args.dtype),
@@ -125,11 +125,11 @@ inline void AddGradQuery(const BackwardContext& context, const QueryRows& block,
     const int64_t head =
         task.kv_head * context.plan.group + row % context.plan.group;
     const int64_t t = row / context.plan.group;
-    void* const out = Element(
-        args.grad_query.data,
-        QueryOffset(strides, context.plan, context.sequence, task.b, head) +
-            t * strides.length,
-        args.dtype);
+    void* const out =
+        Element(args.grad_query.data,
+                QueryOffset(strides, context.plan, context.sequence, head) +
+                    t * strides.length,
+                args.dtype);
     float* sum = static_cast<float*>(out);
     if (args.dtype != DType::kFloat32)
       sum = context.shared.grad_query +
@@ -157,11 +157,10 @@ inline void PrefetchBlock(const BackwardContext& context, int64_t first_row,
   const auto prefetch = [&](const ConstArray& array, int64_t size) {
     for (int64_t g = 0; g < group; ++g) {
       const int64_t head = context.task.kv_head * group + g;
-      const void* data =
-          Element(array.data,
-                  QueryOffset(array.strides, context.plan, context.sequence,
-                              context.task.b, head),
-                  args.dtype);
+      const void* data = Element(
+          array.data,
+          QueryOffset(array.strides, context.plan, context.sequence, head),
+          args.dtype);
       PrefetchRows(data, args.dtype, array.strides.length, first_row / group,
                    rows / group, size);
     }
@@ -253,8 +252,8 @@ inline void WriteKeyGrads(const BackwardContext& context,
                           const double* to_every_row, int64_t begin,
                           int64_t end) {
   const AttentionTask& task = context.task;
-  const int64_t first = KeyOffset(array.strides, context.plan, context.sequence,
-                                  task.b, task.kv_head);
+  const int64_t first =
+      KeyOffset(array.strides, context.plan, context.sequence, task.kv_head);
   float* const row = context.scratch.row;
   for (int64_t s = begin; s < end; ++s) {
     const bool seen =
@@ -279,10 +278,9 @@ void Backward(const AttentionBackwardArgs& args, const AttentionPlan& plan,
   const BackwardScratch scratch(args, base);
   const auto copy = [&](const ConstArray& array, int64_t size, int64_t padded,
                         float* to) {
-    const void* head =
-        Element(array.data,
-                KeyOffset(array.strides, plan, sequence, task.b, task.kv_head),
-                args.dtype);
+    const void* head = Element(
+        array.data, KeyOffset(array.strides, plan, sequence, task.kv_head),
+        args.dtype);
     CopyRows(head, args.dtype, array.strides.length, task.first, task.count,
              size, padded, to);
   };

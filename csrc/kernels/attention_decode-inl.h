@@ -40,31 +40,25 @@ inline Vec LoadPart(const void* row, int64_t h, int64_t size) {
 }
 
 struct DecodeScratch {
-  float* query;   // [N][T][H padded]
-  float* scores;  // [N][T][kDecodeChunk]
+  float* query;       // [N][T][H padded]
+  float* scores;      // [N][T][kDecodeChunk]
+  float* output;      // [N][T][value_dim padded], not divided by the sum
+  float* statistics;  // [N][T][2]
   float* end;
 
   DecodeScratch(const AttentionForwardArgs& args, float* base) {
     const int64_t rows = args.shape.num_heads * args.shape.query_len;
     query = base;
     scores = query + rows * PadToVector(args.shape.head_dim);
-    end = scores + rows * kDecodeChunk;
+    output = scores + rows * kDecodeChunk;
+    statistics = output + rows * PadToVector(args.shape.value_dim);
+    end = statistics + rows * 2;
   }
 };
 
 int64_t DecodeScratchFloats(const AttentionForwardArgs& args) {
   float* const base = nullptr;
   return DecodeScratch(args, base).end - base;
-}
-
-// Of one query and chunk: maximum, sum, output not divided by the sum.
-inline int64_t PartialFloats(const AttentionShape& shape) {
-  return kLanes + PadToVector(shape.value_dim);
-}
-
-int64_t DecodePartialFloats(const AttentionForwardArgs& args) {
-  return args.shape.num_heads * args.shape.query_len *
-         PartialFloats(args.shape);
 }
 
 // Products of `count` keys with the rows of one key/value head.
@@ -121,10 +115,10 @@ inline void DecodeValues(const void* value, int64_t stride, int64_t count,
   }
 }
 
-// The scores of one query row become weights; its maximum and sum go to
-// `partial`.
+// The scores of one query row become weights; their maximum and sum are its
+// statistics.
 inline void DecodeSoftmax(float* scores, int64_t count, float factor,
-                          float* partial) {
+                          float* statistics) {
   Vec top = Broadcast(-kInfinity);
   for (int64_t i = count; i < RoundUp(count, kLanes); ++i)
     scores[i] = -kInfinity;
@@ -144,35 +138,35 @@ inline void DecodeSoftmax(float* scores, int64_t count, float factor,
   }
   float total = 0.0f;
   for (int i = 0; i < kLanes; ++i) total += sum[i];
-  partial[0] = maximum;
-  partial[1] = total;
+  statistics[0] = maximum;
+  statistics[1] = total;
 }
 
 template <DType kType>
 inline void DecodeChunk(const AttentionForwardArgs& args,
                         const AttentionPlan& plan, const AttentionTask& task,
-                        float* partials, float* base) {
+                        float* base) {
   const AttentionShape& shape = args.shape;
   const Sequence& sequence = plan.sequences[task.b];
   const DecodeScratch scratch(args, base);
   const ScoreConstants constants = MakeScoreConstants(args.options, plan);
   const int64_t queries = shape.query_len, heads = shape.num_heads;
   const int64_t padded = PadToVector(shape.head_dim);
-  const int64_t partial = PartialFloats(shape);
+  const int64_t value_size = PadToVector(shape.value_dim);
   const int64_t rows = plan.group * queries;
   for (int64_t n = 0; n < heads; ++n)
     for (int64_t t = 0; t < queries; ++t) {
       float* row = scratch.query + (n * queries + t) * padded;
       const Strides& strides = args.query.strides;
-      WidenRow(Element(args.query.data,
-                       QueryOffset(strides, plan, sequence, task.b, n) +
-                           t * strides.length,
-                       kType),
-               kType, shape.head_dim, padded, row);
+      WidenRow(
+          Element(args.query.data,
+                  QueryOffset(strides, plan, sequence, n) + t * strides.length,
+                  kType),
+          kType, shape.head_dim, padded, row);
       for (int64_t h = 0; h < padded; h += kLanes)
         Store(row + h, Load(row + h) * Sign(args.options));
-      float* to = partials + (n * queries + t) * partial;
-      for (int64_t i = 0; i < partial; i += kLanes) Store(to + i, Vec{});
+      float* to = scratch.output + (n * queries + t) * value_size;
+      for (int64_t h = 0; h < value_size; h += kLanes) Store(to + h, Vec{});
     }
   const auto each_group = [&](const ConstArray& array, int64_t size,
                               const auto& visit) {
@@ -181,8 +175,7 @@ inline void DecodeChunk(const AttentionForwardArgs& args,
       const int64_t count = Min(kDecodeGroup, task.count - at);
       for (int64_t kv = 0; kv < shape.num_kv_heads; ++kv) {
         const void* head = Element(
-            array.data, KeyOffset(array.strides, plan, sequence, task.b, kv),
-            kType);
+            array.data, KeyOffset(array.strides, plan, sequence, kv), kType);
         const int64_t first = task.first + at, next = first + count;
         PrefetchRows(head, kType, stride, next,
                      Min(kDecodeGroup, sequence.key_end - next), size);
@@ -200,57 +193,37 @@ inline void DecodeChunk(const AttentionForwardArgs& args,
              });
   for (int64_t row = 0; row < heads * queries; ++row)
     DecodeSoftmax(scratch.scores + row * kDecodeChunk, task.count,
-                  constants.factor, partials + row * partial);
+                  constants.factor, scratch.statistics + 2 * row);
   each_group(args.value, shape.value_dim,
              [&](int64_t kv, int64_t at, const void* value, int64_t stride,
                  int64_t count) {
                DecodeValues<kType>(
                    value, stride, count,
                    scratch.scores + kv * rows * kDecodeChunk + at, rows,
-                   shape.value_dim, partials + kv * rows * partial + kLanes,
-                   partial);
+                   shape.value_dim, scratch.output + kv * rows * value_size,
+                   value_size);
              });
+  for (int64_t row = 0; row < heads * queries; ++row) {
+    float* to =
+        PartialResults(shape, plan, task.b, row / queries, row % queries);
+    const float* statistics = scratch.statistics + 2 * row;
+    const float* output = scratch.output + row * value_size;
+    to[0] = statistics[0];
+    to[1] = statistics[1];
+    for (int64_t h = 0; h < shape.value_dim; ++h)
+      to[2 + h] = output[h] / statistics[1];
+    if (task.count == 0) MarkBlind(to);
+  }
 }
 
 void Decode(const AttentionForwardArgs& args, const AttentionPlan& plan,
-            const AttentionTask& task, float* partials, float* scratch) {
+            const AttentionTask& task, float* scratch) {
   if (args.dtype == DType::kFloat32)
-    DecodeChunk<DType::kFloat32>(args, plan, task, partials, scratch);
+    DecodeChunk<DType::kFloat32>(args, plan, task, scratch);
   else if (args.dtype == DType::kBfloat16)
-    DecodeChunk<DType::kBfloat16>(args, plan, task, partials, scratch);
+    DecodeChunk<DType::kBfloat16>(args, plan, task, scratch);
   else
-    DecodeChunk<DType::kFloat16>(args, plan, task, partials, scratch);
-}
-
-// The chunks of one head and all its queries become output and statistics.
-void DecodeMerge(const AttentionForwardArgs& args, const AttentionPlan& plan,
-                 int64_t b, int64_t head, int64_t chunks, float* partials) {
-  const AttentionShape& shape = args.shape;
-  const ScoreConstants constants = MakeScoreConstants(args.options, plan);
-  const Sequence& sequence = plan.sequences[b];
-  const int64_t partial = PartialFloats(shape);
-  const int64_t stride = DecodePartialFloats(args);  // from chunk to chunk
-  for (int64_t t = 0; t < shape.query_len; ++t) {
-    float* const first = partials + (head * shape.query_len + t) * partial;
-    float maximum = first[0];
-    for (int64_t c = 1; c < chunks; ++c)
-      if (first[c * stride] > maximum) maximum = first[c * stride];
-    float sum = 0.0f;
-    for (int64_t c = 0; c < chunks; ++c) {
-      const float* from = first + c * stride;
-      const Vec weight =
-          Exp2(Broadcast((from[0] - maximum) * constants.factor));
-      sum += from[1] * weight[0];
-      for (int64_t h = kLanes; h < partial; h += kLanes) {
-        const Vec scaled = Load(from + h) * weight;
-        Store(first + h, c == 0 ? scaled : Load(first + h) + scaled);
-      }
-    }
-    for (int64_t h = kLanes; h < partial; h += kLanes)
-      Store(first + h, Load(first + h) / sum);
-    WriteResults(args, plan, sequence, constants, head, t, first + kLanes,
-                 maximum, sum);
-  }
+    DecodeChunk<DType::kFloat16>(args, plan, task, scratch);
 }
 
 }  // namespace

@@ -59,7 +59,6 @@ struct ForwardContext {
   const AttentionForwardArgs& args;
   const AttentionPlan& plan;
   const Sequence& sequence;
-  int64_t b;
   ScoreConstants constants;
   float* probabilities;  // [kKeyTile][kQueryTile]
   float* bias;           // [kKeyTile][kQueryTile], if there is a bias
@@ -180,17 +179,17 @@ inline uint32_t FindTerms(const ForwardContext& context,
   const AttentionOptions& options = context.args.options;
   bool all;
   const uint32_t any =
-      FindVisible(options, context.plan, context.sequence, context.b,
-                  tile.lanes, begin, end, context.terms->visible, &all);
+      FindVisible(options, context.plan, context.sequence, tile.lanes, begin,
+                  end, context.terms->visible, &all);
   *terms = {all ? nullptr : context.terms->visible, nullptr, nullptr};
   if (any == 0) return 0;
   if (options.bias) {
-    GatherBias(options, tile.lanes, context.b, begin, end, context.bias);
+    GatherBias(options, context.sequence, tile.lanes, begin, end, context.bias);
     terms->bias = context.bias;
   }
   if (context.constants.dropout) {
-    FindKept(options, context.constants, tile.lanes, context.b, begin, end,
-             context.terms->keep);
+    FindKept(options, context.constants, context.sequence, tile.lanes, begin,
+             end, context.terms->keep);
     terms->keep = context.terms->keep;
   }
   return any;
@@ -361,8 +360,8 @@ inline void MeanValue(const ForwardContext& context, int64_t kv_head,
   const ConstArray& value = context.args.value;
   const int64_t size = context.args.shape.value_dim;
   const int64_t count = context.sequence.key_len;
-  const int64_t first = KeyOffset(value.strides, context.plan, context.sequence,
-                                  context.b, kv_head);
+  const int64_t first =
+      KeyOffset(value.strides, context.plan, context.sequence, kv_head);
   for (int64_t h = 0; h < size; ++h) sum[h] = 0.0;
   for (int64_t s = 0; s < count; ++s) {
     WidenRow(Element(value.data, first + s * value.strides.length,

@@ -82,7 +82,7 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
       const int lane = v * kLanes + i;
       const int64_t offset =
           QueryOffset(args.query.strides, context.plan, context.sequence,
-                      context.b, tile->lanes.head[lane]) +
+                      tile->lanes.head[lane]) +
           tile->lanes.position[lane] * args.query.strides.length;
       const void* row = Element(args.query.data, offset, args.dtype);
       rows[i] = static_cast<const float*>(row);
@@ -107,11 +107,6 @@ struct OutputRow {
   float* logsumexp;
 };
 
-// Floats of the partial results of one query.
-inline int64_t PartialRow(const AttentionShape& shape) {
-  return 2 + shape.value_dim;
-}
-
 inline OutputRow FindOutputRow(const ForwardContext& context,
                                const AttentionTask& task,
                                const QueryTileState& tile, int lane) {
@@ -119,9 +114,7 @@ inline OutputRow FindOutputRow(const ForwardContext& context,
   const int64_t head = tile.lanes.head[lane], t = tile.lanes.position[lane];
   if (context.plan.splits > 1) {
     float* const partial =
-        context.plan.partials +
-        ((task.b * args.shape.num_heads + head) * args.shape.query_len + t) *
-            PartialRow(args.shape);
+        PartialResults(args.shape, context.plan, task.b, head, t);
     return {partial + 2, partial, nullptr};
   }
   const Strides& strides = args.output.strides;
@@ -129,8 +122,7 @@ inline OutputRow FindOutputRow(const ForwardContext& context,
       context.sequence.statistics + head * context.plan.statistics_stride + t;
   return {
       Element(args.output.data,
-              QueryOffset(strides, context.plan, context.sequence, context.b,
-                          head) +
+              QueryOffset(strides, context.plan, context.sequence, head) +
                   t * strides.length,
               args.dtype),
       static_cast<float*>(args.statistics) + 2 * query,
@@ -201,11 +193,10 @@ inline KeyTileView ViewKeys(const ForwardContext& context,
   const AttentionForwardArgs& args = context.args;
   const auto view = [&](const ConstArray& array, int64_t size, float* to,
                         const float** rows, int64_t* stride) {
-    const void* head =
-        Element(array.data,
-                KeyOffset(array.strides, context.plan, context.sequence,
-                          context.b, task.kv_head),
-                args.dtype);
+    const void* head = Element(
+        array.data,
+        KeyOffset(array.strides, context.plan, context.sequence, task.kv_head),
+        args.dtype);
     *stride = array.strides.length;
     if (args.dtype == DType::kFloat32 && (!copy || *stride == size)) {
       *rows = static_cast<const float*>(head) + begin * *stride;
@@ -230,11 +221,10 @@ inline void PrefetchKeys(const ForwardContext& context,
                          int64_t end) {
   const AttentionForwardArgs& args = context.args;
   const auto prefetch = [&](const ConstArray& array, int64_t size) {
-    const void* head =
-        Element(array.data,
-                KeyOffset(array.strides, context.plan, context.sequence,
-                          context.b, task.kv_head),
-                args.dtype);
+    const void* head = Element(
+        array.data,
+        KeyOffset(array.strides, context.plan, context.sequence, task.kv_head),
+        args.dtype);
     PrefetchRows(head, args.dtype, array.strides.length, begin, end - begin,
                  size);
   };
@@ -248,7 +238,6 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
   const ForwardContext context{args,
                                plan,
                                plan.sequences[task.b],
-                               plan.sequences[task.b].b,
                                MakeScoreConstants(args.options, plan),
                                scratch.probabilities,
                                scratch.bias,
@@ -302,42 +291,38 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
   const AttentionShape& shape = args.shape;
   const ForwardScratch scratch(args, base);
   const Sequence& sequence = plan.sequences[b * plan.splits];
-  const ForwardContext context{args,
-                               plan,
-                               sequence,
-                               b,
-                               MakeScoreConstants(args.options, plan),
-                               nullptr,
-                               nullptr,
-                               nullptr,
-                               nullptr};
-  const int64_t size = PartialRow(shape);
-  const int64_t stride = shape.num_heads * shape.query_len * size;
-  float* const rows =
-      plan.partials + b * plan.splits * stride + head * shape.query_len * size;
+  const ForwardContext context{
+      args,    plan,    sequence, MakeScoreConstants(args.options, plan),
+      nullptr, nullptr, nullptr,  nullptr};
   bool mean_known = false;
   for (int64_t t = 0; t < shape.query_len; ++t) {
-    float* const first = rows + t * size;
-    float maximum = kInfinity;
+    const auto part = [&](int64_t i) {
+      return PartialResults(shape, plan, b * plan.splits + i, head, t);
+    };
+    // A part that is seen but has no weight, all scores -infinity, counts as
+    // seen and adds nothing.
+    const auto weighs = [&](const float* p) {
+      return !IsBlind(p) && p[1] != 0.0f;
+    };
+    float maximum = -kInfinity;
     bool blind = true;
     for (int64_t i = 0; i < plan.splits; ++i) {
-      const float* part = first + i * stride;
-      if (IsBlind(part)) continue;
-      if (blind || part[0] > maximum) maximum = part[0];
-      blind = false;
+      blind = blind && IsBlind(part(i));
+      if (weighs(part(i)) && !(part(i)[0] <= maximum)) maximum = part(i)[0];
     }
+    if (blind) maximum = kInfinity;
     float sum = blind ? 1.0f : 0.0f;
     float* const output = scratch.rows;
     for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
     for (int64_t i = 0; i < plan.splits; ++i) {
-      const float* part = first + i * stride;
-      if (IsBlind(part)) continue;
-      const float weight =
-          part[1] *
-          Exp2(Broadcast((part[0] - maximum) * context.constants.factor))[0];
+      const float* from = part(i);
+      if (!weighs(from)) continue;
+      const Vec rescale =
+          Exp2(Broadcast((from[0] - maximum) * context.constants.factor));
+      const float weight = from[1] * rescale[0];
       sum += weight;
       for (int64_t h = 0; h < shape.value_dim; ++h)
-        output[h] += weight * part[2 + h];
+        output[h] += weight * from[2 + h];
     }
     if (blind && !mean_known) {
       MeanValue(context, head / plan.group, scratch.rows, scratch.value_sum,

@@ -95,17 +95,12 @@ struct AttentionKernels {
                        float* scratch);
 
   // For few queries: at most decode_rows per key/value head, nothing hidden but
-  // by the range of keys, no other terms. A task is a chunk of at most
-  // decode_chunk keys with all heads (its kv_head is 0) and fills the partial
-  // results of its own; then they are merged per batch entry and head.
+  // by the range of keys, no other terms. The keys are split; a task is a part,
+  // of at most decode_chunk keys, with all its heads.
   int64_t decode_rows, decode_chunk;
   int64_t (*decode_scratch)(const AttentionForwardArgs& args);
-  int64_t (*decode_partial)(const AttentionForwardArgs& args);
   void (*decode)(const AttentionForwardArgs& args, const AttentionPlan& plan,
-                 const AttentionTask& task, float* partial, float* scratch);
-  void (*decode_merge)(const AttentionForwardArgs& args,
-                       const AttentionPlan& plan, int64_t b, int64_t head,
-                       int64_t chunks, float* partials);
+                 const AttentionTask& task, float* scratch);
 
   // One task per batch entry and key/value head.
   void (*prepare_backward)(const AttentionBackwardArgs& args,

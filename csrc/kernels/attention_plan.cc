@@ -67,8 +67,9 @@ PlanStorage::PlanStorage(const AttentionShape& shape,
     sequences_.push_back(DescribeSequence(shape, options, b));
 }
 
-void PlanStorage::Split(int64_t splits) {
+void PlanStorage::Split(int64_t splits, float* partials) {
   plan_.splits = splits;
+  plan_.partials = partials;
   std::vector<Sequence> parts;
   parts.reserve(sequences_.size() * static_cast<size_t>(splits));
   for (const Sequence& s : sequences_) {
@@ -138,24 +139,17 @@ void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple,
   }
 }
 
-void PlanStorage::AddDecodeChunks(int64_t largest) {
-  for (int64_t b = 0; b < shape_.batch; ++b) {
+void PlanStorage::AddKeyRanges() {
+  for (int64_t b = 0; b < static_cast<int64_t>(sequences_.size()); ++b) {
     const Sequence& s = sequences_[static_cast<size_t>(b)];
-    const int64_t pieces = CeilDiv(s.key_end - s.key_begin, largest);
-    for (int64_t index = 0; index < pieces; ++index) {
-      const int64_t first = s.key_begin + index * largest;
-      tasks_.push_back(
-          {b, 0, index, pieces, first, std::min(largest, s.key_end - first)});
-    }
+    tasks_.push_back({b, 0, 0, 1, s.key_begin, s.key_end - s.key_begin});
   }
 }
 
 bool PlanStorage::AllVisible() const {
   if (plan_.before != kUnlimited || plan_.after != kUnlimited) return false;
   for (const Sequence& s : sequences_)
-    if (s.query_mask || s.key_mask || s.query_end < s.query_len ||
-        s.key_begin >= s.key_end)
-      return false;
+    if (s.query_mask || s.key_mask || s.query_end < s.query_len) return false;
   return true;
 }
 

@@ -15,9 +15,8 @@ class PlanStorage {
   PlanStorage(const AttentionShape& shape, const AttentionOptions& options);
 
   // Cuts the keys of every batch entry into `splits` parts, before any task is
-  // added.
-  void Split(int64_t splits);
-  void SetPartials(float* partials) { plan_.partials = partials; }
+  // added; their results go to `partials`.
+  void Split(int64_t splits, float* partials);
 
   // Blocks of at most `largest` query rows, a multiple of `multiple`.
   void AddQueryBlocks(int64_t largest, int64_t multiple);
@@ -27,11 +26,10 @@ class PlanStorage {
   // within the same range of positions.
   void AddKeyChunks(int64_t largest, int64_t multiple, bool aligned);
 
-  // The same for all heads at once, one task each.
-  void AddDecodeChunks(int64_t largest);
+  // All keys of a batch entry, or of a part of it, with all heads.
+  void AddKeyRanges();
 
-  // Whether every query sees every key in the range of its batch entry, and
-  // there is at least one.
+  // Whether every query sees every key in the range of its batch entry.
   bool AllVisible() const;
 
   // Valid as long as this object and the masks.

@@ -43,16 +43,16 @@ inline float Sign(const AttentionOptions& options) {
 
 // Elements from the start of an array to position 0 of one head.
 inline int64_t QueryOffset(const Strides& strides, const AttentionPlan& plan,
-                           const Sequence& sequence, int64_t b, int64_t head) {
+                           const Sequence& sequence, int64_t head) {
   return head * strides.head + (plan.packed
                                     ? sequence.query_row * strides.length
-                                    : b * strides.batch);
+                                    : sequence.b * strides.batch);
 }
 
 inline int64_t KeyOffset(const Strides& strides, const AttentionPlan& plan,
-                         const Sequence& sequence, int64_t b, int64_t head) {
-  return head * strides.head +
-         (plan.packed ? sequence.key_row * strides.length : b * strides.batch);
+                         const Sequence& sequence, int64_t head) {
+  return head * strides.head + (plan.packed ? sequence.key_row * strides.length
+                                            : sequence.b * strides.batch);
 }
 
 // Bits of the first `rows` lanes.

@@ -47,6 +47,20 @@ inline float LogSumExp(const ScoreConstants& constants, float maximum,
   return unit * maximum + __builtin_logf(sum);
 }
 
+// Where the keys are split: the partial results of one query, as statistics and
+// an output in float32.
+inline int64_t PartialFloats(const AttentionShape& shape) {
+  return 2 + shape.value_dim;
+}
+
+inline float* PartialResults(const AttentionShape& shape,
+                             const AttentionPlan& plan, int64_t sequence,
+                             int64_t head, int64_t t) {
+  return plan.partials +
+         ((sequence * shape.num_heads + head) * shape.query_len + t) *
+             PartialFloats(shape);
+}
+
 // Writes the results of one query, given in float32; `sum` 1 and `maximum` +inf
 // mark a query that sees no key.
 inline void WriteResults(const AttentionForwardArgs& args,
@@ -55,11 +69,11 @@ inline void WriteResults(const AttentionForwardArgs& args,
                          int64_t t, const float* output, float maximum,
                          float sum) {
   const Strides& strides = args.output.strides;
-  NarrowRow(output, args.dtype, args.shape.value_dim,
-            Element(args.output.data,
-                    QueryOffset(strides, plan, sequence, sequence.b, head) +
-                        t * strides.length,
-                    args.dtype));
+  NarrowRow(
+      output, args.dtype, args.shape.value_dim,
+      Element(args.output.data,
+              QueryOffset(strides, plan, sequence, head) + t * strides.length,
+              args.dtype));
   const int64_t query = sequence.statistics + head * plan.statistics_stride + t;
   float* statistics = static_cast<float*>(args.statistics) + 2 * query;
   statistics[0] = maximum;
@@ -105,10 +119,11 @@ inline void HideByPosition(const AttentionPlan& plan, const QueryLanes& lanes,
 
 // Takes from visible[i] the lanes whose mask is zero at key begin + i.
 inline void HideByMask(const AttentionOptions& options, int64_t group,
-                       const QueryLanes& lanes, int64_t b, int64_t begin,
-                       int64_t count, uint32_t* visible) {
+                       const Sequence& sequence, const QueryLanes& lanes,
+                       int64_t begin, int64_t count, uint32_t* visible) {
   const ScoreStrides& strides = options.mask_strides;
-  const uint8_t* mask = options.mask + b * strides.batch + begin * strides.key;
+  const uint8_t* mask =
+      options.mask + sequence.b * strides.batch + begin * strides.key;
   const auto row = [&](int lane) {
     return mask + lanes.head[lane] * strides.head +
            lanes.position[lane] * strides.query;
@@ -136,8 +151,8 @@ inline void HideByMask(const AttentionOptions& options, int64_t group,
 // any of them; *all becomes whether all lanes see all of them.
 inline uint32_t FindVisible(const AttentionOptions& options,
                             const AttentionPlan& plan, const Sequence& sequence,
-                            int64_t b, const QueryLanes& lanes, int64_t begin,
-                            int64_t end, uint32_t* visible, bool* all) {
+                            const QueryLanes& lanes, int64_t begin, int64_t end,
+                            uint32_t* visible, bool* all) {
   const int64_t count = end - begin;
   for (int64_t i = 0; i < count; ++i) visible[i] = kAllLanes;
   if (begin < lanes.last - plan.before || end > lanes.first + plan.after + 1)
@@ -146,7 +161,7 @@ inline uint32_t FindVisible(const AttentionOptions& options,
     for (int64_t i = 0; i < count; ++i)
       if (!sequence.key_mask[begin + i]) visible[i] = 0;
   if (options.mask)
-    HideByMask(options, plan.group, lanes, b, begin, count, visible);
+    HideByMask(options, plan.group, sequence, lanes, begin, count, visible);
   const uint32_t used = UsedLanes(lanes.rows);
   uint32_t any = 0, every = kAllLanes;
   for (int64_t i = 0; i < count; ++i) {
@@ -158,11 +173,12 @@ inline uint32_t FindVisible(const AttentionOptions& options,
 }
 
 // bias[i][lane] of keys begin + i, transposed into the lanes.
-inline void GatherBias(const AttentionOptions& options, const QueryLanes& lanes,
-                       int64_t b, int64_t begin, int64_t end, float* to) {
+inline void GatherBias(const AttentionOptions& options,
+                       const Sequence& sequence, const QueryLanes& lanes,
+                       int64_t begin, int64_t end, float* to) {
   const ScoreStrides& strides = options.bias_strides;
   const float* bias = static_cast<const float*>(options.bias) +
-                      b * strides.batch + begin * strides.key;
+                      sequence.b * strides.batch + begin * strides.key;
   const int64_t count = end - begin;
   const float* rows[kQueryTile];
   for (int i = 0; i < kQueryTile; ++i)
@@ -186,16 +202,17 @@ inline void GatherBias(const AttentionOptions& options, const QueryLanes& lanes,
 }
 
 inline void FindKept(const AttentionOptions& options,
-                     const ScoreConstants& constants, const QueryLanes& lanes,
-                     int64_t b, int64_t begin, int64_t end, uint32_t* keep) {
+                     const ScoreConstants& constants, const Sequence& sequence,
+                     const QueryLanes& lanes, int64_t begin, int64_t end,
+                     uint32_t* keep) {
   for (int64_t i = 0; i < end - begin; ++i) keep[i] = 0;
   for (int v = 0; v < lanes.vectors; ++v) {
     VecUint head, position;
     std::memcpy(&head, lanes.head + v * kLanes, sizeof head);
     std::memcpy(&position, lanes.position + v * kLanes, sizeof position);
     AddDropoutBits(constants.dropout_threshold, options.dropout_seed,
-                   static_cast<uint32_t>(b), head, position, begin, end,
-                   v * kLanes, keep);
+                   static_cast<uint32_t>(sequence.b), head, position, begin,
+                   end, v * kLanes, keep);
   }
 }
 
