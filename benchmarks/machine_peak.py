@@ -44,12 +44,14 @@ class MachinePeak:
         return f"{compiler} failed: {lines[0]}" if done.returncode else ""
 
     def measure(self, threads):
-        """Measures once more: a dict like `UNKNOWN`, with `instruction_set`."""
+        """Measures once more: a dict like `UNKNOWN`, with `instruction_set` and
+        `bfloat16_dot`, the rate of the dot product alone."""
         if self.why_unknown:
             return dict(UNKNOWN)
         command = [self.program, str(threads), *self.sizes]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         now = json.loads(done.stdout)
+        now["bfloat16_dot"] = now["bfloat16"]
         now["bfloat16"] = max(now["bfloat16"] or 0, now["float32"] or 0) or None
         before = self.best.setdefault(threads, dict(UNKNOWN))
         for name in UNKNOWN:
