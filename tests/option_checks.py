@@ -99,6 +99,20 @@ def keras_attention(query, key, value, bias=None, **options):
     return keras.ops.dot_product_attention(query, key, value, bias, mask, scale)
 
 
+def assert_threads_change_no_bit(arrays, dtype, options, threads=(1, 2, 5, 1)):
+    """Results and gradients are the same with every number of threads."""
+    results = []
+    try:
+        for number in threads:
+            ops.set_num_threads(number)
+            results.append(run(ops.dot_product_attention, arrays, dtype, options))
+    finally:
+        ops.set_num_threads(0)
+    for other in results[1:]:
+        for name, x in results[0].items():
+            np.testing.assert_array_equal(x, other[name], name)
+
+
 def plain_attention(arrays, options):
     """What to compare with: Keras's own where it can, else the reference, which
     is the same arithmetic. Keras knows no dropout, cap and logsumexp, refuses one

@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from option_checks import check, make_arrays, run, scores_shape
+from option_checks import (
+    assert_threads_change_no_bit,
+    check,
+    make_arrays,
+    run,
+    scores_shape,
+)
 
 from hw3tf import ops, reference
 
@@ -220,16 +226,7 @@ def test_threads_and_repeats_do_not_change_a_bit(dtype, kernel_path, rng):
         "dropout_rate": 0.3,
         "dropout_seed": 5,
     }
-    results = []
-    try:
-        for threads in (1, 2, 5, 1):
-            ops.set_num_threads(threads)
-            results.append(run(ops.dot_product_attention, arrays, dtype, options))
-    finally:
-        ops.set_num_threads(0)
-    for other in results[1:]:
-        for name, x in results[0].items():
-            np.testing.assert_array_equal(x, other[name], name)
+    assert_threads_change_no_bit(arrays, dtype, options)
 
 
 def test_xla_gives_the_same_numbers(rng):
@@ -251,6 +248,15 @@ def test_xla_gives_the_same_numbers(rng):
         np.testing.assert_allclose(x, y, atol=2e-6)  # size 1, 41 keys, float32
 
 
+FUNCTIONAL = {
+    "attn_logits_soft_cap": 2.0,
+    "sliding_window": 5,
+    "dropout_rate": 0.3,
+    "return_logsumexp": True,
+    "return_attention_scores": True,
+}
+
+
 def functional_model(rng):
     """All options, those that are tensors as inputs of the model."""
     heads = keras.Input((None, 4, 8))
@@ -266,11 +272,7 @@ def functional_model(rng):
         heads,
         heads,
         bias,
-        attn_logits_soft_cap=2.0,
-        sliding_window=5,
-        dropout_rate=0.3,
-        return_logsumexp=True,
-        return_attention_scores=True,
+        **FUNCTIONAL,
         **tensors,
     )
     model = keras.Model([heads, *tensors.values()], list(outputs))
@@ -296,11 +298,7 @@ def test_functional_model_with_all_options_saves_and_loads(path, rng, tmp_path):
         x,
         x,
         bias,
-        attn_logits_soft_cap=2.0,
-        sliding_window=5,
-        dropout_rate=0.3,
-        return_logsumexp=True,
-        return_attention_scores=True,
+        **FUNCTIONAL,
         **tensors,
     )
     model.save(tmp_path / "model.keras")
