@@ -152,11 +152,12 @@ bool Forward(const AttentionForwardArgs& args, int num_threads) {
     storage.AddKeyRanges();
   else
     storage.AddQueryBlocks(kernels.tiles.query_block, kernels.tiles.query_tile);
-  const AttentionPlan plan = storage.View();
+  AttentionPlan plan = storage.View();
   if (plan.num_tasks == 0) return true;
   const double flops = 2 * storage.VisiblePairs() *
                        static_cast<double>(shape.head_dim + shape.value_dim);
   const int threads = Threads(num_threads, plan.num_tasks, flops);
+  plan.tasks_ahead = threads;
   const int64_t per_thread =
       RoundToLine(std::max(kernels.forward_scratch(args),
                            decode ? kernels.decode_scratch(args) : 0));

@@ -23,6 +23,7 @@
 #pragma once
 
 #include "kernels/attention_terms-inl.h"
+#include "kernels/prefetch-inl.h"
 
 namespace hw3tf {
 namespace {
@@ -64,6 +65,7 @@ struct ForwardContext {
   float* bias;           // [kKeyTile][kQueryTile], if there is a bias
   float* finite_value;   // [kKeyTile][value_dim], where they are not all
   TermsStorage* terms;
+  Prefetcher* prefetcher;
 };
 
 // Lanes whose first sum is still to come.
@@ -124,9 +126,11 @@ struct PlainScores {
   int64_t value_dim;
   float factor;
   float* probabilities;  // [kKeyTile][kQueryTile]: all that are done
+  Prefetcher* prefetcher;
 
   template <int R>
   void Run(int64_t row) const {
+    prefetcher->Step();
     Vec score[R][V] = {};
     MultiplyAdd<R, V, Contiguous::kAlongDepth>(
         {key + row * key_stride, key_stride}, {tile.query, kQueryTile},
@@ -279,6 +283,7 @@ inline void AddKeysWithTerms(const ForwardContext& context,
   if (seeing == 0) return;
   tile->seeing |= seeing;
   const int64_t skip = begin - view.first, count = end - begin;
+  for (int64_t i = 0; i < count; i += kRows) context.prefetcher->Step();
   Multiply<Contiguous::kAlongDepth>(
       {{view.key + skip * view.key_stride, view.key_stride},
        {tile->query, kQueryTile},
@@ -313,9 +318,10 @@ inline void AddPlainKeys(const ForwardContext& context, const KeyTileView& view,
   tile->seeing = kAllLanes;
   const int64_t skip = begin - view.first, count = end - begin;
   ForRowGroups(
-      count, PlainScores<V>{view.key + skip * view.key_stride, view.key_stride,
-                            *tile, shape.head_dim, shape.value_dim,
-                            context.constants.factor, context.probabilities});
+      count,
+      PlainScores<V>{view.key + skip * view.key_stride, view.key_stride, *tile,
+                     shape.head_dim, shape.value_dim, context.constants.factor,
+                     context.probabilities, context.prefetcher});
   MultiplyValues<V>(view.value + skip * view.value_stride, view.value_stride,
                     count, shape.value_dim, context.probabilities,
                     tile->output);

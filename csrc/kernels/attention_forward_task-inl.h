@@ -77,14 +77,14 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
   if (tile->keys.begin >= tile->keys.end) return;
 
   for (int v = 0; v < tile->lanes.vectors; ++v) {
+    const Strides& strides = args.query.strides;
+    int64_t offsets[kLanes];
+    FindOffsets(tile->lanes, v * kLanes,
+                QueryOffset(strides, context.plan, context.sequence, 0),
+                strides.head, strides.length, offsets);
     const float* rows[kLanes];
     for (int i = 0; i < kLanes; ++i) {
-      const int lane = v * kLanes + i;
-      const int64_t offset =
-          QueryOffset(args.query.strides, context.plan, context.sequence,
-                      tile->lanes.head[lane]) +
-          tile->lanes.position[lane] * args.query.strides.length;
-      const void* row = Element(args.query.data, offset, args.dtype);
+      const void* row = Element(args.query.data, offsets[i], args.dtype);
       rows[i] = static_cast<const float*>(row);
       if (args.dtype != DType::kFloat32) {
         float* wide = scratch.rows + i * PadToVector(size);
@@ -100,85 +100,99 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
   }
 }
 
-// Where the results of one lane go.
-struct OutputRow {
+// Where the results of a task go: the caller's arrays, or the partial results.
+struct Results {
   void* output;
+  DType dtype;
+  int64_t output_base, output_head, output_length;  // as FindOffsets takes them
   float* statistics;
+  int64_t statistics_base, statistics_head, statistics_length;
   float* logsumexp;
 };
 
-inline OutputRow FindOutputRow(const ForwardContext& context,
-                               const AttentionTask& task,
-                               const QueryTileState& tile, int lane) {
+inline Results FindResults(const ForwardContext& context,
+                           const AttentionTask& task) {
   const AttentionForwardArgs& args = context.args;
-  const int64_t head = tile.lanes.head[lane], t = tile.lanes.position[lane];
   if (context.plan.splits > 1) {
-    float* const partial =
-        PartialResults(args.shape, context.plan, task.b, head, t);
-    return {partial + 2, partial, nullptr};
+    float* const first =
+        PartialResults(args.shape, context.plan, task.b, /*head=*/0, /*t=*/0);
+    const int64_t length = PartialFloats(args.shape);
+    const int64_t head = args.shape.query_len * length;
+    return {first + 2, DType::kFloat32, 0,      head, length, first, 0,
+            head,      length,          nullptr};
   }
   const Strides& strides = args.output.strides;
-  const int64_t query =
-      context.sequence.statistics + head * context.plan.statistics_stride + t;
-  return {
-      Element(args.output.data,
-              QueryOffset(strides, context.plan, context.sequence, head) +
-                  t * strides.length,
-              args.dtype),
-      static_cast<float*>(args.statistics) + 2 * query,
-      args.logsumexp ? static_cast<float*>(args.logsumexp) + query : nullptr};
+  return {args.output.data,
+          args.dtype,
+          QueryOffset(strides, context.plan, context.sequence, 0),
+          strides.head,
+          strides.length,
+          static_cast<float*>(args.statistics),
+          2 * context.sequence.statistics,
+          2 * context.plan.statistics_stride,
+          2,
+          static_cast<float*>(args.logsumexp)};
+}
+
+// The output of kLanes lanes, divided by their sums, as rows.
+inline void WriteRows(const float* output, Vec inverse, int64_t size, int rows,
+                      float* const (&to)[kLanes]) {
+  int64_t h = 0;
+  for (; h + kLanes <= size; h += kLanes) {
+    Vec block[kLanes];
+    for (int i = 0; i < kLanes; ++i)
+      block[i] = Load(output + (h + i) * kQueryTile) * inverse;
+    Transpose(block);
+    if (rows == kLanes)
+      for (int i = 0; i < kLanes; ++i) Store(to[i] + h, block[i]);
+    else
+      for (int i = 0; i < rows; ++i) Store(to[i] + h, block[i]);
+  }
+  for (; h < size; ++h) {
+    const Vec column = Load(output + h * kQueryTile) * inverse;
+    for (int i = 0; i < rows; ++i) to[i][h] = column[i];
+  }
 }
 
 // Divides by the sums, transposes back and writes output and statistics.
-inline void FinishTile(const ForwardContext& context, const AttentionTask& task,
+inline void FinishTile(const ForwardContext& context, const Results& results,
                        const ForwardScratch& scratch,
                        const QueryTileState& tile, const float* mean_value) {
-  const AttentionForwardArgs& args = context.args;
-  const int64_t size = args.shape.value_dim, padded = PadToVector(size);
+  const int64_t size = context.args.shape.value_dim;
+  const int64_t padded = PadToVector(size);
   const uint32_t seeing = tile.seeing & tile.lanes.taking_part;
-  const DType dtype = context.plan.splits > 1 ? DType::kFloat32 : args.dtype;
+  const bool is_float32 = results.dtype == DType::kFloat32;
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const int first = v * kLanes;
     const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - first));
-    OutputRow to[kLanes];
+    int64_t outputs[kLanes], statistics[kLanes];
+    FindOffsets(tile.lanes, first, results.output_base, results.output_head,
+                results.output_length, outputs);
+    FindOffsets(tile.lanes, first, results.statistics_base,
+                results.statistics_head, results.statistics_length, statistics);
     // Where a row is transposed to: its place, if that is float32.
     float* transposed[kLanes];
-    for (int i = 0; i < rows; ++i) {
-      to[i] = FindOutputRow(context, task, tile, first + i);
-      transposed[i] = dtype == DType::kFloat32
-                          ? static_cast<float*>(to[i].output)
+    for (int i = 0; i < kLanes; ++i)
+      transposed[i] = is_float32
+                          ? static_cast<float*>(results.output) + outputs[i]
                           : scratch.rows + i * padded;
-    }
-    if (seeing >> first) {
-      const Vec inverse = context.constants.keep_scale / Load(tile.sum + first);
-      int64_t h = 0;
-      for (; h + kLanes <= size; h += kLanes) {
-        Vec block[kLanes];
-        for (int i = 0; i < kLanes; ++i)
-          block[i] = Load(tile.output + (h + i) * kQueryTile + first) * inverse;
-        Transpose(block);
-        for (int i = 0; i < rows; ++i) Store(transposed[i] + h, block[i]);
-      }
-      for (; h < size; ++h) {
-        const Vec column = Load(tile.output + h * kQueryTile + first) * inverse;
-        for (int i = 0; i < rows; ++i) transposed[i][h] = column[i];
-      }
-    }
+    if (seeing >> first & UsedLanes(kLanes))
+      WriteRows(tile.output + first,
+                context.constants.keep_scale / Load(tile.sum + first), size,
+                rows, transposed);
     for (int i = 0; i < rows; ++i) {
       const int lane = first + i;
       const bool sees = seeing >> lane & 1;
-      if (!sees || dtype != DType::kFloat32)
-        NarrowRow(sees ? transposed[i] : mean_value, dtype, size, to[i].output);
-      if (sees) {
-        to[i].statistics[0] = tile.maximum[lane];
-        to[i].statistics[1] = tile.sum[lane];
-      } else {
-        MarkBlind(to[i].statistics);
-      }
-      if (to[i].logsumexp)
-        *to[i].logsumexp = sees ? LogSumExp(context.constants,
-                                            tile.maximum[lane], tile.sum[lane])
-                                : -kInfinity;
+      if (!sees || !is_float32)
+        NarrowRow(sees ? transposed[i] : mean_value, results.dtype, size,
+                  Element(results.output, outputs[i], results.dtype));
+      float* const to = results.statistics + statistics[i];
+      to[0] = tile.maximum[lane];
+      to[1] = tile.sum[lane];
+      if (!sees) MarkBlind(to);
+      if (results.logsumexp)
+        results.logsumexp[statistics[i] / 2] =
+            sees ? LogSumExp(context.constants, to[0], to[1]) : -kInfinity;
     }
   }
 }
@@ -214,27 +228,79 @@ inline KeyTileView ViewKeys(const ForwardContext& context,
   return tile;
 }
 
-// Keys and values [begin, end) of the next tile, a part per query tile, so that
-// their misses hide behind the arithmetic.
+// Keys and values [begin, end) of a task.
 inline void PrefetchKeys(const ForwardContext& context,
                          const AttentionTask& task, int64_t begin,
                          int64_t end) {
   const AttentionForwardArgs& args = context.args;
+  const Sequence& sequence = context.plan.sequences[task.b];
   const auto prefetch = [&](const ConstArray& array, int64_t size) {
-    const void* head = Element(
-        array.data,
-        KeyOffset(array.strides, context.plan, context.sequence, task.kv_head),
-        args.dtype);
-    PrefetchRows(head, args.dtype, array.strides.length, begin, end - begin,
-                 size);
+    const int64_t head =
+        KeyOffset(array.strides, context.plan, sequence, task.kv_head);
+    context.prefetcher->Add(
+        Element(array.data, head + begin * array.strides.length, args.dtype),
+        array.strides.length * ElementBytes(args.dtype), end - begin,
+        size * ElementBytes(args.dtype), /*to_write=*/false);
   };
   prefetch(args.key, args.shape.head_dim);
   prefetch(args.value, args.shape.value_dim);
 }
 
+// Whether this thread is likely to have the keys and values of a task in its
+// cache, because the task before was of the same head.
+inline bool HasKeys(const ForwardContext& context, const AttentionTask& task) {
+  constexpr int64_t kCached = 1 << 20;  // bytes: half of an L2 of today
+  const AttentionShape& shape = context.args.shape;
+  const AttentionTask* before = &task - context.plan.tasks_ahead;
+  const Sequence& sequence = context.plan.sequences[task.b];
+  return before >= context.plan.tasks && before->b == task.b &&
+         before->kv_head == task.kv_head &&
+         (sequence.key_end - sequence.key_begin) *
+                 (shape.head_dim + shape.value_dim) *
+                 ElementBytes(context.args.dtype) <=
+             kCached;
+}
+
+// The queries of a task, or their places in the output.
+inline void PrefetchQueries(const ForwardContext& context,
+                            const AttentionTask& task, const void* data,
+                            const Strides& strides, int64_t size,
+                            bool to_write) {
+  const DType dtype = context.args.dtype;
+  const int64_t group = context.plan.group, first = task.first / group;
+  for (int64_t g = 0; g < group; ++g) {
+    const int64_t head =
+        QueryOffset(strides, context.plan, context.plan.sequences[task.b],
+                    task.kv_head * group + g);
+    context.prefetcher->Add(Element(data, head + first * strides.length, dtype),
+                            strides.length * ElementBytes(dtype),
+                            CeilDiv(task.count, group),
+                            size * ElementBytes(dtype), to_write);
+  }
+}
+
+// What is needed when the last tile of keys is done: the places of the output,
+// and the first inputs of the task that this thread is likely to take next.
+inline void PrefetchNextTask(const ForwardContext& context,
+                             const AttentionTask& task) {
+  const AttentionForwardArgs& args = context.args;
+  if (context.plan.splits == 1)
+    PrefetchQueries(context, task, args.output.data, args.output.strides,
+                    args.shape.value_dim, /*to_write=*/true);
+  const AttentionTask* next = &task + context.plan.tasks_ahead;
+  if (next >= context.plan.tasks + context.plan.num_tasks) return;
+  PrefetchQueries(context, *next, args.query.data, args.query.strides,
+                  args.shape.head_dim, /*to_write=*/false);
+  if (HasKeys(context, *next)) return;
+  const Sequence& sequence = context.plan.sequences[next->b];
+  PrefetchKeys(context, *next, sequence.key_begin,
+               Min(sequence.key_end, sequence.key_begin + kKeyTile));
+}
+
 void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
              const AttentionTask& task, float* base) {
   const ForwardScratch scratch(args, base);
+  Prefetcher prefetcher;
   const ForwardContext context{args,
                                plan,
                                plan.sequences[task.b],
@@ -242,7 +308,8 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
                                scratch.probabilities,
                                scratch.bias,
                                scratch.finite_value,
-                               scratch.terms};
+                               scratch.terms,
+                               &prefetcher};
   QueryTileState tiles[kTilesPerBlock];
   const int64_t tile_count = CeilDiv(task.count, kQueryTile);
   int64_t begin = context.sequence.key_len, end = 0;
@@ -254,14 +321,18 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
   }
 
   const int64_t key_tile = EvenTile(end - begin, kKeyTile, kRows);
+  const bool has_keys = HasKeys(context, task);
   for (int64_t first = begin; first < end; first += key_tile) {
     const int64_t last = Min(end, first + key_tile);
     const KeyTileView view = ViewKeys(context, task, scratch,
-                                      /*copy=*/tile_count > 2, first, last);
-    const int64_t next = Min(end, last + key_tile);
+                                      /*copy=*/tile_count > 4, first, last);
+    prefetcher.Clear();
+    if (last == end)
+      PrefetchNextTask(context, task);
+    else if (!has_keys)
+      PrefetchKeys(context, task, last, Min(end, last + key_tile));
+    prefetcher.SpreadOver(tile_count * ((last - first) / kRows));
     for (int64_t i = 0; i < tile_count; ++i) {
-      PrefetchKeys(context, task, last + (next - last) * i / tile_count,
-                   last + (next - last) * (i + 1) / tile_count);
       const int64_t from = Max(first, tiles[i].keys.begin);
       const int64_t to = Min(last, tiles[i].keys.end);
       if (from >= to) continue;
@@ -280,8 +351,9 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
   if (any_blind && plan.splits == 1)
     MeanValue(context, task.kv_head, scratch.rows, scratch.value_sum,
               scratch.mean_value);
+  const Results results = FindResults(context, task);
   for (int64_t i = 0; i < tile_count; ++i)
-    FinishTile(context, task, scratch, tiles[i], scratch.mean_value);
+    FinishTile(context, results, scratch, tiles[i], scratch.mean_value);
 }
 
 // The parts of the keys of one batch entry and head become output, statistics
@@ -293,7 +365,8 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
   const Sequence& sequence = plan.sequences[b * plan.splits];
   const ForwardContext context{
       args,    plan,    sequence, MakeScoreConstants(args.options, plan),
-      nullptr, nullptr, nullptr,  nullptr};
+      nullptr, nullptr, nullptr,  nullptr,
+      nullptr};
   bool mean_known = false;
   for (int64_t t = 0; t < shape.query_len; ++t) {
     const auto part = [&](int64_t i) {

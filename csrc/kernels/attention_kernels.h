@@ -51,6 +51,9 @@ struct AttentionPlan {
   const Sequence* sequences;
   const AttentionTask* tasks;  // in the order in which they are taken
   int64_t num_tasks;
+  // A thread that has taken a task is likely to come back for the one so many
+  // later: a hint, no more.
+  int64_t tasks_ahead;
 };
 
 // Larger than any position, small enough to be added to one in 32 bits.

@@ -74,24 +74,47 @@ struct QueryLanes {
 inline void FindQueryLanes(const AttentionPlan& plan, const Sequence& sequence,
                            int64_t kv_head, int64_t first_row, int64_t rows,
                            QueryLanes* lanes) {
-  lanes->rows = static_cast<int>(rows);
+  const auto group = static_cast<int32_t>(plan.group);
+  const auto used = static_cast<int32_t>(rows);
+  lanes->rows = used;
   lanes->vectors = rows > kLanes ? 2 : 1;
-  lanes->taking_part = 0;
-  int64_t position = first_row / plan.group, member = first_row % plan.group;
+  auto position = static_cast<int32_t>(first_row / group);
+  auto member = static_cast<int32_t>(first_row % group);
+  const auto first_head = static_cast<int32_t>(kv_head * group);
   lanes->first = position;
-  for (int i = 0; i < kQueryTile; ++i) {
-    lanes->position[i] = static_cast<int32_t>(position);
-    lanes->head[i] = static_cast<int32_t>(kv_head * plan.group + member);
-    lanes->last = position;
-    if (i >= rows) continue;
-    if (position < sequence.query_end &&
-        (!sequence.query_mask || sequence.query_mask[position]))
-      lanes->taking_part |= 1u << i;
-    if (i + 1 < rows && ++member == plan.group) {
-      member = 0;
-      ++position;
+  if (group == 1) {
+    for (int32_t i = 0; i < kQueryTile; ++i) {
+      lanes->position[i] = position + (i < used ? i : used - 1);
+      lanes->head[i] = first_head;
+    }
+  } else {
+    for (int32_t i = 0; i < kQueryTile; ++i) {
+      lanes->position[i] = position;
+      lanes->head[i] = first_head + member;
+      if (i + 1 < used && ++member == group) {
+        member = 0;
+        ++position;
+      }
     }
   }
+  lanes->last = lanes->position[kQueryTile - 1];
+  const int64_t before_end = sequence.query_end * group - first_row;
+  lanes->taking_part =
+      UsedLanes(static_cast<int>(Max(0, Min(rows, before_end))));
+  if (sequence.query_mask)
+    for (int i = 0; i < kQueryTile; ++i)
+      if (!sequence.query_mask[lanes->position[i]])
+        lanes->taking_part &= ~(1u << i);
+}
+
+// Elements from the start of an array to the rows of lanes first, first + 1,
+// ..., of which `base` is position 0 of head 0.
+inline void FindOffsets(const QueryLanes& lanes, int first, int64_t base,
+                        int64_t head_stride, int64_t length_stride,
+                        int64_t (&offsets)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i)
+    offsets[i] = base + lanes.head[first + i] * head_stride +
+                 lanes.position[first + i] * length_stride;
 }
 
 // Keys [begin, end) are seen by some lane, as far as positions and the range of
