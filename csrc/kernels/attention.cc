@@ -183,12 +183,13 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   PlanStorage storage(shape, args.options);
   storage.AddKeyChunks(kernels.tiles.key_chunk, kernels.tiles.key_chunk / 32,
                        /*aligned=*/args.grad_bias != nullptr);
-  const AttentionPlan plan = storage.View();
+  AttentionPlan plan = storage.View();
   const double flops =
       2 * storage.VisiblePairs() *
       static_cast<double>(3 * shape.head_dim + 2 * shape.value_dim);
   const int threads =
       Threads(num_threads, std::max<int64_t>(1, plan.num_tasks), flops);
+  plan.tasks_ahead = threads;
 
   AttentionBackwardShared shared{};
   int64_t longest = 0;
@@ -202,7 +203,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   const int64_t chunks =
       plan.num_tasks ? plan.tasks[plan.num_tasks - 1].pieces : 0;
   const int64_t per_thread = RoundToLine(kernels.backward_scratch(args));
-  const int64_t dots = RoundToLine(queries);
+  const int64_t dots = chunks > 1 ? RoundToLine(queries) : 0;
   const int64_t blind = RoundToLine(2 * heads * shape.value_dim);
   const int64_t query_turns = RoundToLine(heads * shared.query_blocks);
   const int64_t bias_turns =
@@ -220,7 +221,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
     next += count;
     return begin;
   };
-  shared.output_dot_grad = carve(dots);
+  shared.output_dot_grad = dots ? carve(dots) : nullptr;
   shared.blind_grads = reinterpret_cast<double*>(carve(blind));
   shared.query_turns = reinterpret_cast<int32_t*>(carve(query_turns));
   shared.bias_turns = reinterpret_cast<int32_t*>(carve(bias_turns));

@@ -62,7 +62,8 @@ constexpr int64_t kUnlimited = int64_t{1} << 30;
 // What the tasks of one backward pass share.
 struct AttentionBackwardShared {
   // Per query: sum over value_dim of output * grad_output, less the gradient of
-  // the logsumexp. Indexed as the statistics are.
+  // the logsumexp. Indexed as the statistics are. nullptr: every head is one
+  // task, which computes them from what it has packed.
   float* output_dot_grad;
   // Per batch entry and key/value head: the gradient that each value gets from
   // the queries that see no key, value_dim doubles.

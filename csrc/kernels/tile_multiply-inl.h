@@ -11,6 +11,7 @@
 
 #pragma once
 
+#include "kernels/prefetch-inl.h"
 #include "kernels/simd.h"
 
 namespace hw3tf {
@@ -124,9 +125,11 @@ struct MatrixProduct {
   int64_t c_stride;
   int64_t width;
   bool accumulate;
+  Prefetcher* prefetcher;  // takes a step per group of rows
 
   template <int R>
   void Run(int64_t row) const {
+    prefetcher->Step();
     int64_t column = 0;
     for (; column + 2 * kLanes <= width; column += 2 * kLanes)
       Columns<R, 2>(row, column);
