@@ -151,7 +151,8 @@ bool Forward(const AttentionForwardArgs& args, int num_threads) {
   if (decode)
     storage.AddKeyRanges();
   else
-    storage.AddQueryBlocks(kernels.tiles.query_block, kernels.tiles.query_tile);
+    storage.AddQueryBlocks(QueryBlock(kernels.tiles, shape),
+                           kernels.tiles.query_tile);
   AttentionPlan plan = storage.View();
   if (plan.num_tasks == 0) return true;
   const double flops = 2 * storage.VisiblePairs() *
@@ -181,7 +182,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   const AttentionShape& shape = args.shape;
   const AttentionKernels& kernels = *ChosenInstructionSet().attention;
   PlanStorage storage(shape, args.options);
-  storage.AddKeyChunks(kernels.tiles.key_chunk, kernels.tiles.key_chunk / 32,
+  storage.AddKeyChunks(kernels.tiles.key_chunk, kernels.tiles.key_chunk / 64,
                        /*aligned=*/args.grad_bias != nullptr);
   AttentionPlan plan = storage.View();
   const double flops =

@@ -8,9 +8,10 @@
 namespace hw3tf {
 namespace {
 
-// Query rows that share the reading, and the copying, of one key tile.
-constexpr int kQueryBlock = 256;
+constexpr int kQueryBlock = 1024;  // at most (QueryBlock)
 constexpr int kTilesPerBlock = kQueryBlock / kQueryTile;
+constexpr AttentionTiles kTiles = {kQueryTile, kQueryBlock, kKeyTile,
+                                   kKeyChunk};
 
 // The scratch of one thread, carved from one array of floats.
 struct ForwardScratch {
@@ -32,10 +33,11 @@ struct ForwardScratch {
     const AttentionShape& shape = args.shape;
     const int64_t key_size = PadToVector(shape.head_dim);
     const int64_t value_size = PadToVector(shape.value_dim);
+    const int64_t block = QueryBlock(kTiles, shape);
     query = base;
-    output = query + kTilesPerBlock * shape.head_dim * kQueryTile;
-    statistics = output + kTilesPerBlock * shape.value_dim * kQueryTile;
-    probabilities = statistics + kTilesPerBlock * 3 * kQueryTile;
+    output = query + block * shape.head_dim;
+    statistics = output + block * shape.value_dim;
+    probabilities = statistics + block * 3;
     key = probabilities + kKeyTile * kQueryTile;
     value = key + kKeyTile * key_size;
     finite_value = value + kKeyTile * value_size;

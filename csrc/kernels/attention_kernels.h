@@ -82,6 +82,21 @@ struct AttentionBackwardShared {
   float* grad_query;
 };
 
+// Query rows of a block of the forward pass: as many as share the reading, and
+// the copying, of one key tile, while queries and outputs stay in a cache of
+// 512 KiB. On a Xeon with 2 MiB, 512 rows against 256 won 2-3 % (4096 and 2048
+// keys, 8 heads), 1024 rows 3-6 %.
+static inline int64_t QueryBlock(const AttentionTiles& tiles,
+                                 const AttentionShape& shape) {
+  constexpr int64_t kCachedFloats = int64_t{1} << 17;
+  const int64_t rows = kCachedFloats / (shape.head_dim + shape.value_dim) /
+                       tiles.query_tile * tiles.query_tile;
+  const int64_t least = 4 * tiles.query_tile;
+  return rows < least               ? least
+         : rows > tiles.query_block ? tiles.query_block
+                                    : rows;
+}
+
 // Tasks may run on any thread; a thread takes them in ascending order. Scratch
 // counts floats, is aligned to 64 bytes, and belongs to one thread for the
 // length of a task.

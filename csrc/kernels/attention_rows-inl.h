@@ -17,6 +17,7 @@ namespace {
 // uses one vector if it has that few queries.
 constexpr int kQueryTile = 2 * kLanes;
 constexpr int kKeyTile = 16 * kRows;
+constexpr int kKeyChunk = 64 * kRows;  // of the backward pass
 
 constexpr float kLog2E = 1.44269504088896340736f;
 constexpr float kInfinity = __builtin_inff();
