@@ -80,7 +80,8 @@ py::array IntegerRnn(const py::array& inputs, const py::array& kernel,
                      const OptionalArray& initial_state,
                      const OptionalArray& mask, const std::string& activation,
                      int64_t clip_low, int64_t clip_high, bool reverse,
-                     bool return_sequences, const std::string& overflow) {
+                     bool return_sequences, const std::string& overflow,
+                     int fractional_bits) {
   const DTypes dtypes =
       RequireDTypes(inputs, kernel, recurrent_kernel, bias, initial_state);
   if (mask) RequireType("mask", *mask, 'b', 1, "bool");
@@ -91,6 +92,7 @@ py::array IntegerRnn(const py::array& inputs, const py::array& kernel,
   args.options.clip_high = clip_high;
   args.options.reverse = reverse;
   args.options.return_sequences = return_sequences;
+  args.options.fractional_bits = fractional_bits;
   Require(CheckRecurrence(
       {dtypes.input, dtypes.weight, dtypes.state, DimsOf(inputs),
        DimsOf(kernel), DimsOf(recurrent_kernel), MaybeDims(bias),
@@ -139,7 +141,7 @@ void RegisterRecurrence(py::module_& m) {
       optional("mask"), py::kw_only(), py::arg("activation") = "none",
       py::arg("clip_low") = 0, py::arg("clip_high") = 0,
       py::arg("reverse") = false, py::arg("return_sequences") = false,
-      py::arg("overflow") = "raise",
+      py::arg("overflow") = "raise", py::arg("fractional_bits") = 0,
       "Returns the last state, (B, units), or all, (B, T, units); see\n"
       "csrc/kernels/recurrence.h.\n\n"
       "inputs (B, T, F): bool, int8, uint8, int16, int32 or int64, contiguous\n"

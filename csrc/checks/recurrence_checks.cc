@@ -39,6 +39,15 @@ std::string CheckClip(const RecurrenceOptions& options, IntDType state) {
   return "";
 }
 
+std::string CheckFractionalBits(const RecurrenceOptions& options,
+                                IntDType state) {
+  const int most = state == IntDType::kInt64 ? 63 : 31;
+  if (options.fractional_bits >= 0 && options.fractional_bits <= most)
+    return "";
+  return WrongValue("fractional_bits", "from 0 to " + std::to_string(most),
+                    static_cast<int64_t>(options.fractional_bits));
+}
+
 std::string CheckShapes(const RecurrenceArguments& arguments) {
   const auto& [input, weight, state, inputs, kernel, recurrent, bias, initial,
                mask] = arguments;
@@ -129,6 +138,8 @@ std::string CheckRecurrence(const RecurrenceArguments& arguments,
   std::string error = CheckRecurrenceDTypes(
       arguments.input_dtype, arguments.weight_dtype, arguments.state_dtype);
   if (error.empty()) error = CheckClip(options, arguments.state_dtype);
+  if (error.empty())
+    error = CheckFractionalBits(options, arguments.state_dtype);
   if (error.empty()) error = CheckShapes(arguments);
   if (!error.empty()) return error;
   const Dims& inputs = arguments.inputs;

@@ -23,9 +23,10 @@ struct RecurrenceShape {
 // range of the state: x; max(0, x); -1, 0 or 1; the nearest of [low, high].
 enum class Activation { kNone, kRelu, kSign, kClip };
 
-// A step overflows if the exact value of W x_t + U h_{t-1} + b, before the
-// activation, does not fit the state; only this value counts, whatever the
-// products and partial sums on the way. A masked step cannot overflow.
+// A step overflows if the exact value of W x_t + U h_{t-1} + b, rounded to
+// fractional_bits and before the activation, does not fit the state; only this
+// value counts, whatever the products and partial sums on the way. A masked
+// step cannot overflow.
 enum class Overflow {
   kRaise,     // the call fails and says where
   kWrap,      // two's complement
@@ -36,6 +37,9 @@ struct RecurrenceOptions {
   Activation activation = Activation::kNone;
   int64_t clip_low = 0, clip_high = 0;  // of kClip, within the state's range
   Overflow overflow = Overflow::kRaise;
+  // Fixed point: with n > 0 the exact sum s becomes floor(s / 2^n + 1/2). Less
+  // than the number of bits of the state.
+  int fractional_bits = 0;
   // Steps are taken from T - 1 down to 0, and states come out in the order in
   // which they were made, as with Keras's go_backwards.
   bool reverse = false;

@@ -15,6 +15,10 @@ template <typename State>
 class WideSum {
  public:
   void Add(State a, State b) { sum_ += static_cast<int64_t>(a) * b; }
+  // To floor(sum / 2^bits + 1/2).
+  void Round(int bits) {
+    if (bits > 0) sum_ = (sum_ + (Int128{1} << (bits - 1))) >> bits;
+  }
   bool FitsState() const { return sum_ == static_cast<State>(sum_); }
   bool Negative() const { return sum_ < 0; }
   State Wrapped() const { return static_cast<State>(sum_); }
@@ -32,6 +36,12 @@ class WideSum<int64_t> {
     low_ += static_cast<Uint128>(product);
     const bool carry = low_ < static_cast<Uint128>(product);
     high_ += static_cast<int>(carry) - static_cast<int>(product < 0);
+  }
+  void Round(int bits) {
+    if (bits == 0) return;
+    Add(int64_t{1} << (bits - 1), 1);
+    low_ = low_ >> bits | static_cast<Uint128>(high_) << (128 - bits);
+    high_ >>= bits;
   }
   bool FitsState() const {
     const Uint128 shifted = low_ + (Uint128{1} << 63);
@@ -80,6 +90,7 @@ bool Step(const RecurrenceArgs& args, const State* x, const State* previous,
       sum.Add(x[i], static_cast<State>(kernel[i * units + j]));
     for (int64_t i = 0; i < units; ++i)
       sum.Add(previous[i], static_cast<State>(recurrent[i * units + j]));
+    sum.Round(args.options.fractional_bits);
     State value = sum.Wrapped();
     if (!sum.FitsState()) {
       overflow = true;

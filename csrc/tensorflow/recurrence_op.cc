@@ -2,6 +2,8 @@
 // Hw3tfIntegerRnnSequence, all states. Two ops, because a shape function over
 // the C API reads no attribute that would tell which.
 
+#include <algorithm>
+
 #include "checks/recurrence_checks.h"
 #include "kernels/recurrence.h"
 #include "tensorflow/op_support.h"
@@ -111,6 +113,8 @@ void* Create(TF_OpKernelConstruction* construction) {
   options.clip_low = attributes.Int("clip_low");
   options.clip_high = attributes.Int("clip_high");
   options.reverse = attributes.Bool("reverse");
+  options.fractional_bits = static_cast<int>(
+      std::clamp<int64_t>(attributes.Int("fractional_bits"), -1, 64));
   if (attributes.Ok()) {
     attributes.Require(ParseActivation(activation, &options));
     attributes.Require(ParseOverflow(overflow, &options));
@@ -199,7 +203,8 @@ bool Register(const char* name,
        "Input: {bool, int8, uint8, int16, int32, int64}",
        "activation: {'none', 'relu', 'sign', 'clip'} = 'none'",
        "clip_low: int = 0", "clip_high: int = 0", "reverse: bool = false",
-       "overflow: {'raise', 'wrap', 'saturate'} = 'raise'"},
+       "overflow: {'raise', 'wrap', 'saturate'} = 'raise'",
+       "fractional_bits: int = 0"},
       {"inputs: Input", "kernel: Weight", "recurrent_kernel: Weight", "bias: T",
        "initial_state: T", "mask: bool"},
       {"states: T"},

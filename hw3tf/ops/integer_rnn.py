@@ -19,6 +19,7 @@ def integer_rnn(
     reverse=False,
     return_sequences=False,
     overflow="raise",
+    fractional_bits=0,
 ):
     """The recurrence `h_t = activation(W x_t + U h_{t-1} + b)`, exact in integers.
 
@@ -63,6 +64,9 @@ def integer_rnn(
             the first batch entry with such a step, and its first such timestep,
             and no result. `"wrap"`: two's complement. `"saturate"`: the nearest
             number that fits, at every step. Defaults to `"raise"`.
+        fractional_bits: Integer `n`, for fixed point: the exact sum `s` becomes
+            `floor(s / 2**n + 1/2)` before it is brought into range and activated.
+            Defaults to 0.
 
     `kernel`, `bias` and `initial_state` are brought to the dtype of the state;
     values that do not fit it are refused.
@@ -78,7 +82,8 @@ def integer_rnn(
         TypeError: If an argument is not of integers (floats are not truncated),
             or `inputs` is wider than the state.
         ValueError: If shapes do not fit each other, a weight does not fit the
-            dtype, or `activation`, `clip` or `overflow` is not one of the above.
+            dtype, or `activation`, `clip`, `overflow` or `fractional_bits` is not one
+            of the above.
         tensorflow.errors.InvalidArgumentError: If shapes do not fit and that is
             known only when the graph runs.
 
@@ -108,6 +113,7 @@ def integer_rnn(
         "reverse": reverse,
         "return_sequences": return_sequences,
         "overflow": overflow,
+        "fractional_bits": fractional_bits,
     }
     if any(isinstance(x, keras.KerasTensor) for x in tensors.values()):
         return IntegerRnnOperation(**settings)(**tensors)

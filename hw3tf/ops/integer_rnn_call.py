@@ -38,6 +38,7 @@ class IntegerRnnCall:
         reverse=False,
         return_sequences=False,
         overflow="raise",
+        fractional_bits=0,
     ):
         tensors = {
             "inputs": inputs,
@@ -51,13 +52,14 @@ class IntegerRnnCall:
         is_list = tensors["inputs"] is not inputs  # has no dtype to keep
         state, weight = check_dtypes(tensors, any_width=is_list)
         check_shapes(**{name: x.shape for name, x in tensors.items()})
-        check_settings(activation, clip, overflow, state)
+        check_settings(activation, clip, overflow, fractional_bits, state)
         self.options = {
             "activation": activation,
             "clip": clip,
             "reverse": bool(reverse),
             "return_sequences": bool(return_sequences),
             "overflow": overflow,
+            "fractional_bits": int(fractional_bits),
         }
         dtypes = dict.fromkeys(("bias", "initial_state"), state)
         dtypes |= dict.fromkeys(("kernel", "recurrent_kernel"), weight)
@@ -166,28 +168,36 @@ def _rank(shape, rank):
     return (None,) * rank if unknown else tuple(shape)
 
 
-def check_settings(activation, clip, overflow, state):
-    """Raises ValueError or TypeError if an option is not what it must be."""
+def check_settings(activation, clip, overflow, fractional_bits, state):
+    """Raises ValueError if an option is not what it must be."""
 
-    def fail(name, expected, value, error=ValueError):
-        raise error(f"`{name}` must be {expected}. Received: {name}={value!r}")
+    def fail(name, expected, value):
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
 
     if activation not in ACTIVATIONS:
         fail("activation", f"one of {ACTIVATIONS}", activation)
     if overflow not in POLICIES:
         fail("overflow", f"one of {POLICIES}", overflow)
+    limits = np.iinfo(state)
+    if not _is_integer(fractional_bits) or not 0 <= fractional_bits < limits.bits:
+        fail(
+            "fractional_bits",
+            f"an integer from 0 to {limits.bits - 1}",
+            fractional_bits,
+        )
     if activation != "clip":
         if clip is not None:
             fail("clip", "None unless activation='clip'", clip)
         return
     pair = isinstance(clip, (tuple, list)) and len(clip) == 2
-    if not pair or not all(
-        isinstance(x, numbers.Integral) and not isinstance(x, bool) for x in clip
-    ):
+    if not pair or not all(map(_is_integer, clip)):
         fail("clip", "a pair of integers (low, high)", clip)
-    limits = np.iinfo(state)
     if not limits.min <= clip[0] <= clip[1] <= limits.max:
         fail("clip", f"an ascending pair within the range of {state}", clip)
+
+
+def _is_integer(x):
+    return isinstance(x, numbers.Integral) and not isinstance(x, bool)
 
 
 def _fitted(name, x, dtype):

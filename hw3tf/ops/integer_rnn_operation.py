@@ -19,8 +19,8 @@ class IntegerRnnOperation(keras.Operation):
     no other reason to.
 
     Args:
-        activation, clip, reverse, return_sequences, overflow: As in
-            `hw3tf.ops.integer_rnn`.
+        activation, clip, reverse, return_sequences, overflow, fractional_bits: As
+            in `hw3tf.ops.integer_rnn`.
         name: Optional name of the node.
     """
 
@@ -31,6 +31,7 @@ class IntegerRnnOperation(keras.Operation):
         reverse=False,
         return_sequences=False,
         overflow="raise",
+        fractional_bits=0,
         name=None,
     ):
         super().__init__(name=name)
@@ -40,6 +41,7 @@ class IntegerRnnOperation(keras.Operation):
             "reverse": reverse,
             "return_sequences": return_sequences,
             "overflow": overflow,
+            "fractional_bits": fractional_bits,
         }
 
     def get_config(self):
@@ -78,7 +80,7 @@ class IntegerRnnOperation(keras.Operation):
         tensors = {k: as_array(x) for k, x in tensors.items() if x is not None}
         state, _ = check_dtypes(tensors)
         check_shapes(**{name: x.shape for name, x in tensors.items()})
-        names = ("activation", "clip", "overflow")
+        names = ("activation", "clip", "overflow", "fractional_bits")
         check_settings(*(self.settings[name] for name in names), state)
         axes = 2 if self.settings["return_sequences"] else 1
         units = tensors["recurrent_kernel"].shape[1]

@@ -21,6 +21,7 @@ def _kernel_options(options):
         "clip_high": int(high),
         "reverse": options["reverse"],
         "overflow": options["overflow"],
+        "fractional_bits": options["fractional_bits"],
     }
 
 
