@@ -12,9 +12,11 @@ from hw3tf.reference.attention import (
 )
 from hw3tf.reference.dropout import attention_dropout_mask
 from hw3tf.reference.integer_rnn import integer_rnn, integer_rnn_and_overflow
+from hw3tf.reference.integer_rnn_cell import IntegerRNNCell
 from hw3tf.reference.ragged_attention import ragged_dot_product_attention
 
 __all__ = [
+    "IntegerRNNCell",
     "attention_dropout_mask",
     "attention_logits",
     "attention_scores",
