@@ -44,11 +44,9 @@ struct LineOf {
   // Inputs i .. i + lanes - 1, in the order of the steps.
   Vector VectorAt(int64_t i) const {
     if (!reverse) return Widen<State, Input>::Load(lowest + i);
-    Vector mirror;
-    for (int lane = 0; lane < kLineLanes; ++lane)
-      mirror[lane] = static_cast<Bits>(kLineLanes - 1 - lane);
-    return __builtin_shuffle(
-        Widen<State, Input>::Load(lowest + count - kLineLanes - i), mirror);
+    return Mirror<State>(
+        Widen<State, Input>::Load(lowest + count - kLineLanes - i),
+        AllLanes<State>());
   }
 
   // The whole blocks from step `first` on; kPlain: the powers of u that are
@@ -95,25 +93,22 @@ struct LineOf {
 
   enum class Kind { kOne, kMinusOne, kAny };
 
-  // Lane i gets u * h(i - 1) + its own for all lanes, before the carry.
-  template <Kind kKind>
+  // Lane i gets u * h(i - 1) + its own, for all lanes and without a carry.
+  // `power`: u^kShift.
+  template <Kind kKind, int kShift = 1>
   static Vector Prefix(Vector x, Bits power) {
-#pragma GCC unroll 4
-    for (int shift = 1; shift < kLineLanes; shift *= 2) {
-      Vector lanes;
-      for (int lane = 0; lane < kLineLanes; ++lane)
-        lanes[lane] =
-            static_cast<Bits>(lane < shift ? lane : kLineLanes + lane - shift);
-      const Vector shifted = __builtin_shuffle(Vector{}, x, lanes);
-      if (kKind == Kind::kOne || (kKind == Kind::kMinusOne && shift > 1))
-        x += shifted;
-      else if (kKind == Kind::kMinusOne)
-        x -= shifted;
+    if constexpr (kShift == kLineLanes) {
+      return x;
+    } else {
+      const Vector moved = MoveUp<State, kShift>(x, AllLanes<State>());
+      if constexpr (kKind == Kind::kAny)
+        x += moved * power;
+      else if constexpr (kKind == Kind::kMinusOne && kShift == 1)
+        x -= moved;
       else
-        x += shifted * power;
-      power *= power;
+        x += moved;
+      return Prefix<kKind, 2 * kShift>(x, power * power);
     }
-    return x;
   }
 
   static void Put(State* to, Vector value, bool stream) {
@@ -155,6 +150,8 @@ struct LineOf {
     for (int lane = 0; lane < kLineLanes; ++lane)
       powers[lane] = Power(u, lane + 1);
     const Bits u_lanes = powers[kLineLanes - 1];
+    const Vector signs =  // of u = -1: a carry that is negated or not
+        reinterpret_cast<Vector>(powers != 1);
     for (; i + kLineLanes <= count; i += kLineLanes) {
       Vector x = VectorAt(i);
       if (kScaled) x = x * w + b;
@@ -162,9 +159,12 @@ struct LineOf {
       const Vector carry = BroadcastRing<State>(state);
       if (kKind == Kind::kOne)
         Put(states + i, own + carry, stream);
+      else if (kKind == Kind::kMinusOne)
+        Put(states + i, own + ((carry ^ signs) - signs), stream);
       else
         Put(states + i, own + carry * powers, stream);
-      state = state * u_lanes + own[kLineLanes - 1];
+      if (kKind == Kind::kAny) state *= u_lanes;
+      state += own[kLineLanes - 1];
     }
     while (i < count) scalar(i++);
   }

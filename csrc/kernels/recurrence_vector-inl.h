@@ -87,6 +87,41 @@ struct Widen<State, Bool8> {
   }
 };
 
+template <int... kIndex>
+struct Lanes {};
+template <int kCount, int... kIndex>
+struct MakeLanes : MakeLanes<kCount - 1, kCount - 1, kIndex...> {};
+template <int... kIndex>
+struct MakeLanes<0, kIndex...> {
+  using Type = Lanes<kIndex...>;
+};
+template <typename State>
+using AllLanes = typename MakeLanes<kRingLanes<State>>::Type;
+
+// Lane i of the result is lane kFrom of x, or of y from lanes on. Written with
+// constants: indices made in a loop cost a table and two instructions.
+template <typename State, int... kFrom>
+inline RingVec<State> Shuffle(RingVec<State> x, RingVec<State> y) {
+#if defined(__clang__)
+  return __builtin_shufflevector(x, y, kFrom...);
+#else
+  return __builtin_shuffle(x, y, RingVec<State>{Number<State>{kFrom}...});
+#endif
+}
+
+template <typename State, int... kIndex>
+inline RingVec<State> Mirror(RingVec<State> x, Lanes<kIndex...>) {
+  return Shuffle<State, (kRingLanes<State> - 1 - kIndex)...>(x, x);
+}
+
+// Lanes move up, zeros come in.
+template <typename State, int kShift, int... kIndex>
+inline RingVec<State> MoveUp(RingVec<State> x, Lanes<kIndex...>) {
+  return Shuffle<State, (kIndex < kShift ? kIndex
+                                         : kRingLanes<State> + kIndex -
+                                               kShift)...>(RingVec<State>{}, x);
+}
+
 // Bits that tell how large numbers are; those of many are joined by |. The
 // highest bit n that is set means -2^n <= x < 2^n, so that a bound is twice too
 // large at most; it costs two instructions, and a maximum of magnitudes three
