@@ -17,7 +17,7 @@ class IntegerRNN(keras.layers.RNN):
     """Recurrent layer on integers: `h = activation(x @ W + h @ U + b)`, exactly.
 
     `keras.layers.RNN(hw3tf.reference.IntegerRNNCell(units))` with the loop over time
-    in C++: the same weights, config keys and weights files, in the conventions of
+    in C++: the same weights and results, in the conventions of
     `keras.layers.SimpleRNN`. What differs: nothing is ever rounded or truncated
     (float input raises), and a state that does not fit its dtype is an error, unless
     `overflow` says what it becomes.
@@ -224,7 +224,8 @@ class IntegerRNN(keras.layers.RNN):
         Args:
             layer: Built `keras.layers.SimpleRNN` with relu or linear activation.
                 Its dropout is left out, as at inference.
-            fractional_bits: Integer from 0 on, bits behind the binary point.
+            fractional_bits: Integer from 0 on, bits behind the binary point. With
+                int32 and a bias near 1, 15 fit; with int64, 31.
             calibration: Optional array of shape `(batch, timesteps, features)`,
                 inputs as they come. The largest deviation of a state from that of
                 the float layer, computed in float64, becomes the attribute
