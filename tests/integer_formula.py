@@ -64,7 +64,7 @@ def integer_rnn(
     Raises OverflowAtError, with the smallest batch entry that overflows and the
     first step taken at which it does, an index into `inputs`.
     """
-    dtype = "int64" if np.asarray(kernel).dtype == "int64" else "int32"
+    dtype = "int64" if np.asarray(recurrent_kernel).dtype == "int64" else "int32"
     batch_size, timesteps = np.shape(inputs)[:2]
     units = np.shape(kernel)[1]
     x, w, u = (np.asarray(a).tolist() for a in (inputs, kernel, recurrent_kernel))

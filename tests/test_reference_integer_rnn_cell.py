@@ -127,7 +127,7 @@ def test_initializers_of_other_numbers_are_refused(initializer):
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])
 def test_input_that_is_not_integers_is_refused(dtype):
     cell = IntegerRNNCell(2)
-    with pytest.raises(ValueError, match=f"`inputs` must be integers.*{dtype}"):
+    with pytest.raises(TypeError, match=f"`inputs` must be integers.*{dtype}"):
         cell(np.ones((1, 3), dtype), cell.get_initial_state(1))
 
 

@@ -52,7 +52,7 @@ def factor(weights, num_digits, num_parts):
         `ops.tensordot(digits(x, axis=1), factor, 2)` is the product `x @ weights`.
     """
     parts = digits(weights, axis=1)
-    above = num_parts - parts.shape[1]
+    above = num_parts - parts.shape[1]  # at least num_digits - 1
     return ops.stack(
         [ops.pad(parts, ((0, 0), (i, above - i), (0, 0))) for i in range(num_digits)]
     )

@@ -32,14 +32,14 @@ def integer_rnn(
     into the range of the state, whatever its size. So a step overflows if that sum
     is out of range; products and partial sums do not count.
 
-    The state has the dtype of `kernel`, or int32 if that is int8.
+    The state has the dtype of `recurrent_kernel`, or int32 if that is int8.
 
     Args:
         inputs: Integer tensor of shape `(batch, timesteps, features)`: bool, int8,
             uint8, int16, int32 or int64.
-        kernel: Tensor of shape `(features, units)`: int8, int32 or int64.
-        recurrent_kernel: Tensor of shape `(units, units)` in the dtype of
-            `kernel`.
+        kernel: Tensor of shape `(features, units)`, int8 or in the dtype of the
+            state.
+        recurrent_kernel: Tensor of shape `(units, units)`: int8, int32 or int64.
         bias: Optional tensor of shape `(units,)` in the dtype of the state.
         initial_state: Optional tensor of shape `(batch, units)` in the dtype of
             the state. Defaults to zeros.
@@ -66,7 +66,8 @@ def integer_rnn(
             message names the smallest batch entry that overflows and the first
             step taken at which it does, as an index into `inputs`.
         tensorflow.errors.OutOfRangeError: The same, in a graph.
-        ValueError: If shapes, dtypes or options do not fit.
+        TypeError: If a dtype does not fit.
+        ValueError: If a shape or an option does not fit.
 
     Example:
 
@@ -122,7 +123,7 @@ def integer_rnn_and_overflow(
     tensors = [None if x is None else ops.convert_to_tensor(x) for x in given]
     check_tensors(*tensors)
     inputs, kernel, recurrent_kernel, bias, state, mask = tensors
-    dtype = state_dtype(kernel)
+    dtype = state_dtype(recurrent_kernel)
     check_options(activation, clip, overflow, fractional_bits, dtype)
     batch_size, timesteps = ops.shape(inputs)[:2]
     if mask is None:
@@ -176,7 +177,7 @@ def sums_of_steps(
         boolean one of this shape, true where the exact value does not fit, or None
         where nobody asks: with `overflow="wrap"`, without a shift.
     """
-    dtype = state_dtype(kernel)
+    dtype = state_dtype(recurrent_kernel)
     if overflow == "wrap" and not fractional_bits:
         # Modulo a power of two it is of no consequence where a sum wraps.
         kernel = ops.cast(kernel, dtype)
@@ -190,9 +191,11 @@ def sums_of_steps(
 
         return wrapping
 
-    weight_digits = exact.num_digits(kernel.dtype)
     input_digits, state_digits = map(exact.num_digits, (input_dtype, dtype))
-    num_parts = max(input_digits, state_digits) + weight_digits - 1
+    num_parts = max(
+        input_digits + exact.num_digits(kernel.dtype) - 1,
+        state_digits + exact.num_digits(recurrent_kernel.dtype) - 1,
+    )
     kernel = exact.factor(kernel, input_digits, num_parts)
     recurrent_kernel = exact.factor(recurrent_kernel, state_digits, num_parts)
     addend = exact.half(fractional_bits, num_parts)

@@ -8,17 +8,18 @@ ACTIVATIONS = (None, "relu", "sign", "clip")
 OVERFLOWS = ("raise", "wrap", "saturate")
 
 
-def state_dtype(kernel):
-    """The dtype of the state for a kernel: its own, but int32 for int8."""
-    dtype = backend.standardize_dtype(kernel.dtype)
+def state_dtype(recurrent_kernel):
+    """The dtype of the state: that of the recurrent kernel, but int32 for int8."""
+    dtype = backend.standardize_dtype(recurrent_kernel.dtype)
     return "int32" if dtype == "int8" else dtype
 
 
 def check_tensors(inputs, kernel, recurrent_kernel, bias, initial_state, mask):
-    """Raises ValueError unless dtypes, and shapes as far as known, fit."""
+    """Raises TypeError unless the dtypes fit, and ValueError unless the shapes do, as
+    far as they are known."""
     _check_dtype("inputs", inputs, INPUT_DTYPES)
-    _check_dtype("kernel", kernel, WEIGHT_DTYPES)
-    _check_dtype("recurrent_kernel", recurrent_kernel, (kernel.dtype,))
+    _check_dtype("recurrent_kernel", recurrent_kernel, WEIGHT_DTYPES)
+    _check_dtype("kernel", kernel, ("int8", state_dtype(recurrent_kernel)))
     if len(inputs.shape) != 3:
         raise ValueError(
             "`inputs` must have shape (batch, timesteps, features). "
@@ -26,7 +27,7 @@ def check_tensors(inputs, kernel, recurrent_kernel, bias, initial_state, mask):
         )
     batch_size, timesteps, features = inputs.shape
     _check_shape("kernel", kernel, (features, "units"))
-    units, dtype = kernel.shape[1], state_dtype(kernel)
+    units, dtype = kernel.shape[1], state_dtype(recurrent_kernel)
     _check_shape("recurrent_kernel", recurrent_kernel, (units, units))
     for name, x, dtypes, shape in (
         ("bias", bias, (dtype,), (units,)),
@@ -42,7 +43,7 @@ def _check_dtype(name, x, expected):
     dtype = backend.standardize_dtype(x.dtype)
     expected = [backend.standardize_dtype(d) for d in expected]
     if dtype not in expected:
-        raise ValueError(
+        raise TypeError(
             f"`{name}` must have dtype {' or '.join(expected)}. "
             f"Received: {name}.dtype={dtype}"
         )

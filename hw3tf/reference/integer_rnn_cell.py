@@ -38,8 +38,8 @@ class IntegerRNNCell(keras.layers.Layer):
         The new state, of shape `(batch, units)`, and the list of it.
 
     Raises:
-        ValueError: If the inputs, the dtype, or what an initializer yields are not
-            integers.
+        TypeError: If the inputs are not integers.
+        ValueError: If the dtype or the values of an initializer are not.
 
     Example:
 

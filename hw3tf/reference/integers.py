@@ -6,14 +6,14 @@ from keras import ops
 
 
 def check_integers(name, x):
-    """Raises ValueError unless the tensor `x` is one of integers or booleans."""
+    """Raises TypeError unless the tensor `x` is one of integers or booleans."""
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "int" in dtype or dtype == "bool":
         return
     hint = ""
     if isinstance(x, keras.KerasTensor):
         hint = ". The default of `keras.Input` is float32: pass dtype='int32'"
-    raise ValueError(
+    raise TypeError(
         f"`{name}` must be integers: they are never rounded. "
         f"Received: {name}.dtype={dtype}{hint}"
     )

@@ -4,14 +4,15 @@ that Keras cannot do by itself."""
 from keras import backend, ops
 
 
-def overflow_message(timesteps):
-    """What there is to say of an array of first overflows, -1 where there is none;
-    empty if there is none at all."""
+def overflow_message(timesteps, dtype):
+    """What there is to say of the first overflows of the batch entries, -1 where
+    there is none, in the words of the kernel; empty if there is none at all."""
     for batch_entry, timestep in enumerate(timesteps):
         if timestep >= 0:
             return (
-                f"The state overflows at batch entry {batch_entry}, timestep "
-                f"{timestep}. `overflow='wrap'` or `overflow='saturate'` would go on"
+                f"the recurrence overflows {dtype} in batch entry {batch_entry} at "
+                f'timestep {timestep}. A wider dtype holds more; overflow="wrap" and '
+                '"saturate" define a result'
             )
     return ""
 
@@ -19,11 +20,12 @@ def overflow_message(timesteps):
 def unless_overflow(states, timesteps):
     """`states`, if none of `timesteps` is an overflow; otherwise raises OverflowError,
     and in a graph of TensorFlow `tensorflow.errors.OutOfRangeError`."""
+    dtype = backend.standardize_dtype(states.dtype)
     try:
-        message = overflow_message(ops.convert_to_numpy(timesteps).tolist())
+        values = ops.convert_to_numpy(timesteps).tolist()
     except (NotImplementedError, TypeError):
         return _unless_overflow_in_graph(states, timesteps)
-    if message:
+    if message := overflow_message(values, dtype):
         raise OverflowError(message)
     return states
 
@@ -37,7 +39,7 @@ def _unless_overflow_in_graph(states, timesteps):
     import tensorflow as tf
 
     def check(timesteps, states):
-        if message := overflow_message(timesteps.tolist()):
+        if message := overflow_message(timesteps.tolist(), states.dtype):
             # TensorFlow makes OutOfRangeError of this one and of no other.
             raise StopIteration(message)
         return states
