@@ -100,7 +100,7 @@ VECTOR_HEADERS = {"cstdint", "cstring", "immintrin.h", "sched.h"}
 
 def vector_files():
     folder = ROOT / "csrc/kernels"
-    return [*folder.glob("*-inl.h"), folder / "simd.h", folder / "attention_isa.cc"]
+    return [*folder.glob("*-inl.h"), folder / "simd.h", *folder.glob("*_isa.cc")]
 
 
 @pytest.mark.parametrize("path", vector_files(), ids=lambda p: p.name)
@@ -108,17 +108,21 @@ def test_vector_code_includes_no_standard_library(path):
     assert set(re.findall(r"#include <([^>]+)>", path.read_text())) <= VECTOR_HEADERS
 
 
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq"]
+
+
 @pytest.mark.parametrize(
-    "flags", [[], ["-mavx2", "-mfma"], ["-mavx512f", "-mavx512bw", "-mavx512dq"]]
+    "flags", [[], ["-mavx2", "-mfma"], AVX512, [*AVX512, "-mavx512vnni"]]
 )
-def test_objects_of_an_instruction_set_share_no_function(flags, tmp_path):
+@pytest.mark.parametrize("kernels", ["attention", "recurrence"])
+def test_objects_of_an_instruction_set_share_no_function(kernels, flags, tmp_path):
     """A weak symbol in one of them could replace the same function everywhere,
     and run AVX code on a machine that has none."""
     if flags and "x86_64" not in sysconfig.get_platform():
         flags = []  # aarch64 has one instruction set
-    source, out = ROOT / "csrc/kernels/attention_isa.cc", tmp_path / "isa.o"
+    source, out = ROOT / f"csrc/kernels/{kernels}_isa.cc", tmp_path / "isa.o"
     compiler = shutil.which("c++") or shutil.which("g++")
-    table = "-DHW3TF_ATTENTION_KERNELS=kAttentionTest"
+    table = f"-DHW3TF_{kernels.upper()}_KERNELS=kTest"
     subprocess.run(
         [compiler, "-std=c++17", "-O2", "-fPIC", f"-I{ROOT / 'csrc'}", table, *flags]
         + ["-c", source, "-o", out],
@@ -129,7 +133,7 @@ def test_objects_of_an_instruction_set_share_no_function(flags, tmp_path):
     ).stdout.splitlines()
     symbols = [line.split(maxsplit=2)[-2:] for line in lines]
     exported = [name for kind, name in symbols if kind in "TDBRVW" or kind == "u"]
-    assert exported == ["hw3tf::kAttentionTest"]
+    assert exported == ["hw3tf::kTest"]
 
 
 def test_c_api_declarations_agree_with_tensorflows_headers(tmp_path):

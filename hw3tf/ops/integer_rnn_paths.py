@@ -76,11 +76,9 @@ def integer_rnn_pybind(tensors, options, state_dtype):
 
     inside = list(tensors.values())
     states = tf.numpy_function(run_in_graph, inside, state_dtype, stateful=False)
-    inputs = tensors["inputs"].shape
-    axes = 2 if options["return_sequences"] else 1
-    if getattr(inputs, "rank", 3) is None:
-        inputs = (None,) * 3
-    states.set_shape([*inputs[:axes], *tensors["recurrent_kernel"].shape[-1:]])
+    shape = tf.TensorShape(tensors["inputs"].shape).with_rank(3)
+    units = tf.TensorShape(tensors["recurrent_kernel"].shape).with_rank(2)[1:]
+    states.set_shape(shape[: 2 if options["return_sequences"] else 1] + units)
     return states
 
 
