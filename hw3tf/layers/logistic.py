@@ -17,8 +17,8 @@ class Logistic(keras.layers.Layer):
     float32 the result is 1 for `x >= 1`, exactly 0.5 for `x = 0`, and 0 for
     `x <= -1`. A smaller gain gives what lies between.
 
-    No `x` is too large: it is multiplied as a float, and what is beyond the range
-    where the function changes is clamped to it, infinities included.
+    No `x` is too large: as a float, it is clamped to the range in which the function
+    changes before it is multiplied, so nothing overflows, not even on the way.
 
     Gradients: the layer has no weights, and integers have no gradient; what comes
     before an integer does not train, what comes after it does. A float `x` has the
@@ -74,10 +74,11 @@ class Logistic(keras.layers.Layer):
                 "`inputs` must be integers or real numbers. "
                 f"Received: inputs.dtype={dtype}"
             )
-        # A float holds every integer of 64 bits, rounded by 6e-8 of it at most.
-        slope = ops.convert_to_tensor(self.gain, self.compute_dtype)
-        product = slope * ops.cast(inputs, self.compute_dtype)
-        return ops.sigmoid(ops.clip(product, -_SATURATED, _SATURATED))
+        # Clamped before it is multiplied: nothing on the way is infinite. A float32
+        # holds every integer of 64 bits, rounded by at most 6e-8 of it.
+        limit = min(_SATURATED / self.gain, _largest(self.compute_dtype))
+        x = ops.clip(ops.cast(inputs, self.compute_dtype), -limit, limit)
+        return ops.sigmoid(x * ops.convert_to_tensor(self.gain, x.dtype))
 
     def compute_output_shape(self, input_shape):
         return input_shape
