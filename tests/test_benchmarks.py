@@ -24,7 +24,7 @@ def _folder_is_importable():
     yield
     sys.path.remove(str(FOLDER))
     for name in set(sys.modules) - before:
-        if name.startswith(("attention_", "machine_peak")):
+        if name.startswith(("attention_", "recurrence_", "machine_peak")):
             del sys.modules[name]
 
 
@@ -191,3 +191,43 @@ def test_bad_arguments_are_refused(arguments):
     with pytest.raises(SystemExit) as refusal:
         program.choose(program.parse_arguments(arguments))
     assert refusal.value.code
+
+
+def test_the_recurrence_is_measured_checked_and_drawn(tmp_path):
+    """Tiny cases through the real program; a peer that computes something else and
+    one that is not there are named and left out."""
+    (tmp_path / "numba.py").write_text("raise ImportError('hidden by the test')")
+    (tmp_path / "scipy").mkdir()
+    (tmp_path / "scipy" / "__init__.py").write_text("")
+    (tmp_path / "scipy" / "signal.py").write_text(
+        "def lfilter(b, a, x, axis): return x\n"
+    )
+    done = subprocess.run(
+        [sys.executable, FOLDER / "recurrence.py", "--quick", "--threads", "1"]
+        + ["--cases", "rows-last", "--peers", "hw3tf,numpy,scipy-lfilter,numba"]
+        + ["--json", tmp_path / "r.json", "--picture", tmp_path / "r.png"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    (case,) = json.loads((tmp_path / "r.json").read_text())["cases"]
+    assert set(case["times"]) == {"hw3tf", "numpy", "read", "copy"}
+    assert case["left_out"] == {
+        "scipy-lfilter": "other states than hw3tf's",
+        "numba": "ImportError: hidden by the test",
+    }
+    assert "| rows-last | 1 |" in done.stdout
+    assert "- `numba` is left out: ImportError: hidden by the test" in done.stdout
+    assert (tmp_path / "r.png").stat().st_size > 1000
+
+
+def test_the_peers_of_the_recurrence_agree():
+    """Every integer peer that is installed gives the states of hw3tf."""
+    cases = importlib.import_module("recurrence_cases")
+    peers = importlib.import_module("recurrence_peers")
+    for name in ("line-all", "rows-last", "dense-64", "dense-256-int8"):
+        case = cases.shrunk(cases.CASES[name])
+        _, want = peers.prepare("hw3tf", case, 1)
+        _, got = peers.prepare("numpy", case, 1)
+        np.testing.assert_array_equal(got, want)
