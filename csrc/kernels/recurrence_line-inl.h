@@ -152,20 +152,23 @@ struct LineOf {
     const Bits u_lanes = powers[kLineLanes - 1];
     const Vector signs =  // of u = -1: a carry that is negated or not
         reinterpret_cast<Vector>(powers != 1);
+    Vector carry = BroadcastRing<State>(state);
     for (; i + kLineLanes <= count; i += kLineLanes) {
       Vector x = VectorAt(i);
       if (kScaled) x = x * w + b;
       const Vector own = Prefix<kKind>(x, u);
-      const Vector carry = BroadcastRing<State>(state);
-      if (kKind == Kind::kOne)
-        Put(states + i, own + carry, stream);
-      else if (kKind == Kind::kMinusOne)
-        Put(states + i, own + ((carry ^ signs) - signs), stream);
-      else
-        Put(states + i, own + carry * powers, stream);
-      if (kKind == Kind::kAny) state *= u_lanes;
-      state += own[kLineLanes - 1];
+      if constexpr (kKind == Kind::kAny) {
+        // In a scalar: its product takes 3 cycles, that of a vector 15.
+        Put(states + i, own + BroadcastRing<State>(state) * powers, stream);
+        state = state * u_lanes + own[kLineLanes - 1];
+      } else {
+        Put(states + i,
+            kKind == Kind::kOne ? own + carry : own + ((carry ^ signs) - signs),
+            stream);
+        carry += LastLane<State>(own, AllLanes<State>());
+      }
     }
+    if (kKind != Kind::kAny) state = carry[0];
     while (i < count) scalar(i++);
   }
 

@@ -122,6 +122,12 @@ inline RingVec<State> MoveUp(RingVec<State> x, Lanes<kIndex...>) {
                                                kShift)...>(RingVec<State>{}, x);
 }
 
+// The last lane in all.
+template <typename State, int... kIndex>
+inline RingVec<State> LastLane(RingVec<State> x, Lanes<kIndex...>) {
+  return Shuffle<State, (kIndex * 0 + kRingLanes<State> - 1)...>(x, x);
+}
+
 // Bits that tell how large numbers are; those of many are joined by |. The
 // highest bit n that is set means -2^n <= x < 2^n, so that a bound is twice too
 // large at most; it costs two instructions, and a maximum of magnitudes three
