@@ -110,7 +110,7 @@ class IntegerRNN(keras.layers.RNN):
             raise ValueError(
                 f"`overflow` must be one of {OVERFLOWS}. Received: {overflow!r}"
             )
-        kwargs.setdefault("dtype", "int32")
+        kwargs["dtype"] = kwargs.get("dtype") or "int32"
         cell = IntegerRNNCell(
             units,
             activation=activation,
@@ -138,7 +138,7 @@ class IntegerRNN(keras.layers.RNN):
         self.largest_deviation = None
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
-        check_integers("sequences", sequences)
+        check_integers("sequences", sequences, self.compute_dtype)
         state = self._first_state(sequences, initial_state)
         cell = self.cell
         output = ops.integer_rnn(
@@ -178,7 +178,7 @@ class IntegerRNN(keras.layers.RNN):
                     f"Received: a list of {len(initial_state)}"
                 )
             initial_state = initial_state[0]
-        check_integers("initial_state", initial_state)
+        check_integers("initial_state", initial_state, self.compute_dtype)
         return initial_state
 
     def _zero_where_masked(self, output, mask):
@@ -190,7 +190,7 @@ class IntegerRNN(keras.layers.RNN):
     def compute_output_spec(
         self, sequences, initial_state=None, mask=None, training=False
     ):
-        check_integers("sequences", sequences)
+        check_integers("sequences", sequences, self.compute_dtype)
         return super().compute_output_spec(
             sequences, initial_state=initial_state, mask=mask, training=training
         )
