@@ -74,6 +74,18 @@ State Activated(State x, const RecurrenceOptions& options) {
   }
 }
 
+// Sums of so many neighbouring units are kept at once: weights are read along
+// their rows.
+constexpr int64_t kColumns = 16;
+
+template <typename State, typename Weight>
+void AddProducts(const State* numbers, int64_t depth, const Weight* weights,
+                 int64_t units, int64_t columns, WideSum<State>* sums) {
+  for (int64_t i = 0; i < depth; ++i)
+    for (int64_t j = 0; j < columns; ++j)
+      sums[j].Add(numbers[i], static_cast<State>(weights[i * units + j]));
+}
+
 template <typename State, typename Weight>
 bool Step(const RecurrenceArgs& args, const State* x, const State* previous,
           State* next) {
@@ -83,21 +95,22 @@ bool Step(const RecurrenceArgs& args, const State* x, const State* previous,
   const auto* recurrent = static_cast<const Weight*>(args.recurrent_kernel);
   const auto* bias = static_cast<const State*>(args.bias);
   bool overflow = false;
-  for (int64_t j = 0; j < units; ++j) {
-    WideSum<State> sum;
-    if (bias) sum.Add(bias[j], 1);
-    for (int64_t i = 0; i < features; ++i)
-      sum.Add(x[i], static_cast<State>(kernel[i * units + j]));
-    for (int64_t i = 0; i < units; ++i)
-      sum.Add(previous[i], static_cast<State>(recurrent[i * units + j]));
-    sum.Round(args.options.fractional_bits);
-    State value = sum.Wrapped();
-    if (!sum.FitsState()) {
-      overflow = true;
-      if (args.options.overflow == Overflow::kSaturate)
-        value = sum.Negative() ? Limits::min() : Limits::max();
+  for (int64_t first = 0; first < units; first += kColumns) {
+    const int64_t columns = std::min(kColumns, units - first);
+    WideSum<State> sums[kColumns];
+    AddProducts(x, features, kernel + first, units, columns, sums);
+    AddProducts(previous, units, recurrent + first, units, columns, sums);
+    for (int64_t j = 0; j < columns; ++j) {
+      if (bias) sums[j].Add(bias[first + j], 1);
+      sums[j].Round(args.options.fractional_bits);
+      State value = sums[j].Wrapped();
+      if (!sums[j].FitsState()) {
+        overflow = true;
+        if (args.options.overflow == Overflow::kSaturate)
+          value = sums[j].Negative() ? Limits::min() : Limits::max();
+      }
+      next[first + j] = Activated(value, args.options);
     }
-    next[j] = Activated(value, args.options);
   }
   return overflow;
 }

@@ -10,8 +10,8 @@ namespace hw3tf {
 
 extern const RecurrenceKernels HW3TF_RECURRENCE_KERNELS;
 const RecurrenceKernels HW3TF_RECURRENCE_KERNELS = {
-    FindLineEnd, WriteLineStates, kLanes,  kRows, PackedBytes,
-    Pack,        RowsScratch,     RunRows,
+    FindLineEnd, WriteLineStates, kLanes,   kRows,       PackedBytes,
+    Pack,        WidePackedBytes, WidePack, RowsScratch, RunRows,
 };
 
 }  // namespace hw3tf

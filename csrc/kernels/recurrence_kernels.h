@@ -53,6 +53,9 @@ struct RowsPlan {
   // Packed by `pack` for `narrow` or not; a diagonal is padded only.
   const void *kernel, *recurrent_kernel;
   const void* bias;  // padded
+  // The same in int64 for a state of int32; nullptr: not prepared. A diagonal
+  // is not repeated.
+  const void *wide_kernel, *wide_recurrent_kernel;
   // ExactStep (recurrence_exact.h): not to be compiled with the flags of an
   // instruction set.
   bool (*exact)(const RecurrenceArgs& args, const void* x, const void* previous,
@@ -72,6 +75,10 @@ struct RecurrenceKernels {
   int64_t (*packed_bytes)(const RowsPlan& plan, int64_t depth);
   void (*pack)(const RowsPlan& plan, const void* weights, int64_t depth,
                void* packed);
+  // For wide_kernel and wide_recurrent_kernel.
+  int64_t (*wide_packed_bytes)(const RowsPlan& plan, int64_t depth);
+  void (*wide_pack)(const RowsPlan& plan, const void* weights, int64_t depth,
+                    void* packed);
   int64_t (*rows_scratch)(const RowsPlan& plan, int64_t rows);  // in bytes
   // Some rows, of which none has more steps than the one before. Scratch is
   // aligned to 64 bytes.

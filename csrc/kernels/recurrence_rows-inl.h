@@ -9,12 +9,13 @@
 // A sum that bounds confine to the state's range is exact as it is. They come
 // from the largest input of the row in this block and its largest state, so
 // they cost two instructions per vector; where they fail, the step of this row
-// is done again by plan.exact.
+// is done again in wider sums, or by plan.exact.
 
 #pragma once
 
 #include "kernels/recurrence_kernels.h"
 #include "kernels/recurrence_multiply-inl.h"
+#include "kernels/recurrence_wide-inl.h"
 
 namespace hw3tf {
 namespace {
@@ -32,6 +33,7 @@ struct RowsMemory {
   int16_t *low_states, *high_states;
   double* largest_input;  // [row], of the block
   double* largest_state;  // [row]
+  int64_t* wide;          // WideScratch
   int64_t bytes;
 
   RowsMemory(const RowsPlan& plan, int64_t rows, char* memory) {
@@ -48,6 +50,7 @@ struct RowsMemory {
     Carve(&memory, pairs * rows * plan.padded_units, &high_states);
     Carve(&memory, rows, &largest_input);
     Carve(&memory, rows, &largest_state);
+    Carve(&memory, WideScratch(plan), &wide);
     bytes = memory - begin;
   }
 
@@ -249,8 +252,8 @@ class Rows {
     State* const state = StateOf(r);
     if (!args_.mask || args_.mask[b * args_.shape.timesteps + t]) {
       State* const sums = SumsOf(r, s);
-      if (plan_.checked && !Confined(r)) {
-        const bool overflows = plan_.exact(args_, InputsOf(r, s), state, sums);
+      if (plan_.checked && !ConfinedTo(StateLimit(), r)) {
+        const bool overflows = Again(r, s);
         if (overflows && rows_[r].overflow < 0 &&
             args_.options.overflow == Overflow::kRaise)
           rows_[r].overflow = step;
@@ -269,8 +272,25 @@ class Rows {
     }
   }
 
-  bool Confined(int64_t r) const {
-    constexpr double kLimit = sizeof(State) == 8 ? 0x1p63 : 0x1p31;
+  // The step of one row in as many bits as it takes. Returns whether it
+  // overflows.
+  bool Again(int64_t r, int64_t s) const {
+    if constexpr (sizeof(State) == 4) {
+      if (plan_.wide_kernel && ConfinedTo(0x1p62, r)) {
+        const bool overflows = WideStep(plan_, InputsOf(r, s), StateOf(r),
+                                        memory_.wide, SumsOf(r, s));
+        Activate(SumsOf(r, s));
+        return overflows;
+      }
+    }
+    return plan_.exact(args_, InputsOf(r, s), StateOf(r), SumsOf(r, s));
+  }
+
+  static constexpr double StateLimit() {
+    return sizeof(State) == 8 ? 0x1p63 : 0x1p31;
+  }
+
+  bool ConfinedTo(double limit, int64_t r) const {
     const double most = plan_.kernel_norm * memory_.largest_input[r] +
                         plan_.recurrent_norm * memory_.largest_state[r] +
                         plan_.bias_norm;
@@ -279,7 +299,7 @@ class Rows {
     const int bits = args_.options.fractional_bits;
     const double half =
         bits > 0 ? static_cast<double>(int64_t{1} << (bits - 1)) : 0.0;
-    return (most + half) * (1 + 1e-9) < kLimit;
+    return (most + half) * (1 + 1e-9) < limit;
   }
 
   void Round(State* sums) const {
@@ -365,6 +385,21 @@ void Pack(const RowsPlan& plan, const void* weights, int64_t depth,
   else
     PackPanels(static_cast<const int32_t*>(weights), depth, units, padded,
                static_cast<int32_t*>(packed));
+}
+
+int64_t WidePackedBytes(const RowsPlan& plan, int64_t depth) {
+  return depth * WidePaddedUnits(plan) * static_cast<int64_t>(sizeof(int64_t));
+}
+
+void WidePack(const RowsPlan& plan, const void* weights, int64_t depth,
+              void* packed) {
+  const int64_t units = plan.args->shape.units;
+  const int64_t padded = WidePaddedUnits(plan);
+  auto* to = static_cast<int64_t*>(packed);
+  if (plan.args->weight_dtype == IntDType::kInt8)
+    PackPanels(static_cast<const int8_t*>(weights), depth, units, padded, to);
+  else
+    PackPanels(static_cast<const int32_t*>(weights), depth, units, padded, to);
 }
 
 int64_t RowsScratch(const RowsPlan& plan, int64_t rows) {

@@ -47,6 +47,8 @@ constexpr int64_t kBlockBytes = 256 * 1024;
 constexpr int64_t kLongestBlock = 64;
 // Multiplications of one core; and what a step of one row costs beside them.
 constexpr double kProductsPerMicrosecond = 1e4, kMicrosecondsPerStep = 0.01;
+// Fewer steps are not worth weights in another form.
+constexpr int64_t kFewSteps = 8;
 // Shorter chunks would be spent on powers of U.
 constexpr int64_t kShortestChunk = 64;
 constexpr int64_t kUnitsInChunks = 64;
@@ -147,9 +149,29 @@ class RowsCall {
       kernels_.pack(plan_, args_.recurrent_kernel, shape.units,
                     recurrent_.get());
     }
+    if (NeedsWideWeights()) {
+      wide_kernel_ =
+          Allocate(kernels_.wide_packed_bytes(plan_, shape.features));
+      kernels_.wide_pack(plan_, args_.kernel, shape.features,
+                         wide_kernel_.get());
+      if (!plan_.diagonal) {
+        wide_recurrent_ =
+            Allocate(kernels_.wide_packed_bytes(plan_, shape.units));
+        kernels_.wide_pack(plan_, args_.recurrent_kernel, shape.units,
+                           wide_recurrent_.get());
+      }
+    }
+    plan_.wide_kernel = wide_kernel_.get();
+    plan_.wide_recurrent_kernel = wide_recurrent_.get();
     plan_.kernel = kernel_.get();
     plan_.recurrent_kernel = recurrent_.get();
     plan_.bias = bias_.get();
+  }
+
+  // Whether sums of 64 bits could serve, and often enough for their weights.
+  bool NeedsWideWeights() const {
+    return plan_.checked && args_.state_dtype == IntDType::kInt32 &&
+           args_.shape.batch * args_.shape.timesteps >= kFewSteps;
   }
 
   // Runs rows, each without more steps than the one before.
@@ -310,7 +332,7 @@ class RowsCall {
   const RecurrenceArgs& args_;
   const RecurrenceKernels& kernels_;
   RowsPlan plan_{};
-  Bytes kernel_, recurrent_, bias_;
+  Bytes kernel_, recurrent_, bias_, wide_kernel_, wide_recurrent_;
   int threads_ = 1;
   FirstOverflow overflow_;
 };
