@@ -86,6 +86,16 @@ def test_options_of_the_float_layer_are_kept(go_backwards, use_bias, rng):
     assert 0 < fixed.largest_deviation < 1e-3
 
 
+def test_stateful_layer_stays_stateful(rng):
+    layer = keras.layers.SimpleRNN(UNITS, activation="relu", stateful=True)
+    layer.build((2, None, FEATURES))
+    fixed = IntegerRNN.from_simple_rnn(layer, 10)
+    x = fixed.to_fixed_point(rng.standard_normal((2, 4, FEATURES)))
+    last = fixed(x)
+    np.testing.assert_array_equal(fixed.states[0], last)
+    assert np.any(fixed(x) != last)
+
+
 def test_converted_layer_survives_its_config(rng):
     fixed = IntegerRNN.from_simple_rnn(float_layer(rng), 12)
     assert fixed.largest_deviation is None

@@ -20,13 +20,19 @@ def test_sequences_of_floats_are_refused_not_truncated(dtype, path):
     layer = IntegerRNN(UNITS)
     with pytest.raises(TypeError, match=message):
         layer(2.7 * ones(1, 2, FEATURES, dtype=dtype))
-    with pytest.raises(TypeError, match=message + ".*pass dtype='int32'"):
+    with pytest.raises(TypeError, match=message):
         layer(keras.Input((None, FEATURES), dtype=dtype))
 
 
 def test_input_without_a_dtype_is_told_of():
-    with pytest.raises(TypeError, match=r"default of `keras.Input` is float32"):
+    with pytest.raises(TypeError, match=r"default of `keras.Input`.*dtype='int32'"):
         IntegerRNN(UNITS)(keras.Input((None, FEATURES)))
+
+
+def test_symbolic_input_wider_than_the_state_is_refused():
+    with pytest.raises(TypeError, match=r"dtype=int64\. The state is int32"):
+        IntegerRNN(UNITS)(keras.Input((None, FEATURES), dtype="int64"))
+    IntegerRNN(UNITS, dtype="int64")(keras.Input((None, FEATURES), dtype="int64"))
 
 
 def test_floats_behind_a_wrapper_are_refused():
@@ -43,7 +49,12 @@ def test_floats_behind_a_wrapper_are_refused():
         (
             {"sequences": ones(1, 2, FEATURES, dtype="int64")},
             TypeError,
-            "`inputs` must have dtype int32 or narrower.*int64",
+            "`sequences` must be .* or int32: .*int64. .*pass dtype='int64' to the",
+        ),
+        (
+            {"sequences": ones(1, 2, FEATURES, dtype="uint16")},
+            TypeError,
+            "`sequences` must be integers, .*uint16",
         ),
         ({"mask": ones(1, 3, dtype=bool)}, ValueError, r"`mask` .*\(1, 2\).*\(1, 3\)"),
         (

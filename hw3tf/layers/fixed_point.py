@@ -63,8 +63,8 @@ def convert(layer_class, layer, fractional_bits, calibration, dtype, options):
                 fractional_bits=bits,
             )
         result = layer_class(**options, fractional_bits=bits)
-        batch_size = None if calibration is None else len(calibration)
-        result.build((batch_size, None, weights["kernel"].shape[0]))
+        batch_size = layer.states[0].shape[0] if layer.stateful else None
+        result.build((batch_size, None, len(weights["kernel"])))
         result.set_weights(list(integers.values()))
         result.largest_deviation = deviation
         return result

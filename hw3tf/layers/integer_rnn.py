@@ -7,9 +7,8 @@ from keras import ops as keras_ops
 from hw3tf import ops
 from hw3tf.layers import fixed_point
 from hw3tf.reference import IntegerRNNCell
+from hw3tf.reference.integer_rnn_arguments import OVERFLOWS
 from hw3tf.reference.integers import check_integers, check_whole
-
-OVERFLOWS = ("raise", "wrap", "saturate")
 
 
 @keras.saving.register_keras_serializable(package="hw3tf")
@@ -110,7 +109,7 @@ class IntegerRNN(keras.layers.RNN):
             raise ValueError(
                 f"`overflow` must be one of {OVERFLOWS}. Received: {overflow!r}"
             )
-        kwargs.setdefault("dtype", "int32")
+        kwargs["dtype"] = kwargs.get("dtype") or "int32"
         cell = IntegerRNNCell(
             units,
             activation=activation,
@@ -138,7 +137,7 @@ class IntegerRNN(keras.layers.RNN):
         self.largest_deviation = None
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
-        check_integers("sequences", sequences)
+        check_integers("sequences", sequences, self.compute_dtype)
         state = self._first_state(sequences, initial_state)
         cell = self.cell
         output = ops.integer_rnn(
@@ -155,15 +154,14 @@ class IntegerRNN(keras.layers.RNN):
             overflow=self.overflow,
             fractional_bits=cell.fractional_bits,
         )
-        if self.return_sequences:
-            # The last of the initial state and, if there is one, the last output.
-            ends = [keras_ops.cast(state, output.dtype)[:, None], output[:, -1:]]
-            state = keras_ops.concatenate(ends, axis=1)[:, -1]
-            output = self._zero_where_masked(output, mask)
-        else:
-            state = output
+        if self.stateful or self.return_state:
+            state = self._last_state(state, output)
         if self.stateful:
             self.states[0].assign(state)
+        if self.return_sequences and self.zero_output_for_mask and mask is not None:
+            shown = keras_ops.flip(mask, axis=1) if self.go_backwards else mask
+            zeros = keras_ops.zeros_like(output)
+            output = keras_ops.where(shown[:, :, None], output, zeros)
         return (output, state) if self.return_state else output
 
     def _first_state(self, sequences, initial_state):
@@ -178,19 +176,20 @@ class IntegerRNN(keras.layers.RNN):
                     f"Received: a list of {len(initial_state)}"
                 )
             initial_state = initial_state[0]
-        check_integers("initial_state", initial_state)
+        check_integers("initial_state", initial_state, self.compute_dtype)
         return initial_state
 
-    def _zero_where_masked(self, output, mask):
-        if mask is None or not self.zero_output_for_mask:
+    def _last_state(self, first, output):
+        if not self.return_sequences:
             return output
-        mask = keras_ops.flip(mask, axis=1) if self.go_backwards else mask
-        return keras_ops.where(mask[:, :, None], output, keras_ops.zeros_like(output))
+        # The last of the first state and, if there is one, the last output.
+        ends = [keras_ops.cast(first, output.dtype)[:, None], output[:, -1:]]
+        return keras_ops.concatenate(ends, axis=1)[:, -1]
 
     def compute_output_spec(
         self, sequences, initial_state=None, mask=None, training=False
     ):
-        check_integers("sequences", sequences)
+        check_integers("sequences", sequences, self.compute_dtype)
         return super().compute_output_spec(
             sequences, initial_state=initial_state, mask=mask, training=training
         )
@@ -229,7 +228,7 @@ class IntegerRNN(keras.layers.RNN):
             calibration: Optional array of shape `(batch, timesteps, features)`,
                 inputs as they come. The largest deviation of a state from that of
                 the float layer, computed in float64, becomes the attribute
-                `largest_deviation` (None without calibration).
+                `largest_deviation` (None without calibration; it is not saved).
             dtype: `"int32"` (default) or `"int64"`.
             **kwargs: Other arguments of `IntegerRNN`, such as `overflow`.
 

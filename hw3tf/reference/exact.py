@@ -16,8 +16,13 @@ _NUM_DIGITS = {"int32": 2, "int64": 4}
 
 
 def int64(value):
-    """The scalar int64 tensor of a Python integer."""
-    return ops.convert_to_tensor(value, "int64")
+    """The int64 tensor of Python integers."""
+    tensor = ops.convert_to_tensor(value, "int64")
+    if backend.standardize_dtype(tensor.dtype) != "int64":
+        raise NotImplementedError(
+            "exact sums need integers of 64 bits; JAX has them with JAX_ENABLE_X64=1"
+        )
+    return tensor
 
 
 def num_digits(dtype):

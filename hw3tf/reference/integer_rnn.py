@@ -115,9 +115,9 @@ def integer_rnn_and_overflow(
 
     Returns:
         What `integer_rnn` returns, with states that wrap under
-        `overflow="raise"`, and an int64 tensor of shape `(batch,)`: the first step
-        at which the batch entry overflows, -1 if none does or if `overflow` is not
-        `"raise"`.
+        `overflow="raise"`, and an int32 tensor of shape `(batch,)`: the first step
+        at which the batch entry overflows, or -1. Under `"wrap"` nobody looks, and
+        it has no meaning.
     """
     given = (inputs, kernel, recurrent_kernel, bias, initial_state, mask)
     tensors = [None if x is None else ops.convert_to_tensor(x) for x in given]
@@ -130,7 +130,8 @@ def integer_rnn_and_overflow(
         mask = ops.ones((batch_size, timesteps), "bool")
     if state is None:
         state = ops.zeros((batch_size, kernel.shape[1]), dtype)
-    first = ops.zeros_like(state[:, 0], dtype="int64") - exact.int64(1)
+    none = ops.convert_to_tensor(-1, "int32")
+    first = ops.zeros_like(state[:, 0], dtype="int32") + none
     sums = sums_of_steps(
         kernel, recurrent_kernel, bias, inputs.dtype, overflow, fractional_bits
     )
@@ -142,7 +143,7 @@ def integer_rnn_and_overflow(
         new = activated(new, activation, clip)
         if outside is not None:
             outside = ops.logical_and(ops.any(outside, axis=-1), takes_part)
-            outside = ops.logical_and(outside, first < exact.int64(0))
+            outside = ops.logical_and(outside, ops.equal(first, none))
             first = ops.where(outside, t, first)
         carry = ops.where(takes_part[:, None], new, state), first
         return carry, carry
@@ -153,7 +154,7 @@ def integer_rnn_and_overflow(
     inputs = ops.swapaxes(ops.pad(inputs, ((0, 0), (0, 1), (0, 0))), 0, 1)
     mask = ops.swapaxes(ops.pad(ops.cast(mask, "int8"), ((0, 0), (0, 1))), 0, 1)
     mask = ops.cast(mask, "bool")
-    order = ops.arange(timesteps, dtype="int64")
+    order = ops.arange(timesteps, dtype="int32")
     order = ops.append(ops.flip(order) if reverse else order, timesteps)
     # Over the order alone: Keras cannot scan two tensors of unknown length.
     (last, first), (states, _) = ops.scan(step, (state, first), order)

@@ -38,7 +38,7 @@ class IntegerRNNCell(keras.layers.Layer):
         The new state, of shape `(batch, units)`, and the list of it.
 
     Raises:
-        TypeError: If the inputs are not integers.
+        TypeError: If the inputs are not integers, or are wider than the state.
         ValueError: If the dtype or the values of an initializer are not.
 
     Example:
@@ -61,7 +61,7 @@ class IntegerRNNCell(keras.layers.Layer):
         fractional_bits=0,
         **kwargs,
     ):
-        kwargs.setdefault("dtype", "int32")
+        kwargs["dtype"] = kwargs.get("dtype") or "int32"
         # Otherwise Keras casts float inputs to the integer dtype: 2.7 becomes 2.
         super().__init__(**{**kwargs, "autocast": False})
         if not isinstance(units, int) or units < 1:
@@ -103,7 +103,7 @@ class IntegerRNNCell(keras.layers.Layer):
         )
 
     def call(self, inputs, states):
-        check_integers("inputs", inputs)
+        check_integers("inputs", inputs, self.compute_dtype)
         sums = sums_of_steps(
             ops.convert_to_tensor(self.kernel),
             ops.convert_to_tensor(self.recurrent_kernel),

@@ -4,17 +4,24 @@ import keras
 import numpy as np
 from keras import ops
 
+from hw3tf.reference.integer_rnn_arguments import INPUT_DTYPES
 
-def check_integers(name, x):
-    """Raises TypeError unless the tensor `x` is one of integers or booleans."""
+
+def check_integers(name, x, state_dtype):
+    """Raises TypeError unless `x` is a tensor of integers, or booleans, that the
+    recurrence reads: none of floats, and none that is wider than the state."""
     dtype = keras.backend.standardize_dtype(x.dtype)
-    if "int" in dtype or dtype == "bool":
+    accepted = [d for d in INPUT_DTYPES if d != "int64" or state_dtype == "int64"]
+    if dtype in accepted:
         return
     hint = ""
-    if isinstance(x, keras.KerasTensor):
+    if isinstance(x, keras.KerasTensor) and dtype == "float32":
         hint = ". The default of `keras.Input` is float32: pass dtype='int32'"
+    elif dtype == "int64":
+        hint = f". The state is {state_dtype}: pass dtype='int64' to the layer"
+    dtypes = f"{', '.join(accepted[:-1])} or {accepted[-1]}"
     raise TypeError(
-        f"`{name}` must be integers: they are never rounded. "
+        f"`{name}` must be integers, {dtypes}: they are never rounded or cut off. "
         f"Received: {name}.dtype={dtype}{hint}"
     )
 
