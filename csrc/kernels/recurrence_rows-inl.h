@@ -166,6 +166,7 @@ class Rows {
     return plan_.narrow && SplitInputs(r, steps);
   }
 
+  // An odd feature more is not written: its weights are zero.
   bool SplitInputs(int64_t r, int64_t steps) {
     const int64_t features = args_.shape.features, even = Even(features);
     bool any_high = false;
@@ -174,9 +175,6 @@ class Rows {
       any_high |= SplitPlanes(reinterpret_cast<const int32_t*>(InputsOf(r, s)),
                               features, memory_.low_inputs + at,
                               memory_.high_inputs + at);
-      if (even > features)
-        memory_.low_inputs[at + features] = memory_.high_inputs[at + features] =
-            0;
     }
     return any_high;
   }
