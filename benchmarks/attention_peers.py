@@ -7,6 +7,8 @@ has several ways to compute a case, all are tried and the quickest is measured.
 
 import importlib
 import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,6 +29,18 @@ def load(name, threads):
     """The library with that name, which may use so many threads."""
     module, kind = PEERS[name]
     return getattr(importlib.import_module(module), kind)(threads)
+
+
+@dataclass(frozen=True)
+class InARow:
+    """A call, and `count` of them that a library makes as one."""
+
+    once: Callable
+    row: Callable
+    count: int
+
+    def __call__(self):
+        return self.once()
 
 
 class Peer:
@@ -51,7 +65,8 @@ class Peer:
 
     def prepare(self, case, inputs, way):
         """A function of no arguments that computes the case and returns when it is
-        done: the output, and the gradients of query, key and value if it trains."""
+        done: the output, and the gradients of query, key and value if it trains.
+        An `InARow` is timed by its row."""
         raise NotImplementedError
 
     def to_numpy(self, outputs):

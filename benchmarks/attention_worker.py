@@ -19,7 +19,7 @@ import sys
 import time
 
 from attention_cases import Case, make_inputs, sampled, shrunk
-from attention_peers import load
+from attention_peers import InARow, load
 
 STATUS = pathlib.Path("/proc/self/status")
 
@@ -129,7 +129,10 @@ class Session:
 
 def time_calls(call, seconds, at_least):
     """Seconds of every call after a warm-up: for `seconds`, and `at_least` so many.
-    No warm-up if one call is enough."""
+    No warm-up if one call is enough. Of calls in a row, the mean of each row."""
+    count = 1
+    if isinstance(call, InARow):
+        call, count = call.row, call.count
     end = time.perf_counter() + seconds / 10
     while at_least > 1:
         call()
@@ -139,7 +142,7 @@ def time_calls(call, seconds, at_least):
     while len(spent) < at_least or time.perf_counter() < end:
         start = time.perf_counter()
         call()
-        spent.append(time.perf_counter() - start)
+        spent.append((time.perf_counter() - start) / count)
     return spent
 
 

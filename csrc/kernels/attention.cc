@@ -151,12 +151,14 @@ bool Forward(const AttentionForwardArgs& args, int num_threads) {
   if (decode)
     storage.AddKeyRanges();
   else
-    storage.AddQueryBlocks(kernels.tiles.query_block, kernels.tiles.query_tile);
-  const AttentionPlan plan = storage.View();
+    storage.AddQueryBlocks(QueryBlock(kernels.tiles, shape),
+                           kernels.tiles.query_tile);
+  AttentionPlan plan = storage.View();
   if (plan.num_tasks == 0) return true;
   const double flops = 2 * storage.VisiblePairs() *
                        static_cast<double>(shape.head_dim + shape.value_dim);
   const int threads = Threads(num_threads, plan.num_tasks, flops);
+  plan.tasks_ahead = threads;
   const int64_t per_thread =
       RoundToLine(std::max(kernels.forward_scratch(args),
                            decode ? kernels.decode_scratch(args) : 0));
@@ -180,14 +182,15 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   const AttentionShape& shape = args.shape;
   const AttentionKernels& kernels = *ChosenInstructionSet().attention;
   PlanStorage storage(shape, args.options);
-  storage.AddKeyChunks(kernels.tiles.key_chunk, kernels.tiles.key_chunk / 32,
+  storage.AddKeyChunks(kernels.tiles.key_chunk, kernels.tiles.key_chunk / 64,
                        /*aligned=*/args.grad_bias != nullptr);
-  const AttentionPlan plan = storage.View();
+  AttentionPlan plan = storage.View();
   const double flops =
       2 * storage.VisiblePairs() *
       static_cast<double>(3 * shape.head_dim + 2 * shape.value_dim);
   const int threads =
       Threads(num_threads, std::max<int64_t>(1, plan.num_tasks), flops);
+  plan.tasks_ahead = threads;
 
   AttentionBackwardShared shared{};
   int64_t longest = 0;
@@ -201,7 +204,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   const int64_t chunks =
       plan.num_tasks ? plan.tasks[plan.num_tasks - 1].pieces : 0;
   const int64_t per_thread = RoundToLine(kernels.backward_scratch(args));
-  const int64_t dots = RoundToLine(queries);
+  const int64_t dots = chunks > 1 ? RoundToLine(queries) : 0;
   const int64_t blind = RoundToLine(2 * heads * shape.value_dim);
   const int64_t query_turns = RoundToLine(heads * shared.query_blocks);
   const int64_t bias_turns =
@@ -219,7 +222,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
     next += count;
     return begin;
   };
-  shared.output_dot_grad = carve(dots);
+  shared.output_dot_grad = dots ? carve(dots) : nullptr;
   shared.blind_grads = reinterpret_cast<double*>(carve(blind));
   shared.query_turns = reinterpret_cast<int32_t*>(carve(query_turns));
   shared.bias_turns = reinterpret_cast<int32_t*>(carve(bias_turns));

@@ -12,148 +12,10 @@
 
 #pragma once
 
-#include "kernels/attention_terms-inl.h"
+#include "kernels/attention_backward_rows-inl.h"
 
 namespace hw3tf {
 namespace {
-
-constexpr int kKeyChunk = 32 * kRows;
-// Query rows of a block. They are packed once per chunk: the longer the chunk,
-// the less of it.
-constexpr int kBackwardRows = 128;
-constexpr int kBackwardTiles = kBackwardRows / kQueryTile;
-
-// The scratch of one thread, carved from one array of floats.
-struct BackwardScratch {
-  int64_t key_size, value_size;  // padded to whole vectors
-  float* key;                    // [kKeyChunk][key_size]
-  float* value;                  // [kKeyChunk][value_size]
-  float* grad_key;               // [kKeyChunk][key_size]
-  float* grad_value;             // [kKeyChunk][value_size]
-  float* weights;                // [kKeyChunk][kBackwardRows]: p
-  float* score_grads;            // [kKeyChunk][kBackwardRows]: dS
-  float* query_columns;          // [tiles][H][kQueryTile]
-  float* grad_columns;           // [tiles][value_dim][kQueryTile]: dO
-  float* query_rows;             // [kBackwardRows][key_size]
-  float* grad_rows;              // [kBackwardRows][value_size]: dO
-  float* grad_query;             // [kBackwardRows][key_size], of this chunk
-  float* maximum;                // [kBackwardRows], as in the statistics
-  float* inverse_sum;            // [kBackwardRows]
-  float* output_dot_grad;        // [kBackwardRows]
-  float* finite;                 // [larger of kKeyChunk and kBackwardRows]
-                                 // [larger of key_size and value_size]
-  float* row;                    // [larger of key_size and value_size]
-  uint32_t* visible;             // [tiles][kKeyChunk]
-  uint32_t* keep;                // [kKeyChunk], of one tile
-  float* bias;                   // [kKeyChunk][kQueryTile], of one tile
-  float* slope;                  // the same
-  float* grad_bias;              // [group][kKeyChunk]
-  float* end;
-
-  BackwardScratch(const AttentionBackwardArgs& args, float* base) {
-    const AttentionShape& shape = args.shape;
-    const AttentionOptions& options = args.options;
-    key_size = PadToVector(shape.head_dim);
-    value_size = PadToVector(shape.value_dim);
-    key = base;
-    value = key + kKeyChunk * key_size;
-    grad_key = value + kKeyChunk * value_size;
-    grad_value = grad_key + kKeyChunk * key_size;
-    weights = grad_value + kKeyChunk * value_size;
-    score_grads = weights + kKeyChunk * kBackwardRows;
-    query_columns = score_grads + kKeyChunk * kBackwardRows;
-    grad_columns = query_columns + kBackwardRows * shape.head_dim;
-    query_rows = grad_columns + kBackwardRows * shape.value_dim;
-    grad_rows = query_rows + kBackwardRows * key_size;
-    grad_query = grad_rows + kBackwardRows * value_size;
-    maximum = grad_query + kBackwardRows * key_size;
-    inverse_sum = maximum + kBackwardRows;
-    output_dot_grad = inverse_sum + kBackwardRows;
-    finite = output_dot_grad + kBackwardRows;
-    row = finite + Max(kKeyChunk, kBackwardRows) * Max(key_size, value_size);
-    visible = reinterpret_cast<uint32_t*>(row + Max(key_size, value_size));
-    keep = visible + kBackwardTiles * kKeyChunk;
-    bias = reinterpret_cast<float*>(keep + kKeyChunk);
-    slope = bias + (options.bias ? kKeyChunk * kQueryTile : 0);
-    grad_bias = slope + (options.soft_cap > 0 ? kKeyChunk * kQueryTile : 0);
-    const bool sums = args.grad_bias && options.bias_strides.query == 0;
-    end = grad_bias +
-          (sums ? shape.num_heads / shape.num_kv_heads * kKeyChunk : 0);
-  }
-};
-
-// What the steps of one task share.
-struct BackwardContext {
-  const AttentionBackwardArgs& args;
-  const AttentionPlan& plan;
-  const AttentionBackwardShared& shared;
-  const Sequence& sequence;
-  const AttentionTask& task;
-  const BackwardScratch& scratch;
-  ScoreConstants constants;
-  bool keys_finite;
-};
-
-// Query rows [first, first + rows) of the task's group of heads.
-struct QueryRows {
-  int64_t index;  // of the block
-  int64_t first, count;
-  int64_t tiles;
-  QueryLanes lanes[kBackwardTiles];
-  // Keys of the chunk that some lane of some tile sees, relative to the chunk.
-  int64_t key_begin, key_end;
-  bool any_hidden;  // some lane does not see one of them
-};
-
-// Packs a block of queries and of output gradients, as columns and as rows.
-// Queries that see no key become zeros with an inverse sum of 0, so that p is 0
-// and nothing comes of them; so do the lanes beyond the last.
-inline void PackQueryRows(const BackwardContext& context, QueryRows* block) {
-  const AttentionBackwardArgs& args = context.args;
-  const BackwardScratch& scratch = context.scratch;
-  const int64_t size = args.shape.head_dim, value_dim = args.shape.value_dim;
-  const auto* statistics = static_cast<const float*>(args.statistics);
-  for (int64_t tile = 0; tile < block->tiles; ++tile) {
-    const QueryLanes& lanes = block->lanes[tile];
-    for (int v = 0; v < lanes.vectors; ++v) {
-      const float* query_rows[kLanes];
-      const float* grad_rows[kLanes];
-      for (int i = 0; i < kLanes; ++i) {
-        const int lane = v * kLanes + i;
-        const int64_t row = tile * kQueryTile + lane;
-        const int64_t head = lanes.head[lane], t = lanes.position[lane];
-        const int64_t query = context.sequence.statistics +
-                              head * context.plan.statistics_stride + t;
-        const bool used = lane < lanes.rows && !IsBlind(statistics + 2 * query);
-        float* const query_row = scratch.query_rows + row * scratch.key_size;
-        float* const grad_row = scratch.grad_rows + row * scratch.value_size;
-        query_rows[i] = query_row;
-        grad_rows[i] = grad_row;
-        scratch.maximum[row] = used ? statistics[2 * query] : 0.0f;
-        scratch.inverse_sum[row] =
-            used ? 1.0f / statistics[2 * query + 1] : 0.0f;
-        scratch.output_dot_grad[row] =
-            used ? context.shared.output_dot_grad[query] : 0.0f;
-        const auto widen = [&](const ConstArray& array, int64_t count,
-                               int64_t padded, float* to) {
-          const int64_t offset =
-              QueryOffset(array.strides, context.plan, context.sequence, head) +
-              t * array.strides.length;
-          WidenRow(Element(array.data, used ? offset : 0, args.dtype),
-                   args.dtype, used ? count : 0, padded, to);
-        };
-        widen(args.query, size, scratch.key_size, query_row);
-        widen(args.grad_output, value_dim, scratch.value_size, grad_row);
-      }
-      PackColumns(
-          query_rows, size, Sign(args.options),
-          scratch.query_columns + tile * size * kQueryTile + v * kLanes);
-      PackColumns(
-          grad_rows, value_dim, /*sign=*/1.0f,
-          scratch.grad_columns + tile * value_dim * kQueryTile + v * kLanes);
-    }
-  }
-}
 
 // p and dS of R keys that every lane sees, with no terms but the scale.
 template <int V>
@@ -164,9 +26,11 @@ struct PlainGradients {
   int64_t head_dim;
   int64_t value_dim;
   float factor;
+  Prefetcher* prefetcher;
 
   template <int R>
   void Run(int64_t offset) const {
+    prefetcher->Step();
     const int64_t key = first_key + offset;
     const int64_t column = tile * kQueryTile;
     float* const weights = scratch.weights + key * kBackwardRows + column;
@@ -377,7 +241,8 @@ inline bool GradientsWithTerms(const BackwardContext& context,
        scratch.weights + at,
        kBackwardRows,
        V * kLanes,
-       /*accumulate=*/false},
+       /*accumulate=*/false,
+       context.prefetcher},
       count);
   RecomputeWeights(context, lanes, tile, begin, count, terms);
   Multiply<Contiguous::kAlongDepth>(
@@ -387,7 +252,8 @@ inline bool GradientsWithTerms(const BackwardContext& context,
        scratch.score_grads + at,
        kBackwardRows,
        V * kLanes,
-       /*accumulate=*/false},
+       /*accumulate=*/false,
+       context.prefetcher},
       count);
   ApplyGradTerms(context, lanes, tile, begin, count, terms);
   // A bias that does not differ between keys has no gradient here: a shift of
@@ -436,10 +302,10 @@ inline void TileGradients(const BackwardContext& context, int64_t tile,
     context.scratch.visible[tile * kKeyChunk + key] = kAllLanes;
   if (plain_begin < plain_end)
     ForRowGroups(plain_end - plain_begin,
-                 PlainGradients<V>{context.scratch, tile, plain_begin,
-                                   context.args.shape.head_dim,
-                                   context.args.shape.value_dim,
-                                   context.constants.factor});
+                 PlainGradients<V>{
+                     context.scratch, tile, plain_begin,
+                     context.args.shape.head_dim, context.args.shape.value_dim,
+                     context.constants.factor, context.prefetcher});
   block->any_hidden |= !all;
 }
 

@@ -63,7 +63,8 @@ inline void MultiplyGradients(const BackwardContext& context,
          to + first * size,
          size,
          size,
-         /*accumulate=*/true},
+         /*accumulate=*/true,
+         context.prefetcher},
         keys);
     if (by_hand) AddToSeenKeys(scratch, block, a, from, size, to);
   };
@@ -85,7 +86,8 @@ inline void MultiplyGradients(const BackwardContext& context,
        scratch.grad_query,
        scratch.key_size,
        scratch.key_size,
-       /*accumulate=*/false},
+       /*accumulate=*/false,
+       context.prefetcher},
       block.count);
   if (by_hand) AddSeenKeys(scratch, block);
 }

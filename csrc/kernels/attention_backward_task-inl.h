@@ -33,9 +33,7 @@ inline void PassTurn(int32_t* turn, int64_t mine) {
 }
 
 // sum(output * grad_output) of the queries of one head, less the gradient of
-// the logsumexp, each in the order in which the products of grad_output with
-// the values are summed: where one key takes all, the two are equal bit for
-// bit, and their difference, the gradient of the score, is 0 and not rounding.
+// the logsumexp, each in the order of DotColumns.
 inline void OutputDotGrad(const AttentionBackwardArgs& args,
                           const AttentionPlan& plan, const Sequence& sequence,
                           int64_t head, float* output_dot_grad) {
@@ -45,9 +43,11 @@ inline void OutputDotGrad(const AttentionBackwardArgs& args,
   const auto load = [&](const ConstArray& array, int64_t t, int64_t h) {
     const int64_t offset = QueryOffset(array.strides, plan, sequence, head) +
                            t * array.strides.length + h;
+    const void* from = Element(array.data, offset, args.dtype);
+    if (args.dtype == DType::kFloat32 && h + kLanes <= size)
+      return Load(static_cast<const float*>(from));
     float row[kLanes] = {};
-    WidenRow(Element(array.data, offset, args.dtype), args.dtype,
-             Min(kLanes, size - h), kLanes, row);
+    WidenRow(from, args.dtype, Min(kLanes, size - h), kLanes, row);
     return Load(row);
   };
   for (int64_t t = 0; t < sequence.query_len; t += kLanes) {
@@ -85,7 +85,8 @@ void PrepareBackward(const AttentionBackwardArgs& args,
   for (int64_t h = 0; h < size; ++h) blind[h] = 0.0;
   for (int64_t g = 0; g < plan.group; ++g) {
     const int64_t head = kv_head * plan.group + g;
-    OutputDotGrad(args, plan, sequence, head, shared.output_dot_grad);
+    if (shared.output_dot_grad)
+      OutputDotGrad(args, plan, sequence, head, shared.output_dot_grad);
     for (int64_t t = 0; t < sequence.query_len; ++t) {
       const int64_t query =
           sequence.statistics + head * plan.statistics_stride + t;
@@ -148,25 +149,59 @@ inline void AddGradQuery(const BackwardContext& context, const QueryRows& block,
   PassTurn(turn, chunk);
 }
 
-// Queries and output gradients of the next block; their misses hide behind the
-// arithmetic of this one.
-inline void PrefetchBlock(const BackwardContext& context, int64_t first_row,
-                          int64_t rows) {
+// What a block of queries of a task starts from.
+inline void PrefetchQueryBlock(const BackwardContext& context,
+                               const AttentionTask& task, int64_t first,
+                               int64_t count) {
   const AttentionBackwardArgs& args = context.args;
-  const int64_t group = context.plan.group;
   const auto prefetch = [&](const ConstArray& array, int64_t size) {
-    for (int64_t g = 0; g < group; ++g) {
-      const int64_t head = context.task.kv_head * group + g;
-      const void* data = Element(
-          array.data,
-          QueryOffset(array.strides, context.plan, context.sequence, head),
-          args.dtype);
-      PrefetchRows(data, args.dtype, array.strides.length, first_row / group,
-                   rows / group, size);
-    }
+    PrefetchQueries(context.plan, args.dtype, task, array.data, array.strides,
+                    size, first, count, /*to_write=*/false, context.prefetcher);
   };
   prefetch(args.query, args.shape.head_dim);
   prefetch(args.grad_output, args.shape.value_dim);
+  if (!context.shared.output_dot_grad)
+    prefetch(args.output, args.shape.value_dim);
+}
+
+// What is needed when a block is done: the places of its results, and the
+// inputs of the next block, or of the task that this thread is likely to take
+// next.
+inline void PrefetchAfter(const BackwardContext& context,
+                          const QueryRows& block) {
+  const AttentionBackwardArgs& args = context.args;
+  const AttentionTask& task = context.task;
+  const AttentionPlan& plan = context.plan;
+  Prefetcher* const prefetcher = context.prefetcher;
+  prefetcher->Clear();
+  if (args.dtype == DType::kFloat32)
+    PrefetchQueries(plan, args.dtype, task, args.grad_query.data,
+                    args.grad_query.strides, args.shape.head_dim, block.first,
+                    block.count, /*to_write=*/true, prefetcher);
+  const auto keys = [&](const AttentionTask& of, const auto& array,
+                        int64_t size, bool to_write) {
+    PrefetchKeys(plan, args.dtype, of, array.data, array.strides, size,
+                 of.first, of.count, to_write, prefetcher);
+  };
+  const auto rows = [&](const AttentionTask& of) {
+    return plan.sequences[of.b].query_len * plan.group;
+  };
+  const int64_t next = block.first + block.count;
+  const AttentionTask* then = &task + plan.tasks_ahead;
+  if (next < rows(task)) {
+    PrefetchQueryBlock(context, task, next,
+                       Min(kBackwardRows, rows(task) - next));
+  } else {
+    keys(task, args.grad_key, args.shape.head_dim, /*to_write=*/true);
+    keys(task, args.grad_value, args.shape.value_dim, /*to_write=*/true);
+    if (then < plan.tasks + plan.num_tasks) {
+      keys(*then, args.key, args.shape.head_dim, /*to_write=*/false);
+      keys(*then, args.value, args.shape.value_dim, /*to_write=*/false);
+      PrefetchQueryBlock(context, *then, 0, Min(kBackwardRows, rows(*then)));
+    }
+  }
+  const int64_t seen = block.key_end - block.key_begin;
+  prefetcher->SpreadOver((seen * (block.tiles + 2) + block.count) / kRows);
 }
 
 // Keys of the chunk that some query of the block may see.
@@ -208,7 +243,10 @@ inline void VisitBlock(const BackwardContext& context, QueryRows* block) {
           : nullptr;
   const int64_t mine =
       context.task.b * args.shape.num_kv_heads + context.task.kv_head;
-  if (any) PackQueryRows(context, block);
+  if (any) {
+    PackQueryRows(context, *block);
+    PrefetchAfter(context, *block);
+  }
   if (bias_turn) WaitForTurn(bias_turn, mine);
   for (int64_t tile = 0; any && tile < block->tiles; ++tile) {
     if (block->lanes[tile].vectors == 2)
@@ -217,10 +255,6 @@ inline void VisitBlock(const BackwardContext& context, QueryRows* block) {
       TileGradients<1>(context, tile, block);
   }
   if (bias_turn) PassTurn(bias_turn, mine);
-  const int64_t next = block->first + block->count;
-  PrefetchBlock(context, next,
-                Min(kBackwardRows,
-                    context.sequence.query_len * context.plan.group - next));
   if (any) MultiplyGradients(context, *block);
   AddGradQuery(context, *block, any);
 }
@@ -254,19 +288,24 @@ inline void WriteKeyGrads(const BackwardContext& context,
   const AttentionTask& task = context.task;
   const int64_t first =
       KeyOffset(array.strides, context.plan, context.sequence, task.kv_head);
-  float* const row = context.scratch.row;
+  const DType dtype = context.args.dtype;
   for (int64_t s = begin; s < end; ++s) {
     const bool seen =
         s >= task.first && s < task.first + task.count &&
         (!context.sequence.key_mask || context.sequence.key_mask[s]);
     const float* grad = grads + (s - task.first) * padded;
-    for (int64_t h = 0; h < size; ++h) row[h] = seen ? grad[h] * scale : 0.0f;
+    void* const out =
+        Element(array.data, first + s * array.strides.length, dtype);
+    float* const row = dtype == DType::kFloat32 ? static_cast<float*>(out)
+                                                : context.scratch.row;
+    if (seen)
+      for (int64_t h = 0; h < size; ++h) row[h] = grad[h] * scale;
+    else
+      for (int64_t h = 0; h < size; ++h) row[h] = 0.0f;
     if (to_every_row)
       for (int64_t h = 0; h < size; ++h)
         row[h] += static_cast<float>(to_every_row[h]);
-    NarrowRow(row, context.args.dtype, size,
-              Element(array.data, first + s * array.strides.length,
-                      context.args.dtype));
+    if (dtype != DType::kFloat32) NarrowRow(row, dtype, size, out);
   }
 }
 
@@ -296,6 +335,7 @@ void Backward(const AttentionBackwardArgs& args, const AttentionPlan& plan,
   for (int64_t i = 0; sums_bias && i < plan.group * kKeyChunk; ++i)
     scratch.grad_bias[i] = 0.0f;
 
+  Prefetcher prefetcher;
   const BackwardContext context{
       args,
       plan,
@@ -304,7 +344,8 @@ void Backward(const AttentionBackwardArgs& args, const AttentionPlan& plan,
       task,
       scratch,
       MakeScoreConstants(args.options, plan),
-      AllFinite(scratch.key, scratch.key_size, task.count, shape.head_dim)};
+      AllFinite(scratch.key, scratch.key_size, task.count, shape.head_dim),
+      &prefetcher};
   // Every chunk visits every block, if only to pass the turns on.
   const int64_t rows = sequence.query_len * plan.group;
   QueryRows block;
@@ -320,6 +361,9 @@ void Backward(const AttentionBackwardArgs& args, const AttentionPlan& plan,
   const double* blind =
       shared.blind_grads +
       (task.b * shape.num_kv_heads + task.kv_head) * shape.value_dim;
+  bool any_blind = false;
+  for (int64_t h = 0; h < shape.value_dim; ++h) any_blind |= blind[h] != 0.0;
+  if (!any_blind) blind = nullptr;
   const auto write = [&](int64_t begin, int64_t end) {
     WriteKeyGrads(context, args.grad_key, scratch.grad_key, scratch.key_size,
                   shape.head_dim, static_cast<float>(args.options.scale),

@@ -22,6 +22,7 @@
 
 #pragma once
 
+#include "kernels/attention_prefetch-inl.h"
 #include "kernels/attention_terms-inl.h"
 
 namespace hw3tf {
@@ -64,6 +65,7 @@ struct ForwardContext {
   float* bias;           // [kKeyTile][kQueryTile], if there is a bias
   float* finite_value;   // [kKeyTile][value_dim], where they are not all
   TermsStorage* terms;
+  Prefetcher* prefetcher;
 };
 
 // Lanes whose first sum is still to come.
@@ -83,6 +85,8 @@ __attribute__((noinline, cold)) void RaiseMaximum(
     const Vec old = Load(tile.maximum + lane);
     const Vec raised = Select(raise[v], top[v], old);
     Store(tile.maximum + lane, raised);
+    // At the first keys there is nothing yet to rescale.
+    if (!AnyTrue(~Unsummed(tile, v))) continue;
     // A lane without a sum has nothing to rescale, and its first maximum may be
     // so low that the factor would overflow.
     const Vec rescale = Select(Unsummed(tile, v), Broadcast(1.0f),
@@ -124,9 +128,11 @@ struct PlainScores {
   int64_t value_dim;
   float factor;
   float* probabilities;  // [kKeyTile][kQueryTile]: all that are done
+  Prefetcher* prefetcher;
 
   template <int R>
   void Run(int64_t row) const {
+    prefetcher->Step();
     Vec score[R][V] = {};
     MultiplyAdd<R, V, Contiguous::kAlongDepth>(
         {key + row * key_stride, key_stride}, {tile.query, kQueryTile},
@@ -254,17 +260,17 @@ __attribute__((noinline, cold)) void AddSeenValues(
 }
 
 template <int V>
-inline void MultiplyValues(const float* value, int64_t stride, int64_t count,
-                           int64_t value_dim, const float* probabilities,
-                           float* output) {
+inline void MultiplyValues(const ForwardContext& context, const float* value,
+                           int64_t stride, int64_t count, float* output) {
   Multiply<Contiguous::kAlongRows>({{value, stride},
-                                    {probabilities, kQueryTile},
+                                    {context.probabilities, kQueryTile},
                                     count,
                                     output,
                                     kQueryTile,
                                     V * kLanes,
-                                    /*accumulate=*/true},
-                                   value_dim);
+                                    /*accumulate=*/true,
+                                    context.prefetcher},
+                                   context.args.shape.value_dim);
 }
 
 // Adds keys [begin, end) that have terms to a query tile.
@@ -286,7 +292,8 @@ inline void AddKeysWithTerms(const ForwardContext& context,
        context.probabilities,
        kQueryTile,
        V * kLanes,
-       /*accumulate=*/false},
+       /*accumulate=*/false,
+       context.prefetcher},
       count);
   ApplyTerms(context, *tile, terms, /*done=*/0, count);
   const float* value = view.value + skip * view.value_stride;
@@ -294,14 +301,13 @@ inline void AddKeysWithTerms(const ForwardContext& context,
       !AllFinite(value, view.value_stride, count, shape.value_dim)) {
     CopyFinite(value, view.value_stride, count, shape.value_dim,
                context.finite_value);
-    MultiplyValues<V>(context.finite_value, shape.value_dim, count,
-                      shape.value_dim, context.probabilities, tile->output);
+    MultiplyValues<V>(context, context.finite_value, shape.value_dim, count,
+                      tile->output);
     AddSeenValues(value, view.value_stride, count, shape.value_dim, terms,
                   context.probabilities, tile->output);
     return;
   }
-  MultiplyValues<V>(value, view.value_stride, count, shape.value_dim,
-                    context.probabilities, tile->output);
+  MultiplyValues<V>(context, value, view.value_stride, count, tile->output);
 }
 
 // Adds keys [begin, end), all of which every lane sees, to a query tile.
@@ -313,12 +319,12 @@ inline void AddPlainKeys(const ForwardContext& context, const KeyTileView& view,
   tile->seeing = kAllLanes;
   const int64_t skip = begin - view.first, count = end - begin;
   ForRowGroups(
-      count, PlainScores<V>{view.key + skip * view.key_stride, view.key_stride,
-                            *tile, shape.head_dim, shape.value_dim,
-                            context.constants.factor, context.probabilities});
-  MultiplyValues<V>(view.value + skip * view.value_stride, view.value_stride,
-                    count, shape.value_dim, context.probabilities,
-                    tile->output);
+      count,
+      PlainScores<V>{view.key + skip * view.key_stride, view.key_stride, *tile,
+                     shape.head_dim, shape.value_dim, context.constants.factor,
+                     context.probabilities, context.prefetcher});
+  MultiplyValues<V>(context, view.value + skip * view.value_stride,
+                    view.value_stride, count, tile->output);
 }
 
 // Adds keys [begin, end) of a key tile to a query tile.

@@ -3,56 +3,10 @@
 
 #pragma once
 
-#include "kernels/attention_forward-inl.h"
+#include "kernels/attention_forward_results-inl.h"
 
 namespace hw3tf {
 namespace {
-
-// Query rows that share the reading, and the copying, of one key tile.
-constexpr int kQueryBlock = 256;
-constexpr int kTilesPerBlock = kQueryBlock / kQueryTile;
-
-// The scratch of one thread, carved from one array of floats.
-struct ForwardScratch {
-  float* query;          // [tiles][H][kQueryTile]
-  float* output;         // [tiles][value_dim][kQueryTile]
-  float* statistics;     // [tiles][3][kQueryTile]: maximum, sum, tile sum
-  float* probabilities;  // [kKeyTile][kQueryTile]
-  float* key;            // [kKeyTile][H]
-  float* value;          // [kKeyTile][value_dim]
-  float* finite_value;   // [kKeyTile][value_dim]
-  float* rows;           // [kLanes][larger of H and value_dim, padded]
-  double* value_sum;     // [value_dim padded]
-  float* mean_value;     // [value_dim padded]
-  TermsStorage* terms;
-  float* bias;  // [kKeyTile][kQueryTile], if there is a bias
-  float* end;
-
-  ForwardScratch(const AttentionForwardArgs& args, float* base) {
-    const AttentionShape& shape = args.shape;
-    const int64_t key_size = PadToVector(shape.head_dim);
-    const int64_t value_size = PadToVector(shape.value_dim);
-    query = base;
-    output = query + kTilesPerBlock * shape.head_dim * kQueryTile;
-    statistics = output + kTilesPerBlock * shape.value_dim * kQueryTile;
-    probabilities = statistics + kTilesPerBlock * 3 * kQueryTile;
-    key = probabilities + kKeyTile * kQueryTile;
-    value = key + kKeyTile * key_size;
-    finite_value = value + kKeyTile * value_size;
-    rows = finite_value + kKeyTile * value_size;
-    value_sum =
-        reinterpret_cast<double*>(rows + kLanes * Max(key_size, value_size));
-    mean_value = reinterpret_cast<float*>(value_sum + value_size);
-    terms = reinterpret_cast<TermsStorage*>(mean_value + value_size);
-    bias = reinterpret_cast<float*>(terms + 1);
-    end = bias + (args.options.bias ? kKeyTile * kQueryTile : 0);
-  }
-};
-
-int64_t ForwardScratchFloats(const AttentionForwardArgs& args) {
-  float* const base = nullptr;
-  return ForwardScratch(args, base).end - base;
-}
 
 // Packs the queries of one tile and resets its state.
 inline void StartTile(const ForwardContext& context, const AttentionTask& task,
@@ -77,14 +31,14 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
   if (tile->keys.begin >= tile->keys.end) return;
 
   for (int v = 0; v < tile->lanes.vectors; ++v) {
+    const Strides& strides = args.query.strides;
+    int64_t offsets[kLanes];
+    FindOffsets(tile->lanes, v * kLanes,
+                QueryOffset(strides, context.plan, context.sequence, 0),
+                strides.head, strides.length, offsets);
     const float* rows[kLanes];
     for (int i = 0; i < kLanes; ++i) {
-      const int lane = v * kLanes + i;
-      const int64_t offset =
-          QueryOffset(args.query.strides, context.plan, context.sequence,
-                      tile->lanes.head[lane]) +
-          tile->lanes.position[lane] * args.query.strides.length;
-      const void* row = Element(args.query.data, offset, args.dtype);
+      const void* row = Element(args.query.data, offsets[i], args.dtype);
       rows[i] = static_cast<const float*>(row);
       if (args.dtype != DType::kFloat32) {
         float* wide = scratch.rows + i * PadToVector(size);
@@ -100,99 +54,29 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
   }
 }
 
-// Where the results of one lane go.
-struct OutputRow {
-  void* output;
-  float* statistics;
-  float* logsumexp;
-};
-
-inline OutputRow FindOutputRow(const ForwardContext& context,
-                               const AttentionTask& task,
-                               const QueryTileState& tile, int lane) {
-  const AttentionForwardArgs& args = context.args;
-  const int64_t head = tile.lanes.head[lane], t = tile.lanes.position[lane];
-  if (context.plan.splits > 1) {
-    float* const partial =
-        PartialResults(args.shape, context.plan, task.b, head, t);
-    return {partial + 2, partial, nullptr};
-  }
-  const Strides& strides = args.output.strides;
-  const int64_t query =
-      context.sequence.statistics + head * context.plan.statistics_stride + t;
-  return {
-      Element(args.output.data,
-              QueryOffset(strides, context.plan, context.sequence, head) +
-                  t * strides.length,
-              args.dtype),
-      static_cast<float*>(args.statistics) + 2 * query,
-      args.logsumexp ? static_cast<float*>(args.logsumexp) + query : nullptr};
+// Whether the values of a block of few query tiles are copied all the same:
+// where their rows lie a multiple of 4096 bytes apart they share their places
+// in the first cache, and the product reads a part of every row at a time (16
+// heads of 64, 128 keys: 8 % of the whole kernel; 12 heads: 0-1 % won, 8 heads:
+// 2 % lost). Keys are read row by row; copying them too lost 4 %.
+inline bool RowsCollide(const ConstArray& array) {
+  constexpr int64_t kColliding = 4096 / sizeof(float);
+  return array.strides.length % kColliding == 0;
 }
 
-// Divides by the sums, transposes back and writes output and statistics.
-inline void FinishTile(const ForwardContext& context, const AttentionTask& task,
-                       const ForwardScratch& scratch,
-                       const QueryTileState& tile, const float* mean_value) {
-  const AttentionForwardArgs& args = context.args;
-  const int64_t size = args.shape.value_dim, padded = PadToVector(size);
-  const uint32_t seeing = tile.seeing & tile.lanes.taking_part;
-  const DType dtype = context.plan.splits > 1 ? DType::kFloat32 : args.dtype;
-  for (int v = 0; v < tile.lanes.vectors; ++v) {
-    const int first = v * kLanes;
-    const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - first));
-    OutputRow to[kLanes];
-    // Where a row is transposed to: its place, if that is float32.
-    float* transposed[kLanes];
-    for (int i = 0; i < rows; ++i) {
-      to[i] = FindOutputRow(context, task, tile, first + i);
-      transposed[i] = dtype == DType::kFloat32
-                          ? static_cast<float*>(to[i].output)
-                          : scratch.rows + i * padded;
-    }
-    if (seeing >> first) {
-      const Vec inverse = context.constants.keep_scale / Load(tile.sum + first);
-      int64_t h = 0;
-      for (; h + kLanes <= size; h += kLanes) {
-        Vec block[kLanes];
-        for (int i = 0; i < kLanes; ++i)
-          block[i] = Load(tile.output + (h + i) * kQueryTile + first) * inverse;
-        Transpose(block);
-        for (int i = 0; i < rows; ++i) Store(transposed[i] + h, block[i]);
-      }
-      for (; h < size; ++h) {
-        const Vec column = Load(tile.output + h * kQueryTile + first) * inverse;
-        for (int i = 0; i < rows; ++i) transposed[i][h] = column[i];
-      }
-    }
-    for (int i = 0; i < rows; ++i) {
-      const int lane = first + i;
-      const bool sees = seeing >> lane & 1;
-      if (!sees || dtype != DType::kFloat32)
-        NarrowRow(sees ? transposed[i] : mean_value, dtype, size, to[i].output);
-      if (sees) {
-        to[i].statistics[0] = tile.maximum[lane];
-        to[i].statistics[1] = tile.sum[lane];
-      } else {
-        MarkBlind(to[i].statistics);
-      }
-      if (to[i].logsumexp)
-        *to[i].logsumexp = sees ? LogSumExp(context.constants,
-                                            tile.maximum[lane], tile.sum[lane])
-                                : -kInfinity;
-    }
-  }
-}
-
-// Keys and values [begin, end): in place, or copied to lie densely. Far rows
-// cost address translations at every reading: in a prototype on a Zen 4, 4096
-// keys of H = 128 ran at 62-83 % of the peak in place, copied at 88-91 %.
+// Keys and values [begin, end): in place, or copied to lie densely, where many
+// query tiles share them. Far rows cost address translations at every reading:
+// in a prototype on a Zen 4, 4096 keys of H = 128 ran at 62-83 % of the peak in
+// place, copied at 88-91 %. For four query tiles copying is the slower by 2-5
+// %.
 inline KeyTileView ViewKeys(const ForwardContext& context,
                             const AttentionTask& task,
-                            const ForwardScratch& scratch, bool copy,
+                            const ForwardScratch& scratch, int64_t tile_count,
                             int64_t begin, int64_t end) {
+  constexpr int64_t kFewTiles = 4;
   const AttentionForwardArgs& args = context.args;
-  const auto view = [&](const ConstArray& array, int64_t size, float* to,
-                        const float** rows, int64_t* stride) {
+  const auto view = [&](const ConstArray& array, int64_t size, bool copy,
+                        float* to, const float** rows, int64_t* stride) {
     const void* head = Element(
         array.data,
         KeyOffset(array.strides, context.plan, context.sequence, task.kv_head),
@@ -206,35 +90,69 @@ inline KeyTileView ViewKeys(const ForwardContext& context,
     *rows = to;
     *stride = size;
   };
+  const bool many = tile_count > kFewTiles;
   KeyTileView tile;
   tile.first = begin;
-  view(args.key, args.shape.head_dim, scratch.key, &tile.key, &tile.key_stride);
-  view(args.value, args.shape.value_dim, scratch.value, &tile.value,
-       &tile.value_stride);
+  view(args.key, args.shape.head_dim, many, scratch.key, &tile.key,
+       &tile.key_stride);
+  view(args.value, args.shape.value_dim, many || RowsCollide(args.value),
+       scratch.value, &tile.value, &tile.value_stride);
   return tile;
 }
 
-// Keys and values [begin, end) of the next tile, a part per query tile, so that
-// their misses hide behind the arithmetic.
-inline void PrefetchKeys(const ForwardContext& context,
-                         const AttentionTask& task, int64_t begin,
-                         int64_t end) {
+// Keys and values [begin, end) of a task.
+inline void PrefetchKeyTile(const ForwardContext& context,
+                            const AttentionTask& task, int64_t begin,
+                            int64_t end) {
   const AttentionForwardArgs& args = context.args;
   const auto prefetch = [&](const ConstArray& array, int64_t size) {
-    const void* head = Element(
-        array.data,
-        KeyOffset(array.strides, context.plan, context.sequence, task.kv_head),
-        args.dtype);
-    PrefetchRows(head, args.dtype, array.strides.length, begin, end - begin,
-                 size);
+    PrefetchKeys(context.plan, args.dtype, task, array.data, array.strides,
+                 size, begin, end - begin, /*to_write=*/false,
+                 context.prefetcher);
   };
   prefetch(args.key, args.shape.head_dim);
   prefetch(args.value, args.shape.value_dim);
 }
 
+// Whether this thread is likely to have the keys and values of a task in its
+// cache, because the task before was of the same head.
+inline bool HasKeys(const ForwardContext& context, const AttentionTask& task) {
+  constexpr int64_t kCached = 1 << 20;  // bytes: half of an L2 of today
+  const AttentionShape& shape = context.args.shape;
+  const AttentionTask* before = &task - context.plan.tasks_ahead;
+  const Sequence& sequence = context.plan.sequences[task.b];
+  return before >= context.plan.tasks && before->b == task.b &&
+         before->kv_head == task.kv_head &&
+         (sequence.key_end - sequence.key_begin) *
+                 (shape.head_dim + shape.value_dim) *
+                 ElementBytes(context.args.dtype) <=
+             kCached;
+}
+
+// What is needed when the last tile of keys is done: the places of the output,
+// and the first inputs of the task that this thread is likely to take next.
+inline void PrefetchNextTask(const ForwardContext& context,
+                             const AttentionTask& task) {
+  const AttentionForwardArgs& args = context.args;
+  if (context.plan.splits == 1)
+    PrefetchQueries(context.plan, args.dtype, task, args.output.data,
+                    args.output.strides, args.shape.value_dim, task.first,
+                    task.count, /*to_write=*/true, context.prefetcher);
+  const AttentionTask* next = &task + context.plan.tasks_ahead;
+  if (next >= context.plan.tasks + context.plan.num_tasks) return;
+  PrefetchQueries(context.plan, args.dtype, *next, args.query.data,
+                  args.query.strides, args.shape.head_dim, next->first,
+                  next->count, /*to_write=*/false, context.prefetcher);
+  if (HasKeys(context, *next)) return;
+  const Sequence& sequence = context.plan.sequences[next->b];
+  PrefetchKeyTile(context, *next, sequence.key_begin,
+                  Min(sequence.key_end, sequence.key_begin + kKeyTile));
+}
+
 void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
              const AttentionTask& task, float* base) {
   const ForwardScratch scratch(args, base);
+  Prefetcher prefetcher;
   const ForwardContext context{args,
                                plan,
                                plan.sequences[task.b],
@@ -242,7 +160,8 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
                                scratch.probabilities,
                                scratch.bias,
                                scratch.finite_value,
-                               scratch.terms};
+                               scratch.terms,
+                               &prefetcher};
   QueryTileState tiles[kTilesPerBlock];
   const int64_t tile_count = CeilDiv(task.count, kQueryTile);
   int64_t begin = context.sequence.key_len, end = 0;
@@ -254,14 +173,19 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
   }
 
   const int64_t key_tile = EvenTile(end - begin, kKeyTile, kRows);
+  const bool has_keys = HasKeys(context, task);
   for (int64_t first = begin; first < end; first += key_tile) {
     const int64_t last = Min(end, first + key_tile);
-    const KeyTileView view = ViewKeys(context, task, scratch,
-                                      /*copy=*/tile_count > 2, first, last);
-    const int64_t next = Min(end, last + key_tile);
+    const KeyTileView view =
+        ViewKeys(context, task, scratch, tile_count, first, last);
+    prefetcher.Clear();
+    if (last == end)
+      PrefetchNextTask(context, task);
+    else if (!has_keys)
+      PrefetchKeyTile(context, task, last, Min(end, last + key_tile));
+    prefetcher.SpreadOver(tile_count *
+                          ((last - first + args.shape.value_dim) / kRows));
     for (int64_t i = 0; i < tile_count; ++i) {
-      PrefetchKeys(context, task, last + (next - last) * i / tile_count,
-                   last + (next - last) * (i + 1) / tile_count);
       const int64_t from = Max(first, tiles[i].keys.begin);
       const int64_t to = Min(last, tiles[i].keys.end);
       if (from >= to) continue;
@@ -280,60 +204,9 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
   if (any_blind && plan.splits == 1)
     MeanValue(context, task.kv_head, scratch.rows, scratch.value_sum,
               scratch.mean_value);
+  const Results results = FindResults(context, task);
   for (int64_t i = 0; i < tile_count; ++i)
-    FinishTile(context, task, scratch, tiles[i], scratch.mean_value);
-}
-
-// The parts of the keys of one batch entry and head become output, statistics
-// and logsumexp, in the order of the parts.
-void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
-                 int64_t b, int64_t head, float* base) {
-  const AttentionShape& shape = args.shape;
-  const ForwardScratch scratch(args, base);
-  const Sequence& sequence = plan.sequences[b * plan.splits];
-  const ForwardContext context{
-      args,    plan,    sequence, MakeScoreConstants(args.options, plan),
-      nullptr, nullptr, nullptr,  nullptr};
-  bool mean_known = false;
-  for (int64_t t = 0; t < shape.query_len; ++t) {
-    const auto part = [&](int64_t i) {
-      return PartialResults(shape, plan, b * plan.splits + i, head, t);
-    };
-    // A part that is seen but has no weight, all scores -infinity, counts as
-    // seen and adds nothing.
-    const auto weighs = [&](const float* p) {
-      return !IsBlind(p) && p[1] != 0.0f;
-    };
-    float maximum = -kInfinity;
-    bool blind = true;
-    for (int64_t i = 0; i < plan.splits; ++i) {
-      blind = blind && IsBlind(part(i));
-      if (weighs(part(i)) && !(part(i)[0] <= maximum)) maximum = part(i)[0];
-    }
-    if (blind) maximum = kInfinity;
-    float sum = blind ? 1.0f : 0.0f;
-    float* const output = scratch.rows;
-    for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
-    for (int64_t i = 0; i < plan.splits; ++i) {
-      const float* from = part(i);
-      if (!weighs(from)) continue;
-      const Vec rescale =
-          Exp2(Broadcast((from[0] - maximum) * context.constants.factor));
-      const float weight = from[1] * rescale[0];
-      sum += weight;
-      for (int64_t h = 0; h < shape.value_dim; ++h)
-        output[h] += weight * from[2 + h];
-    }
-    if (blind && !mean_known) {
-      MeanValue(context, head / plan.group, scratch.rows, scratch.value_sum,
-                scratch.mean_value);
-      mean_known = true;
-    }
-    for (int64_t h = 0; h < shape.value_dim; ++h)
-      output[h] = blind ? scratch.mean_value[h] : output[h] / sum;
-    WriteResults(args, plan, sequence, context.constants, head, t, output,
-                 maximum, sum);
-  }
+    FinishTile(context, results, scratch, tiles[i], scratch.mean_value);
 }
 
 }  // namespace

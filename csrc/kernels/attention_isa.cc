@@ -11,18 +11,9 @@ namespace hw3tf {
 
 extern const AttentionKernels HW3TF_ATTENTION_KERNELS;
 const AttentionKernels HW3TF_ATTENTION_KERNELS = {
-    {kQueryTile, kQueryBlock, kKeyTile, kKeyChunk},
-    kBackwardRows,
-    ForwardScratchFloats,
-    Forward,
-    MergeSplits,
-    kDecodeRows,
-    kDecodeChunk,
-    DecodeScratchFloats,
-    Decode,
-    PrepareBackward,
-    BackwardScratchFloats,
-    Backward,
+    kTiles,      kBackwardRows,   ForwardScratchFloats,  Forward,
+    MergeSplits, kDecodeRows,     kDecodeChunk,          DecodeScratchFloats,
+    Decode,      PrepareBackward, BackwardScratchFloats, Backward,
 };
 
 }  // namespace hw3tf

@@ -6,6 +6,9 @@
 namespace hw3tf {
 namespace {
 
+// Tasks for many threads: with fewer, they are made smaller.
+constexpr int64_t kEnough = 32;
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The size of the pieces that cut `count` into as few as `largest` allows, all
@@ -85,9 +88,7 @@ void PlanStorage::Split(int64_t splits, float* partials) {
 }
 
 void PlanStorage::AddQueryBlocks(int64_t largest, int64_t multiple) {
-  // Enough tasks for many threads, as long as a task can still share the
-  // reading of keys between two tiles.
-  constexpr int64_t kEnough = 32;
+  // As long as a task can still share the reading of keys between two tiles.
   const auto count_blocks = [&](int64_t rows) {
     int64_t count = 0;
     for (const Sequence& s : sequences_)
@@ -116,6 +117,12 @@ void PlanStorage::AddQueryBlocks(int64_t largest, int64_t multiple) {
 
 void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple,
                                bool aligned) {
+  int64_t count = 0;
+  for (const Sequence& s : sequences_)
+    count +=
+        shape_.num_kv_heads *
+        CeilDiv(aligned ? shape_.key_len : s.key_end - s.key_begin, largest);
+  if (count < kEnough) largest /= 2;
   // Chunks slowest, so that threads meet on one head as seldom as possible.
   bool more = true;
   for (int64_t index = 0; more; ++index) {

@@ -17,6 +17,7 @@ namespace {
 // uses one vector if it has that few queries.
 constexpr int kQueryTile = 2 * kLanes;
 constexpr int kKeyTile = 16 * kRows;
+constexpr int kKeyChunk = 64 * kRows;  // of the backward pass
 
 constexpr float kLog2E = 1.44269504088896340736f;
 constexpr float kInfinity = __builtin_inff();
@@ -74,24 +75,47 @@ struct QueryLanes {
 inline void FindQueryLanes(const AttentionPlan& plan, const Sequence& sequence,
                            int64_t kv_head, int64_t first_row, int64_t rows,
                            QueryLanes* lanes) {
-  lanes->rows = static_cast<int>(rows);
+  const auto group = static_cast<int32_t>(plan.group);
+  const auto used = static_cast<int32_t>(rows);
+  lanes->rows = used;
   lanes->vectors = rows > kLanes ? 2 : 1;
-  lanes->taking_part = 0;
-  int64_t position = first_row / plan.group, member = first_row % plan.group;
+  auto position = static_cast<int32_t>(first_row / group);
+  auto member = static_cast<int32_t>(first_row % group);
+  const auto first_head = static_cast<int32_t>(kv_head * group);
   lanes->first = position;
-  for (int i = 0; i < kQueryTile; ++i) {
-    lanes->position[i] = static_cast<int32_t>(position);
-    lanes->head[i] = static_cast<int32_t>(kv_head * plan.group + member);
-    lanes->last = position;
-    if (i >= rows) continue;
-    if (position < sequence.query_end &&
-        (!sequence.query_mask || sequence.query_mask[position]))
-      lanes->taking_part |= 1u << i;
-    if (i + 1 < rows && ++member == plan.group) {
-      member = 0;
-      ++position;
+  if (group == 1) {
+    for (int32_t i = 0; i < kQueryTile; ++i) {
+      lanes->position[i] = position + (i < used ? i : used - 1);
+      lanes->head[i] = first_head;
+    }
+  } else {
+    for (int32_t i = 0; i < kQueryTile; ++i) {
+      lanes->position[i] = position;
+      lanes->head[i] = first_head + member;
+      if (i + 1 < used && ++member == group) {
+        member = 0;
+        ++position;
+      }
     }
   }
+  lanes->last = lanes->position[kQueryTile - 1];
+  const int64_t before_end = sequence.query_end * group - first_row;
+  lanes->taking_part =
+      UsedLanes(static_cast<int>(Max(0, Min(rows, before_end))));
+  if (sequence.query_mask)
+    for (int i = 0; i < kQueryTile; ++i)
+      if (!sequence.query_mask[lanes->position[i]])
+        lanes->taking_part &= ~(1u << i);
+}
+
+// Elements from the start of an array to the rows of lanes first, first + 1,
+// ..., of which `base` is position 0 of head 0.
+inline void FindOffsets(const QueryLanes& lanes, int first, int64_t base,
+                        int64_t head_stride, int64_t length_stride,
+                        int64_t (&offsets)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i)
+    offsets[i] = base + lanes.head[first + i] * head_stride +
+                 lanes.position[first + i] * length_stride;
 }
 
 // Keys [begin, end) are seen by some lane, as far as positions and the range of
@@ -132,20 +156,6 @@ inline void CopyRows(const void* rows, DType dtype, int64_t stride,
   for (int64_t i = 0; i < count; ++i)
     WidenRow(Element(rows, (first + i) * stride, dtype), dtype, size, padded,
              to + i * padded);
-}
-
-// Asks for rows [first, first + count) that are soon to be copied: they lie far
-// apart, and each is a miss that the processor does not foresee.
-inline void PrefetchRows(const void* rows, DType dtype, int64_t stride,
-                         int64_t first, int64_t count, int64_t size) {
-  constexpr int64_t kLine = 64;
-  const int64_t bytes = size * ElementBytes(dtype);
-  for (int64_t i = first; i < first + count; ++i) {
-    const char* row =
-        static_cast<const char*>(Element(rows, i * stride, dtype));
-    for (int64_t at = 0; at < bytes; at += kLine)
-      __builtin_prefetch(row + at, /*rw=*/0, /*locality=*/2);
-  }
 }
 
 // Writes kLanes rows of `size` floats, times `sign`, as columns of `to`:

@@ -1,0 +1,210 @@
+// The scratch of a task of the forward pass, and its end: tiles, or parts of
+// the keys, become output, statistics and logsumexp.
+
+#pragma once
+
+#include "kernels/attention_forward-inl.h"
+
+namespace hw3tf {
+namespace {
+
+constexpr int kQueryBlock = 1024;  // at most (QueryBlock)
+constexpr int kTilesPerBlock = kQueryBlock / kQueryTile;
+constexpr AttentionTiles kTiles = {kQueryTile, kQueryBlock, kKeyTile,
+                                   kKeyChunk};
+
+// The scratch of one thread, carved from one array of floats.
+struct ForwardScratch {
+  float* query;          // [tiles][H][kQueryTile]
+  float* output;         // [tiles][value_dim][kQueryTile]
+  float* statistics;     // [tiles][3][kQueryTile]: maximum, sum, tile sum
+  float* probabilities;  // [kKeyTile][kQueryTile]
+  float* key;            // [kKeyTile][H]
+  float* value;          // [kKeyTile][value_dim]
+  float* finite_value;   // [kKeyTile][value_dim]
+  float* rows;           // [kLanes][larger of H and value_dim, padded]
+  double* value_sum;     // [value_dim padded]
+  float* mean_value;     // [value_dim padded]
+  TermsStorage* terms;
+  float* bias;  // [kKeyTile][kQueryTile], if there is a bias
+  float* end;
+
+  ForwardScratch(const AttentionForwardArgs& args, float* base) {
+    const AttentionShape& shape = args.shape;
+    const int64_t key_size = PadToVector(shape.head_dim);
+    const int64_t value_size = PadToVector(shape.value_dim);
+    const int64_t block = QueryBlock(kTiles, shape);
+    query = base;
+    output = query + block * shape.head_dim;
+    statistics = output + block * shape.value_dim;
+    probabilities = statistics + block * 3;
+    key = probabilities + kKeyTile * kQueryTile;
+    value = key + kKeyTile * key_size;
+    finite_value = value + kKeyTile * value_size;
+    rows = finite_value + kKeyTile * value_size;
+    value_sum =
+        reinterpret_cast<double*>(rows + kLanes * Max(key_size, value_size));
+    mean_value = reinterpret_cast<float*>(value_sum + value_size);
+    terms = reinterpret_cast<TermsStorage*>(mean_value + value_size);
+    bias = reinterpret_cast<float*>(terms + 1);
+    end = bias + (args.options.bias ? kKeyTile * kQueryTile : 0);
+  }
+};
+
+int64_t ForwardScratchFloats(const AttentionForwardArgs& args) {
+  float* const base = nullptr;
+  return ForwardScratch(args, base).end - base;
+}
+
+// Where the results of a task go: the caller's arrays, or the partial results.
+struct Results {
+  void* output;
+  DType dtype;
+  int64_t output_base, output_head, output_length;  // as FindOffsets takes them
+  float* statistics;
+  int64_t statistics_base, statistics_head, statistics_length;
+  float* logsumexp;
+};
+
+inline Results FindResults(const ForwardContext& context,
+                           const AttentionTask& task) {
+  const AttentionForwardArgs& args = context.args;
+  if (context.plan.splits > 1) {
+    float* const first =
+        PartialResults(args.shape, context.plan, task.b, /*head=*/0, /*t=*/0);
+    const int64_t length = PartialFloats(args.shape);
+    const int64_t head = args.shape.query_len * length;
+    return {first + 2, DType::kFloat32, 0,      head, length, first, 0,
+            head,      length,          nullptr};
+  }
+  const Strides& strides = args.output.strides;
+  return {args.output.data,
+          args.dtype,
+          QueryOffset(strides, context.plan, context.sequence, 0),
+          strides.head,
+          strides.length,
+          static_cast<float*>(args.statistics),
+          2 * context.sequence.statistics,
+          2 * context.plan.statistics_stride,
+          2,
+          static_cast<float*>(args.logsumexp)};
+}
+
+// The output of kLanes lanes, divided by their sums, as rows.
+inline void WriteRows(const float* output, Vec inverse, int64_t size, int rows,
+                      float* const (&to)[kLanes]) {
+  int64_t h = 0;
+  for (; h + kLanes <= size; h += kLanes) {
+    Vec block[kLanes];
+    for (int i = 0; i < kLanes; ++i)
+      block[i] = Load(output + (h + i) * kQueryTile) * inverse;
+    Transpose(block);
+    if (rows == kLanes)
+      for (int i = 0; i < kLanes; ++i) Store(to[i] + h, block[i]);
+    else
+      for (int i = 0; i < rows; ++i) Store(to[i] + h, block[i]);
+  }
+  for (; h < size; ++h) {
+    const Vec column = Load(output + h * kQueryTile) * inverse;
+    for (int i = 0; i < rows; ++i) to[i][h] = column[i];
+  }
+}
+
+// Divides by the sums, transposes back and writes output and statistics.
+inline void FinishTile(const ForwardContext& context, const Results& results,
+                       const ForwardScratch& scratch,
+                       const QueryTileState& tile, const float* mean_value) {
+  const int64_t size = context.args.shape.value_dim;
+  const int64_t padded = PadToVector(size);
+  const uint32_t seeing = tile.seeing & tile.lanes.taking_part;
+  const bool is_float32 = results.dtype == DType::kFloat32;
+  for (int v = 0; v < tile.lanes.vectors; ++v) {
+    const int first = v * kLanes;
+    const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - first));
+    int64_t outputs[kLanes], statistics[kLanes];
+    FindOffsets(tile.lanes, first, results.output_base, results.output_head,
+                results.output_length, outputs);
+    FindOffsets(tile.lanes, first, results.statistics_base,
+                results.statistics_head, results.statistics_length, statistics);
+    // Where a row is transposed to: its place, if that is float32.
+    float* transposed[kLanes];
+    for (int i = 0; i < kLanes; ++i)
+      transposed[i] = is_float32
+                          ? static_cast<float*>(results.output) + outputs[i]
+                          : scratch.rows + i * padded;
+    if (seeing >> first & UsedLanes(kLanes))
+      WriteRows(tile.output + first,
+                context.constants.keep_scale / Load(tile.sum + first), size,
+                rows, transposed);
+    for (int i = 0; i < rows; ++i) {
+      const int lane = first + i;
+      const bool sees = seeing >> lane & 1;
+      if (!sees || !is_float32)
+        NarrowRow(sees ? transposed[i] : mean_value, results.dtype, size,
+                  Element(results.output, outputs[i], results.dtype));
+      float* const to = results.statistics + statistics[i];
+      to[0] = tile.maximum[lane];
+      to[1] = tile.sum[lane];
+      if (!sees) MarkBlind(to);
+      if (results.logsumexp)
+        results.logsumexp[statistics[i] / 2] =
+            sees ? LogSumExp(context.constants, to[0], to[1]) : -kInfinity;
+    }
+  }
+}
+
+// The parts of the keys of one batch entry and head become output, statistics
+// and logsumexp, in the order of the parts.
+void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
+                 int64_t b, int64_t head, float* base) {
+  const AttentionShape& shape = args.shape;
+  const ForwardScratch scratch(args, base);
+  const Sequence& sequence = plan.sequences[b * plan.splits];
+  const ForwardContext context{
+      args,    plan,    sequence, MakeScoreConstants(args.options, plan),
+      nullptr, nullptr, nullptr,  nullptr,
+      nullptr};
+  bool mean_known = false;
+  for (int64_t t = 0; t < shape.query_len; ++t) {
+    const auto part = [&](int64_t i) {
+      return PartialResults(shape, plan, b * plan.splits + i, head, t);
+    };
+    // A part that is seen but has no weight, all scores -infinity, counts as
+    // seen and adds nothing.
+    const auto weighs = [&](const float* p) {
+      return !IsBlind(p) && p[1] != 0.0f;
+    };
+    float maximum = -kInfinity;
+    bool blind = true;
+    for (int64_t i = 0; i < plan.splits; ++i) {
+      blind = blind && IsBlind(part(i));
+      if (weighs(part(i)) && !(part(i)[0] <= maximum)) maximum = part(i)[0];
+    }
+    if (blind) maximum = kInfinity;
+    float sum = blind ? 1.0f : 0.0f;
+    float* const output = scratch.rows;
+    for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
+    for (int64_t i = 0; i < plan.splits; ++i) {
+      const float* from = part(i);
+      if (!weighs(from)) continue;
+      const Vec rescale =
+          Exp2(Broadcast((from[0] - maximum) * context.constants.factor));
+      const float weight = from[1] * rescale[0];
+      sum += weight;
+      for (int64_t h = 0; h < shape.value_dim; ++h)
+        output[h] += weight * from[2 + h];
+    }
+    if (blind && !mean_known) {
+      MeanValue(context, head / plan.group, scratch.rows, scratch.value_sum,
+                scratch.mean_value);
+      mean_known = true;
+    }
+    for (int64_t h = 0; h < shape.value_dim; ++h)
+      output[h] = blind ? scratch.mean_value[h] : output[h] / sum;
+    WriteResults(args, plan, sequence, context.constants, head, t, output,
+                 maximum, sum);
+  }
+}
+
+}  // namespace
+}  // namespace hw3tf
