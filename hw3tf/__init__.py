@@ -1,4 +1,5 @@
-"""Fast, exact attention for Keras 3 on TensorFlow, computed in C++.
+"""Fast, exact attention, and an exact integer recurrence, for Keras 3 on TensorFlow,
+computed in C++.
 
 >>> import hw3tf
 >>> layer = hw3tf.layers.MultiHeadAttention(num_heads=2, key_dim=16)

@@ -61,6 +61,24 @@ def attention_dropout_mask(
     shape: Sequence[int], *, rate: float, seed: int
 ) -> NDArray[bool_]: ...
 def attention_tiles() -> dict[str, Any]: ...
+
+# int32 or int64, as recurrent_kernel; int32 if that is int8.
+def integer_rnn(
+    inputs: NDArray[Any],
+    kernel: NDArray[Any],
+    recurrent_kernel: NDArray[Any],
+    bias: NDArray[Any] | None = None,
+    initial_state: NDArray[Any] | None = None,
+    mask: NDArray[bool_] | None = None,
+    *,
+    activation: str = "none",
+    clip_low: int = 0,
+    clip_high: int = 0,
+    reverse: bool = False,
+    return_sequences: bool = False,
+    overflow: str = "raise",
+    fractional_bits: int = 0,
+) -> NDArray[Any]: ...
 def num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
 def instruction_set() -> str: ...

@@ -24,7 +24,7 @@ def _folder_is_importable():
     yield
     sys.path.remove(str(FOLDER))
     for name in set(sys.modules) - before:
-        if name.startswith(("attention_", "machine_peak")):
+        if name.startswith(("attention_", "recurrence_", "machine_peak")):
             del sys.modules[name]
 
 
@@ -191,3 +191,38 @@ def test_bad_arguments_are_refused(arguments):
     with pytest.raises(SystemExit) as refusal:
         program.choose(program.parse_arguments(arguments))
     assert refusal.value.code
+
+
+def test_the_recurrence_is_measured_checked_and_drawn(tmp_path):
+    """Tiny cases through the real program; a peer that computes something else and
+    one that is not there are named and left out."""
+    (tmp_path / "numba.py").write_text("raise ImportError('hidden by the test')")
+    (tmp_path / "scipy").mkdir()
+    (tmp_path / "scipy" / "__init__.py").write_text("")
+    (tmp_path / "scipy" / "signal.py").write_text(
+        "def lfilter(b, a, x, axis): return x\n"
+    )
+    done = subprocess.run(
+        [sys.executable, FOLDER / "recurrence.py", "--quick", "--threads", "1"]
+        + ["--cases", "line-all,dense-256-int8"]
+        + ["--peers", "hw3tf,numpy,scipy-lfilter,numba"]
+        + ["--json", tmp_path / "r.json", "--picture", tmp_path / "r.png"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    cases = json.loads((tmp_path / "r.json").read_text())["cases"]
+    for case, lfilter in zip(
+        cases,
+        ("other states than hw3tf's", "NotCoveredError: one unit only"),
+        strict=True,
+    ):
+        assert set(case["times"]) == {"hw3tf", "numpy", "read", "copy"}
+        assert case["left_out"] == {
+            "scipy-lfilter": lfilter,
+            "numba": "ImportError: hidden by the test",
+        }
+    assert "| line-all | 1 |" in done.stdout
+    assert "- `numba` is left out: ImportError: hidden by the test" in done.stdout
+    assert (tmp_path / "r.png").stat().st_size > 1000

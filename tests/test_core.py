@@ -168,7 +168,8 @@ assert _core.instruction_set() == {name!r}
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider",
     "-c", r"{TESTS.parent / "pyproject.toml"}", "-k", "not pybind",
     *[rf"{TESTS}/test_{{name}}.py"
-      for name in ("kernel_ways", "ops_attention", "ops_attention_masks")]]))
+      for name in ("kernel_ways", "ops_attention", "ops_attention_masks",
+                   "ops_integer_rnn", "ops_integer_rnn_long")]]))
 """
     assert " passed" in run_python(code, HW3TF_ISA=name)
 

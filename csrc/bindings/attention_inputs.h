@@ -7,27 +7,16 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <optional>
-#include <string>
 
+#include "bindings/arrays.h"
 #include "checks/attention_checks.h"
 #include "kernels/attention.h"
 
 namespace hw3tf {
 
-using OptionalArray = std::optional<pybind11::array>;
-
-Dims DimsOf(const pybind11::array& array);
-
-// Raises ValueError unless `error` is empty.
-void Require(const std::string& error);
-
 // Raises TypeError unless the array has the type; nothing is ever converted.
 void RequireDType(const char* name, const pybind11::array& array, DType dtype);
 void RequireReal(const char* name, const pybind11::array& array, DType dtype);
-
-// The data of an array that must be C-contiguous, else ValueError.
-const void* ContiguousData(const char* name, const pybind11::array& array);
 
 // Any strides, as long as the last axis is contiguous, else ValueError.
 ConstArray View(const char* name, const pybind11::array& array);

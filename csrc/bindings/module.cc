@@ -11,5 +11,6 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The kernels of hw3tf on NumPy arrays. See hw3tf.ops for tensors.";
   m.attr("__version__") = HW3TF_VERSION;
   hw3tf::RegisterAttention(m);
+  hw3tf::RegisterRecurrence(m);
   hw3tf::RegisterRuntime(m);
 }

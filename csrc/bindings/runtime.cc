@@ -42,8 +42,8 @@ void RegisterRuntime(py::module_& m) {
         "not depend on it. Raises ValueError outside 0..1024.");
   m.def(
       "instruction_set", [] { return ChosenInstructionSet().name; },
-      "The instruction set in use: 'base', 'avx2' or 'avx512'. The\n"
-      "environment's HW3TF_ISA, read once, forces one.");
+      "The instruction set in use: 'base', 'avx2', 'avx512' or\n"
+      "'avx512_vnni'. The environment's HW3TF_ISA, read once, forces one.");
   m.def(
       "compiled_instruction_sets", [] { return Names(false); },
       "Instruction sets compiled into the library, narrowest first.");

@@ -4,23 +4,27 @@
 
 #include "kernels/attention_kernels.h"
 #include "kernels/parallel.h"
+#include "kernels/recurrence_kernels.h"
 
 namespace hw3tf {
 namespace {
 
 std::vector<InstructionSet> FindInstructionSets() {
   std::vector<InstructionSet> sets;
-  sets.push_back({"base", true, &kAttentionBase});
+  sets.push_back({"base", true, &kAttentionBase, &kRecurrenceBase});
 #if defined(HW3TF_HAVE_X86)
   __builtin_cpu_init();
   const bool avx2 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  sets.push_back({"avx2", avx2, &kAttentionAvx2});
+  sets.push_back({"avx2", avx2, &kAttentionAvx2, &kRecurrenceAvx2});
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  sets.push_back({"avx512", avx512, &kAttentionAvx512});
+  sets.push_back({"avx512", avx512, &kAttentionAvx512, &kRecurrenceAvx512});
+  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  sets.push_back(
+      {"avx512_vnni", vnni, &kAttentionAvx512, &kRecurrenceAvx512Vnni});
 #endif
   return sets;
 }

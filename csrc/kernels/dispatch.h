@@ -9,12 +9,15 @@
 namespace hw3tf {
 
 struct AttentionKernels;
+struct RecurrenceKernels;
 
 // One instruction set that was compiled into this library.
 struct InstructionSet {
-  const char* name;  // as HW3TF_ISA spells it: "base", "avx2", "avx512"
+  const char* name;  // as HW3TF_ISA spells it: "base", "avx2", "avx512",
+                     // "avx512_vnni"
   bool supported;    // by this processor and operating system
   const AttentionKernels* attention;
+  const RecurrenceKernels* recurrence;
 };
 
 // All that were compiled, narrowest first.

@@ -60,7 +60,7 @@ void BackwardCompute(void* state, TF_OpKernelContext* context) {
       MutableView(grads[1]),
       MutableView(grads[2]),
       HasGradBias(in.arguments) ? TF_TensorData(grads[3].get()) : nullptr};
-  if (!AttentionBackward(args, kernel->Threads(&call)))
+  if (!AttentionBackward(args, kernel->threads.Get(&call)))
     call.Fail(TF_RESOURCE_EXHAUSTED,
               "out of memory for the scratch arrays of the gradient of "
               "attention");

@@ -66,21 +66,6 @@ ScoreStrides StridesOf(const std::optional<Dims>& dims) {
 
 }  // namespace
 
-int AttentionKernel::Threads(Call* call) {
-  int threads = intra_op_threads.load(std::memory_order_relaxed);
-  if (threads < 0) {
-    threads = call->IntraOpThreads();
-    intra_op_threads.store(threads, std::memory_order_relaxed);
-  }
-  return threads;
-}
-
-std::optional<Dims> Given(const Tensor& tensor) {
-  Dims dims = DimsOf(tensor);
-  if (dims == Dims{0}) return std::nullopt;
-  return dims;
-}
-
 AttentionInputs::AttentionInputs(Call* call, const AttentionKernel& kernel) {
   for (int i = 0; i < kAttentionInputs; ++i) tensors[i] = call->Input(i);
   if (!call->Ok()) return;

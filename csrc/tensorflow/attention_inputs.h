@@ -3,8 +3,6 @@
 
 #pragma once
 
-#include <atomic>
-
 #include "checks/attention_checks.h"
 #include "kernels/attention.h"
 #include "tensorflow/op_support.h"
@@ -18,9 +16,7 @@ struct AttentionKernel {
   DType dtype = DType::kFloat32;
   bool is_causal = false;
   int64_t window_before = -1, window_after = -1;
-  std::atomic<int> intra_op_threads{-1};  // -1: not read yet
-
-  int Threads(Call* call);
+  SessionThreads threads;
 };
 
 // The order of the inputs of Hw3tfAttention; those of the gradient go on. An
@@ -41,9 +37,6 @@ enum AttentionInput {
   kNumbers,
   kAttentionInputs,
 };
-
-// Whether a tensor stands for an argument, and the shape if it does.
-std::optional<Dims> Given(const Tensor& tensor);
 
 struct AttentionInputs {
   Tensor tensors[kAttentionInputs];

@@ -3,63 +3,10 @@
 
 #include "kernels/attention.h"
 #include "tensorflow/attention_inputs.h"
+#include "tensorflow/shape_builder.h"
 
 namespace hw3tf {
 namespace {
-
-// Builds shapes from parts of others. After a failure nothing more happens.
-class ShapeBuilder {
- public:
-  ShapeBuilder(TF_ShapeInferenceContext* context, TF_Status* status)
-      : context_(context), status_(status) {}
-
-  bool Ok() const { return TF_GetCode(status_) == TF_OK; }
-
-  ShapeHandle Input(int index) {
-    ShapeHandle shape(TF_NewShapeHandle());
-    if (Ok())
-      TF_ShapeInferenceContextGetInput(context_, index, shape.get(), status_);
-    return shape;
-  }
-
-  int64_t Rank(const ShapeHandle& shape) {  // -1: unknown
-    if (!Ok() || !TF_ShapeInferenceContextRankKnown(context_, shape.get()))
-      return -1;
-    return TF_ShapeInferenceContextRank(context_, shape.get());
-  }
-
-  void RequireRank(const ShapeHandle& shape, int64_t rank) {
-    if (Ok())
-      TF_ShapeInferenceContextWithRank(context_, shape.get(), rank, shape.get(),
-                                       status_);
-  }
-
-  // Axes begin .. end - 1.
-  ShapeHandle Axes(const ShapeHandle& shape, int64_t begin, int64_t end) {
-    ShapeHandle part(TF_NewShapeHandle());
-    if (Ok())
-      TF_ShapeInferenceContextSubshape(context_, shape.get(), begin, end,
-                                       part.get(), status_);
-    return part;
-  }
-
-  ShapeHandle Join(const ShapeHandle& first, const ShapeHandle& second) {
-    ShapeHandle both(TF_NewShapeHandle());
-    if (Ok())
-      TF_ShapeInferenceContextConcatenateShapes(
-          context_, first.get(), second.get(), both.get(), status_);
-    return both;
-  }
-
-  void Output(int index, const ShapeHandle& shape) {
-    if (Ok())
-      TF_ShapeInferenceContextSetOutput(context_, index, shape.get(), status_);
-  }
-
- private:
-  TF_ShapeInferenceContext* context_;
-  TF_Status* status_;
-};
 
 // (B, T, N, H) and (B, S, K, V) give (B, T, N, V), (B, N, T, 2) and (B, N, T);
 // packed, rank 3, all are without B.
@@ -106,7 +53,7 @@ void ForwardCompute(void* state, TF_OpKernelContext* context) {
                                   MutableView(output),
                                   TF_TensorData(statistics.get()),
                                   TF_TensorData(logsumexp.get())};
-  if (!AttentionForward(args, kernel->Threads(&call)))
+  if (!AttentionForward(args, kernel->threads.Get(&call)))
     call.Fail(TF_RESOURCE_EXHAUSTED,
               "out of memory for the scratch arrays of attention");
 }

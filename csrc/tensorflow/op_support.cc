@@ -10,6 +10,7 @@ namespace {
 size_t SizeOf(TF_DataType type) {
   switch (type) {
     case TF_DOUBLE:
+    case TF_INT64:
       return 8;
     case TF_BFLOAT16:
     case TF_HALF:
@@ -67,6 +68,21 @@ Dims DimsOf(const Tensor& tensor) {
   Dims dims;
   for (int i = 0; i < TF_NumDims(tensor.get()); ++i)
     dims.push_back(TF_Dim(tensor.get(), i));
+  return dims;
+}
+
+int SessionThreads::Get(Call* call) {
+  int threads = threads_.load(std::memory_order_relaxed);
+  if (threads < 0) {
+    threads = call->IntraOpThreads();
+    threads_.store(threads, std::memory_order_relaxed);
+  }
+  return threads;
+}
+
+std::optional<Dims> Given(const Tensor& tensor) {
+  Dims dims = DimsOf(tensor);
+  if (dims == Dims{0}) return std::nullopt;
   return dims;
 }
 

@@ -3,8 +3,10 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,7 +56,21 @@ class Call {
   Status status_;
 };
 
+// What Call::IntraOpThreads says, asked once per kernel: the sessions of a
+// kernel are one.
+class SessionThreads {
+ public:
+  int Get(Call* call);
+
+ private:
+  std::atomic<int> threads_{-1};  // -1: not asked yet
+};
+
 Dims DimsOf(const Tensor& tensor);
+
+// Whether a tensor stands for an optional argument, and the shape if it does:
+// one that is not given is empty, of rank 1.
+std::optional<Dims> Given(const Tensor& tensor);
 
 // Of (batch, length, heads, size) or, packed, (length, heads, size).
 ConstArray View(const Tensor& tensor);

@@ -36,6 +36,12 @@ typedef unsigned char TF_Bool;
 typedef enum TF_DataType {
   TF_FLOAT = 1,
   TF_DOUBLE = 2,
+  TF_INT32 = 3,
+  TF_UINT8 = 4,
+  TF_INT16 = 5,
+  TF_INT8 = 6,
+  TF_INT64 = 9,
+  TF_BOOL = 10,
   TF_BFLOAT16 = 14,
   TF_HALF = 19,
 } TF_DataType;
@@ -44,10 +50,12 @@ typedef enum TSL_Code {
   TSL_OK = 0,
   TSL_INVALID_ARGUMENT = 3,
   TSL_RESOURCE_EXHAUSTED = 8,
+  TSL_OUT_OF_RANGE = 11,
 } TF_Code;
 #define TF_OK TSL_OK
 #define TF_INVALID_ARGUMENT TSL_INVALID_ARGUMENT
 #define TF_RESOURCE_EXHAUSTED TSL_RESOURCE_EXHAUSTED
+#define TF_OUT_OF_RANGE TSL_OUT_OF_RANGE
 
 typedef struct TF_Buffer {
   const void* data;
@@ -112,6 +120,11 @@ void TF_OpKernelConstruction_GetAttrType(TF_OpKernelConstruction*, const char*,
                                          TF_DataType*, TF_Status*);
 void TF_OpKernelConstruction_GetAttrInt64(TF_OpKernelConstruction*, const char*,
                                           int64_t*, TF_Status*);
+void TF_OpKernelConstruction_GetAttrSize(TF_OpKernelConstruction*, const char*,
+                                         int32_t*, int32_t*, TF_Status*);
+void TF_OpKernelConstruction_GetAttrString(TF_OpKernelConstruction*,
+                                           const char*, char*, size_t,
+                                           TF_Status*);
 void TF_OpKernelConstruction_GetAttrBool(TF_OpKernelConstruction*, const char*,
                                          TF_Bool*, TF_Status*);
 void TF_OpKernelConstruction_Failure(TF_OpKernelConstruction*, TF_Status*);

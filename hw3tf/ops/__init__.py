@@ -2,9 +2,9 @@
 
 A call takes the first path that serves: the TensorFlow op; else the same kernel
 through pybind11; else `hw3tf.reference`. Nothing falls back in silence:
-`attention_path` tells which path a call takes and why, and the logger `hw3tf`
-writes the same at level DEBUG. The environment variable `HW3TF_PATH` forces
-`op`, `pybind` or `reference`.
+`attention_path` and `integer_rnn_path` tell which path a call takes and why, and
+the logger `hw3tf` writes the same at level DEBUG. The environment variable
+`HW3TF_PATH` forces `op`, `pybind` or `reference`.
 """
 
 from hw3tf.ops.attention import (
@@ -13,6 +13,7 @@ from hw3tf.ops.attention import (
     dot_product_attention,
 )
 from hw3tf.ops.attention_operation import DotProductAttention
+from hw3tf.ops.integer_rnn import integer_rnn, integer_rnn_path
 from hw3tf.ops.libraries import (
     AttentionPath,
     load_op_library,
@@ -28,6 +29,8 @@ __all__ = [
     "attention_dropout_mask",
     "attention_path",
     "dot_product_attention",
+    "integer_rnn",
+    "integer_rnn_path",
     "load_op_library",
     "num_threads",
     "ragged_dot_product_attention",

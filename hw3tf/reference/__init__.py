@@ -1,7 +1,7 @@
 """What the kernels compute, in pure Keras: readable, slow, any dtype.
 
-These functions are the specification that the tests judge by (in float64), and
-what `hw3tf.ops` runs where the kernels do not serve.
+These functions are the specification that the tests judge by (attention in
+float64, integers exactly), and what `hw3tf.ops` runs where the kernels do not serve.
 """
 
 from hw3tf.reference.attention import (
@@ -11,13 +11,18 @@ from hw3tf.reference.attention import (
     visible_keys,
 )
 from hw3tf.reference.dropout import attention_dropout_mask
+from hw3tf.reference.integer_rnn import integer_rnn, integer_rnn_and_overflow
+from hw3tf.reference.integer_rnn_cell import IntegerRNNCell
 from hw3tf.reference.ragged_attention import ragged_dot_product_attention
 
 __all__ = [
+    "IntegerRNNCell",
     "attention_dropout_mask",
     "attention_logits",
     "attention_scores",
     "dot_product_attention",
+    "integer_rnn",
+    "integer_rnn_and_overflow",
     "ragged_dot_product_attention",
     "visible_keys",
 ]

@@ -1,0 +1,76 @@
+"""What Keras lets pass where integers are wanted, it truncates: checks that do not."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from hw3tf.reference.integer_rnn_arguments import INPUT_DTYPES
+
+
+def check_integers(name, x, state_dtype):
+    """Raises TypeError unless `x` is a tensor of integers, or booleans, that the
+    recurrence reads: none of floats, and none that is wider than the state."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    accepted = [d for d in INPUT_DTYPES if d != "int64" or state_dtype == "int64"]
+    if dtype in accepted:
+        return
+    hint = ""
+    if isinstance(x, keras.KerasTensor) and dtype == "float32":
+        hint = ". The default of `keras.Input` is float32: pass dtype='int32'"
+    elif dtype == "int64":
+        hint = f". The state is {state_dtype}: pass dtype='int64' to the layer"
+    dtypes = f"{', '.join(accepted[:-1])} or {accepted[-1]}"
+    raise TypeError(
+        f"`{name}` must be integers, {dtypes}: they are never rounded or cut off. "
+        f"Received: {name}.dtype={dtype}{hint}"
+    )
+
+
+def integer_initializer(name, initializer):
+    """`initializer`, which raises ValueError if it does not yield integers.
+
+    Asked for integers, some initializers of Keras truncate what they mean and others
+    fail. So they are asked for floats, too.
+
+    Args:
+        name: The weight, for the message.
+        initializer: Callable of a shape and a dtype.
+
+    Returns:
+        Callable of a shape and an integer dtype.
+    """
+
+    def integers(shape, dtype):
+        if isinstance(initializer, keras.initializers.RandomUniform):
+            meant = np.array([initializer.minval, initializer.maxval])
+        elif isinstance(initializer, keras.initializers.Constant):
+            meant = np.asarray(initializer.value)
+        else:
+            meant = ops.convert_to_numpy(initializer(shape, dtype="float64"))
+        check_whole(name, meant, dtype, f"initializer={initializer!r}")
+        random = isinstance(initializer, keras.initializers.RandomUniform)
+        if random or not isinstance(initializer, keras.initializers.Initializer):
+            return initializer(shape, dtype=dtype)
+        return ops.convert_to_tensor(np.broadcast_to(meant, shape).astype(dtype))
+
+    return integers
+
+
+def check_whole(name, values, dtype, received):
+    """Raises ValueError unless all values of an array are integers of `dtype`.
+
+    Args:
+        name, received: What the message names, and what it says was received.
+        values: NumPy array.
+        dtype: `"int32"` or `"int64"`.
+    """
+    bits = int(dtype[3:])
+    limits = np.iinfo(dtype)
+    if np.issubdtype(values.dtype, np.floating):
+        # The limits as floats: the upper one is rounded up, and is out of range.
+        fits = (values >= -(2.0 ** (bits - 1))) & (values < 2.0 ** (bits - 1))
+        good = fits & (values == np.rint(values))
+    else:
+        good = (values >= limits.min) & (values <= limits.max)
+    if not np.all(good):
+        raise ValueError(f"`{name}` must be integers of {dtype}. Received: {received}")
