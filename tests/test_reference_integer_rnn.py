@@ -6,23 +6,16 @@ import integer_formula
 import numpy as np
 import pytest
 import tensorflow as tf
+from recurrence_cases import ACTIVATIONS, INPUT_DTYPES, POLICIES, limits
 
 from hw3tf import reference
 
 BATCH, TIMESTEPS, FEATURES, UNITS = 3, 5, 2, 4
-POLICIES = ("raise", "wrap", "saturate")
-ACTIVATIONS = (None, "relu", "sign", "clip")
-INPUT_DTYPES = ("bool", "int8", "uint8", "int16", "int32", "int64")
-
-
-def everything(dtype):
-    """The smallest and the largest value of an integer dtype, or of bool."""
-    return (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
 
 
 def integers(rng, shape, dtype, size=None):
     """Uniform over the dtype, or over -size..size, edges among them."""
-    low, high = everything(dtype)
+    low, high = limits(dtype)
     if size is not None:
         low, high = max(low, -size), min(high, size)
     values = rng.integers(low, high, shape, "int64", endpoint=True)
