@@ -7,11 +7,9 @@ import numpy as np
 
 from hw3tf.ops.integer_rnn_paths import PATHS
 from hw3tf.ops.libraries import kernel_path, logger
+from hw3tf.reference.integer_rnn_arguments import ACTIVATIONS, INPUT_DTYPES, OVERFLOWS
 
-INPUT_DTYPES = ("bool", "int8", "uint8", "int16", "int32", "int64")
 INTEGERS = "bool, int8, uint8, int16, int32 or int64"
-ACTIVATIONS = (None, "relu", "sign", "clip")
-POLICIES = ("raise", "wrap", "saturate")
 
 
 class IntegerRnnCall:
@@ -176,8 +174,8 @@ def check_settings(activation, clip, overflow, fractional_bits, state):
 
     if activation not in ACTIVATIONS:
         fail("activation", f"one of {ACTIVATIONS}", activation)
-    if overflow not in POLICIES:
-        fail("overflow", f"one of {POLICIES}", overflow)
+    if overflow not in OVERFLOWS:
+        fail("overflow", f"one of {OVERFLOWS}", overflow)
     limits = np.iinfo(state)
     if not _is_integer(fractional_bits) or not 0 <= fractional_bits < limits.bits:
         fail(
