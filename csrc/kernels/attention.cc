@@ -136,7 +136,11 @@ int64_t KeySplits(const AttentionForwardArgs& args) {
 
 bool Forward(const AttentionForwardArgs& args, int num_threads) {
   const AttentionShape& shape = args.shape;
-  const AttentionKernels& kernels = *ChosenInstructionSet().attention;
+  const InstructionSet& set = ChosenInstructionSet();
+  const AttentionKernels& kernels =
+      args.dtype == DType::kBfloat16 && set.attention_bfloat16
+          ? *set.attention_bfloat16
+          : *set.attention;
   PlanStorage storage(shape, args.options);
   const bool decode = IsDecode(args, kernels, storage);
   const int64_t splits =

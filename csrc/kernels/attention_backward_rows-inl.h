@@ -151,13 +151,13 @@ inline void PackQueryLanes(const BackwardContext& context,
   const float* rows[kLanes];
   widen(args.query, size, scratch.key_size,
         scratch.query_rows + first_row * scratch.key_size, rows);
-  PackColumns(rows, size, Sign(args.options),
+  PackColumns(rows, size, SignBits(args.options),
               scratch.query_columns + tile * size * kQueryTile + v * kLanes);
   float* const grad_columns =
       scratch.grad_columns + tile * value_dim * kQueryTile + v * kLanes;
   widen(args.grad_output, value_dim, scratch.value_size,
         scratch.grad_rows + first_row * scratch.value_size, rows);
-  PackColumns(rows, value_dim, /*sign=*/1.0f, grad_columns);
+  PackColumns(rows, value_dim, /*sign_bits=*/VecInt{}, grad_columns);
   Vec dot{};
   if (!dots) {
     widen(args.output, value_dim, scratch.value_size, scratch.finite, rows);

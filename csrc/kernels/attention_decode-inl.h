@@ -168,6 +168,7 @@ inline void DecodeChunk(const AttentionForwardArgs& args,
   const int64_t padded = PadToVector(shape.head_dim);
   const int64_t value_size = PadToVector(shape.value_dim);
   const int64_t rows = plan.group * queries;
+  const VecInt sign_bits = BroadcastInt(args.options.scale < 0 ? INT32_MIN : 0);
   for (int64_t n = 0; n < heads; ++n)
     for (int64_t t = 0; t < queries; ++t) {
       float* row = scratch.query + (n * queries + t) * padded;
@@ -178,7 +179,7 @@ inline void DecodeChunk(const AttentionForwardArgs& args,
                   kType),
           kType, shape.head_dim, padded, row);
       for (int64_t h = 0; h < padded; h += kLanes)
-        Store(row + h, Load(row + h) * Sign(args.options));
+        Store(row + h, FromBits(Bits(Load(row + h)) ^ sign_bits));
       float* to = scratch.output + (n * queries + t) * value_size;
       for (int64_t h = 0; h < value_size; h += kLanes) Store(to + h, Vec{});
     }

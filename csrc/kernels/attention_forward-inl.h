@@ -36,17 +36,28 @@ constexpr float kRaiseAbove = 16777216.0f;
 struct QueryTileState {
   QueryLanes lanes;
   KeyRange keys;
-  float* query;     // [H][kQueryTile]
-  float* output;    // [value_dim][kQueryTile], not yet divided by the sum
+  float* query;     // [units of H][kQueryTile]
+  float* output;    // not yet divided by the sum (OutputInRows)
   float* maximum;   // [kQueryTile], of the products or of the scores
   float* sum;       // [kQueryTile], over the tiles that are done
   float* tile_sum;  // [kQueryTile], over the present tile: adding tile by tile
                     // rounds less than adding key by key
+  bool has_output;  // not before the first values
   uint32_t seeing;  // lanes that have seen a key
   bool all_summed;  // every lane has a sum, and therefore a maximum
 };
 
-// Keys and values of one tile: row i is position `first` + i.
+// Whether the output of a query tile lies in scratch as
+// [kQueryTile][value_dim], with the features in the lanes of its product, and
+// not as [value_dim][kQueryTile], with the queries there. Rows need no
+// transposing at the end, and none is computed that holds no query (on a Zen 4
+// 8x128x128 with H = 64 won 3 %, 32x200x200 with H = 32 5 %, 17 positions 33
+// %). Padding sizes that do not fill their vectors costs more: H = 72 lost 4 %,
+// 40 6 %.
+inline bool OutputInRows(int64_t value_dim) { return value_dim % kLanes == 0; }
+
+// Keys and values of one tile, in units: row i of the keys is position `first`
+// + i; a row of the values is one position, or two where a unit holds a pair.
 struct KeyTileView {
   int64_t first;
   const float* key;
@@ -61,9 +72,12 @@ struct ForwardContext {
   const AttentionPlan& plan;
   const Sequence& sequence;
   ScoreConstants constants;
-  float* probabilities;  // [kKeyTile][kQueryTile]
+  bool output_in_rows;
+  float* products;       // [kKeyTile][kQueryTile]: queries * keys
+  float* probabilities;  // [units of kKeyTile][kQueryTile]; `products`, if a
+                         // unit is a float
   float* bias;           // [kKeyTile][kQueryTile], if there is a bias
-  float* finite_value;   // [kKeyTile][value_dim], where they are not all
+  float* finite_value;   // [units of kKeyTile][value_dim]
   TermsStorage* terms;
   Prefetcher* prefetcher;
 };
@@ -77,9 +91,12 @@ inline VecInt Unsummed(const QueryTileState& tile, int v) {
 // Raises the maximum of the lanes in `raise` to the largest product, `top`, and
 // rescales what was accumulated under the old one: the sums, the output
 // and the `done` rows of probabilities of this tile.
-__attribute__((noinline, cold)) void RaiseMaximum(
-    const QueryTileState& tile, float* probabilities, int64_t done,
-    int64_t value_dim, float factor, const Vec* top, const VecInt* raise) {
+__attribute__((noinline, cold)) void RaiseMaximum(const ForwardContext& context,
+                                                  const QueryTileState& tile,
+                                                  int64_t done, const Vec* top,
+                                                  const VecInt* raise) {
+  const int64_t size = context.args.shape.value_dim;
+  const float factor = context.constants.factor;
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const int64_t lane = v * kLanes;
     const Vec old = Load(tile.maximum + lane);
@@ -93,90 +110,39 @@ __attribute__((noinline, cold)) void RaiseMaximum(
                                Exp2((old - raised) * factor));
     Store(tile.sum + lane, Load(tile.sum + lane) * rescale);
     Store(tile.tile_sum + lane, Load(tile.tile_sum + lane) * rescale);
-    for (int64_t h = 0; h < value_dim; ++h) {
-      float* at = tile.output + h * kQueryTile + lane;
-      Store(at, Load(at) * rescale);
+    for (int64_t k = 0; k < Units(done); ++k) {
+      float* at = context.probabilities + k * kQueryTile + lane;
+      Store(at, ScaleUnits(Load(at), rescale));
     }
-    for (int64_t k = 0; k < done; ++k) {
-      float* at = probabilities + k * kQueryTile + lane;
-      Store(at, Load(at) * rescale);
+    if (!tile.has_output) continue;
+    if (context.output_in_rows) {
+      const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - lane));
+      for (int i = 0; i < rows; ++i) {
+        float* row = tile.output + (lane + i) * size;
+        for (int64_t h = 0; h < size; h += kLanes)
+          Store(row + h, Load(row + h) * rescale[i]);
+      }
+    } else {
+      for (int64_t h = 0; h < size; ++h) {
+        float* at = tile.output + h * kQueryTile + lane;
+        Store(at, Load(at) * rescale);
+      }
     }
   }
 }
 
 // Raises the maximum of the lanes in `raise`, and of those without a sum: they
 // take the first visible product, however low it is.
-inline void RaiseWhereNeeded(const QueryTileState& tile, float* probabilities,
-                             int64_t done, int64_t value_dim, float factor,
+inline void RaiseWhereNeeded(const ForwardContext& context,
+                             const QueryTileState& tile, int64_t done,
                              const Vec* top, VecInt* raise) {
   VecInt any{};
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     raise[v] = (raise[v] | Unsummed(tile, v)) & (top[v] > -kInfinity);
     any |= raise[v];
   }
-  if (AnyTrue(any))
-    RaiseMaximum(tile, probabilities, done, value_dim, factor, top, raise);
+  if (AnyTrue(any)) RaiseMaximum(context, tile, done, top, raise);
 }
-
-// Probabilities of R keys that every lane sees, with no terms but the scale.
-template <int V>
-struct PlainScores {
-  const float* key;  // of the first key
-  int64_t key_stride;
-  QueryTileState& tile;
-  int64_t head_dim;
-  int64_t value_dim;
-  float factor;
-  float* probabilities;  // [kKeyTile][kQueryTile]: all that are done
-  Prefetcher* prefetcher;
-
-  template <int R>
-  void Run(int64_t row) const {
-    prefetcher->Step();
-    Vec score[R][V] = {};
-    MultiplyAdd<R, V, Contiguous::kAlongDepth>(
-        {key + row * key_stride, key_stride}, {tile.query, kQueryTile},
-        head_dim, score);
-    // A maximum that is too low shows in the sum, so that no maximum is taken
-    // here: that would cost as much as two steps of the polynomial.
-    Vec sum[V];
-    for (bool raised = false;; raised = true) {
-      VecInt too_low[2] = {};
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) {
-        const Vec maximum = Load(tile.maximum + v * kLanes);
-        float* const to = probabilities + row * kQueryTile + v * kLanes;
-        sum[v] = Vec{};
-#pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-          const Vec p = Exp2((score[r][v] - maximum) * factor);
-          Store(to + r * kQueryTile, p);
-          sum[v] += p;
-        }
-        too_low[v] = sum[v] > kRaiseAbove;
-      }
-      if (raised ||
-          __builtin_expect(tile.all_summed && !AnyTrue(too_low[0] | too_low[1]),
-                           1))
-        break;
-      Vec top[V];
-      for (int v = 0; v < V; ++v) {
-        top[v] = score[0][v];
-        for (int r = 1; r < R; ++r) top[v] = Max(score[r][v], top[v]);
-      }
-      RaiseWhereNeeded(tile, probabilities, row, value_dim, factor, top,
-                       too_low);
-    }
-    bool all_summed = true;
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) {
-      float* at = tile.tile_sum + v * kLanes;
-      Store(at, Load(at) + sum[v]);
-      if (!tile.all_summed) all_summed &= !AnyTrue(Unsummed(tile, v));
-    }
-    tile.all_summed = all_summed;
-  }
-};
 
 // Finds the terms of keys [begin, end); the lanes that see any of them.
 inline uint32_t FindTerms(const ForwardContext& context,
@@ -202,11 +168,13 @@ inline uint32_t FindTerms(const ForwardContext& context,
 }
 
 // Turns `count` rows of products, from row `done` on, into probabilities.
-inline void ApplyTerms(const ForwardContext& context,
-                       const QueryTileState& tile, const Terms& terms,
-                       int64_t done, int64_t count) {
+// `done` is whole units.
+__attribute__((noinline)) void ApplyTerms(const ForwardContext& context,
+                                          const QueryTileState& tile,
+                                          const Terms& terms, int64_t done,
+                                          int64_t count) {
   const float factor = context.constants.factor;
-  float* const rows = context.probabilities + done * kQueryTile;
+  float* const rows = context.products + done * kQueryTile;
   Vec top[2] = {Broadcast(-kInfinity), Broadcast(-kInfinity)};
   for (int v = 0; v < tile.lanes.vectors; ++v)
     for (int64_t k = 0; k < count; ++k) {
@@ -224,8 +192,7 @@ inline void ApplyTerms(const ForwardContext& context,
   for (int v = 0; v < tile.lanes.vectors; ++v)
     too_low[v] =
         Exp2((top[v] - Load(tile.maximum + v * kLanes)) * factor) > kRaiseAbove;
-  RaiseWhereNeeded(tile, context.probabilities, done,
-                   context.args.shape.value_dim, factor, top, too_low);
+  RaiseWhereNeeded(context, tile, done, top, too_low);
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const Vec maximum = Load(tile.maximum + v * kLanes);
     Vec sum{};
@@ -240,37 +207,129 @@ inline void ApplyTerms(const ForwardContext& context,
     }
     float* at = tile.tile_sum + v * kLanes;
     Store(at, Load(at) + sum);
+    for (int64_t k = 0; kPairs && k < count; k += 2) {
+      const float* pair = rows + k * kQueryTile + v * kLanes;
+      Store(
+          context.probabilities + (done + k) / 2 * kQueryTile + v * kLanes,
+          UnitOf(Load(pair), k + 1 < count ? Load(pair + kQueryTile) : Vec{}));
+    }
   }
 }
+
+// Probabilities of R keys that every lane sees, with no terms but the scale.
+template <int V>
+struct PlainScores {
+  const ForwardContext& context;
+  const float* key;  // of the first key
+  int64_t key_stride;
+  QueryTileState* tile;
+
+  template <int R>
+  void Run(int64_t row) const {
+    context.prefetcher->Step();
+    Vec score[R][V] = {};
+    MultiplyAdd<R, V, Contiguous::kAlongDepth>(
+        {key + row * key_stride, key_stride}, {tile->query, kQueryTile},
+        Units(context.args.shape.head_dim), score);
+    if (__builtin_expect(tile->all_summed, 1) && Exponentials<R>(score, row))
+      return;
+    float* const to = context.products + row * kQueryTile;
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v)
+        Store(to + r * kQueryTile + v * kLanes, score[r][v]);
+    ApplyTerms(context, *tile, {nullptr, nullptr, nullptr}, row, R);
+    tile->all_summed = true;
+    for (int v = 0; v < V; ++v)
+      if (AnyTrue(Unsummed(*tile, v))) tile->all_summed = false;
+  }
+
+  // In registers. False if a maximum is too low, or something is not finite: it
+  // shows in the sum, so that no maximum is taken here, which would cost as
+  // much as two steps of the polynomial.
+  template <int R>
+  inline __attribute__((always_inline)) bool Exponentials(
+      const Vec (&score)[R][V], int64_t row) const {
+    const float factor = context.constants.factor;
+    float* const to = context.probabilities + row / kUnitDepth * kQueryTile;
+    Vec sum[V];
+    VecInt fine = BroadcastInt(-1);
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      const Vec maximum = Load(tile->maximum + v * kLanes);
+      sum[v] = Vec{};
+      Vec p[R];
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        p[r] = Exp2OfWeight((score[r][v] - maximum) * factor);
+        sum[v] += p[r];
+        if (r % kUnitDepth == kUnitDepth - 1 || r == R - 1)
+          Store(to + r / kUnitDepth * kQueryTile + v * kLanes,
+                UnitOf(p[r - r % kUnitDepth], r % kUnitDepth ? p[r] : Vec{}));
+      }
+      fine &= sum[v] <= kRaiseAbove;
+    }
+    if (__builtin_expect(AnyTrue(~fine), 0)) return false;
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      float* at = tile->tile_sum + v * kLanes;
+      Store(at, Load(at) + sum[v]);
+    }
+    return true;
+  }
+};
 
 // output += probabilities * values, for the values that are not finite and the
 // lanes that see them.
 __attribute__((noinline, cold)) void AddSeenValues(
-    const float* value, int64_t stride, int64_t count, int64_t value_dim,
-    const Terms& terms, const float* probabilities, float* output) {
+    const ForwardContext& context, const QueryTileState& tile,
+    const float* value, int64_t stride, int64_t count, const Terms& terms) {
+  const int64_t size = context.args.shape.value_dim;
   for (int64_t k = 0; k < count; ++k)
-    for (int64_t h = 0; h < value_dim; ++h) {
-      const float x = value[k * stride + h];
+    for (int64_t h = 0; h < size; ++h) {
+      const float x = NumberOf(value + k / kUnitDepth * stride + h, k);
       if (__builtin_isfinite(x)) continue;
-      for (int lane = 0; lane < kQueryTile; ++lane)
+      const float* weights =
+          context.probabilities + k / kUnitDepth * kQueryTile;
+      for (int lane = 0; lane < tile.lanes.rows; ++lane)
         if (terms.visible[k] >> lane & 1)
-          output[h * kQueryTile + lane] +=
-              probabilities[k * kQueryTile + lane] * x;
+          tile.output[context.output_in_rows ? lane * size + h
+                                             : h * kQueryTile + lane] +=
+              NumberOf(weights + lane, k) * x;
     }
 }
 
+// output = or += probabilities * values, `count` units of each.
 template <int V>
 inline void MultiplyValues(const ForwardContext& context, const float* value,
-                           int64_t stride, int64_t count, float* output) {
-  Multiply<Contiguous::kAlongRows>({{value, stride},
-                                    {context.probabilities, kQueryTile},
-                                    count,
-                                    output,
-                                    kQueryTile,
-                                    V * kLanes,
-                                    /*accumulate=*/true,
-                                    context.prefetcher},
-                                   context.args.shape.value_dim);
+                           int64_t stride, int64_t count,
+                           QueryTileState* tile) {
+  const int64_t size = context.args.shape.value_dim;
+  const BroadcastOperand<Contiguous::kAlongRows> values{value, stride};
+  const BroadcastOperand<Contiguous::kAlongRows> weights{context.probabilities,
+                                                         kQueryTile};
+  if (context.output_in_rows)
+    Multiply<Contiguous::kAlongRows>({weights,
+                                      {value, stride},
+                                      count,
+                                      tile->output,
+                                      size,
+                                      size,
+                                      tile->has_output,
+                                      context.prefetcher},
+                                     tile->lanes.rows);
+  else
+    Multiply<Contiguous::kAlongRows>({values,
+                                      {context.probabilities, kQueryTile},
+                                      count,
+                                      tile->output,
+                                      kQueryTile,
+                                      V * kLanes,
+                                      tile->has_output,
+                                      context.prefetcher},
+                                     size);
+  tile->has_output = true;
 }
 
 // Adds keys [begin, end) that have terms to a query tile.
@@ -288,26 +347,23 @@ inline void AddKeysWithTerms(const ForwardContext& context,
   Multiply<Contiguous::kAlongDepth>(
       {{view.key + skip * view.key_stride, view.key_stride},
        {tile->query, kQueryTile},
-       shape.head_dim,
-       context.probabilities,
+       Units(shape.head_dim),
+       context.products,
        kQueryTile,
        V * kLanes,
        /*accumulate=*/false,
        context.prefetcher},
       count);
   ApplyTerms(context, *tile, terms, /*done=*/0, count);
-  const float* value = view.value + skip * view.value_stride;
-  if (terms.visible &&
-      !AllFinite(value, view.value_stride, count, shape.value_dim)) {
-    CopyFinite(value, view.value_stride, count, shape.value_dim,
-               context.finite_value);
-    MultiplyValues<V>(context, context.finite_value, shape.value_dim, count,
-                      tile->output);
-    AddSeenValues(value, view.value_stride, count, shape.value_dim, terms,
-                  context.probabilities, tile->output);
+  const float* value = view.value + skip / kUnitDepth * view.value_stride;
+  const int64_t size = shape.value_dim, units = Units(count);
+  if (terms.visible && !AllFinite(value, view.value_stride, units, size)) {
+    CopyFinite(value, view.value_stride, units, size, context.finite_value);
+    MultiplyValues<V>(context, context.finite_value, size, units, tile);
+    AddSeenValues(context, *tile, value, view.value_stride, count, terms);
     return;
   }
-  MultiplyValues<V>(context, value, view.value_stride, count, tile->output);
+  MultiplyValues<V>(context, value, view.value_stride, units, tile);
 }
 
 // Adds keys [begin, end), all of which every lane sees, to a query tile.
@@ -315,16 +371,13 @@ template <int V>
 inline void AddPlainKeys(const ForwardContext& context, const KeyTileView& view,
                          QueryTileState* tile, int64_t begin, int64_t end) {
   if (begin >= end) return;
-  const AttentionShape& shape = context.args.shape;
   tile->seeing = kAllLanes;
   const int64_t skip = begin - view.first, count = end - begin;
-  ForRowGroups(
-      count,
-      PlainScores<V>{view.key + skip * view.key_stride, view.key_stride, *tile,
-                     shape.head_dim, shape.value_dim, context.constants.factor,
-                     context.probabilities, context.prefetcher});
-  MultiplyValues<V>(context, view.value + skip * view.value_stride,
-                    view.value_stride, count, tile->output);
+  ForUnitGroups(count,
+                PlainScores<V>{context, view.key + skip * view.key_stride,
+                               view.key_stride, tile});
+  MultiplyValues<V>(context, view.value + skip / kUnitDepth * view.value_stride,
+                    view.value_stride, Units(count), tile);
 }
 
 // Adds keys [begin, end) of a key tile to a query tile.
@@ -349,8 +402,12 @@ inline void AddKeys(const ForwardContext& context, const KeyTileView& view,
     finish();
     return;
   }
-  const int64_t plain_begin = Min(end, Max(begin, tile->keys.full_begin));
-  const int64_t plain_end = Max(plain_begin, Min(end, tile->keys.full_end));
+  // Whole groups of rows: what is left is a few of the keys with terms.
+  const int64_t plain_begin =
+      Min(end, begin + RoundUp(Max(0, tile->keys.full_begin - begin), kRows));
+  int64_t plain_end = Max(plain_begin, Min(end, tile->keys.full_end));
+  if (plain_end < end)
+    plain_end = plain_begin + (plain_end - plain_begin) / kRows * kRows;
   AddKeysWithTerms<V>(context, view, tile, begin, plain_begin);
   finish();
   AddPlainKeys<V>(context, view, tile, plain_begin, plain_end);

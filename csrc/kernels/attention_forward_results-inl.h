@@ -15,10 +15,11 @@ constexpr AttentionTiles kTiles = {kQueryTile, kQueryBlock, kKeyTile,
 
 // The scratch of one thread, carved from one array of floats.
 struct ForwardScratch {
-  float* query;          // [tiles][H][kQueryTile]
-  float* output;         // [tiles][value_dim][kQueryTile]
+  float* query;          // [tiles][units of H][kQueryTile]
+  float* output;         // [tiles][kQueryTile * value_dim]: OutputInRows
   float* statistics;     // [tiles][3][kQueryTile]: maximum, sum, tile sum
-  float* probabilities;  // [kKeyTile][kQueryTile]
+  float* products;       // [kKeyTile][kQueryTile]
+  float* probabilities;  // [units of kKeyTile][kQueryTile]
   float* key;            // [kKeyTile][H]
   float* value;          // [kKeyTile][value_dim]
   float* finite_value;   // [kKeyTile][value_dim]
@@ -37,8 +38,9 @@ struct ForwardScratch {
     query = base;
     output = query + block * shape.head_dim;
     statistics = output + block * shape.value_dim;
-    probabilities = statistics + block * 3;
-    key = probabilities + kKeyTile * kQueryTile;
+    products = statistics + block * 3;
+    probabilities = products + (kPairs ? kKeyTile * kQueryTile : 0);
+    key = probabilities + kKeyTile / kUnitDepth * kQueryTile;
     value = key + kKeyTile * key_size;
     finite_value = value + kKeyTile * value_size;
     rows = finite_value + kKeyTile * value_size;
@@ -90,14 +92,14 @@ inline Results FindResults(const ForwardContext& context,
           static_cast<float*>(args.logsumexp)};
 }
 
-// The output of kLanes lanes, divided by their sums, as rows.
-inline void WriteRows(const float* output, Vec inverse, int64_t size, int rows,
-                      float* const (&to)[kLanes]) {
+// Columns [first, first + kLanes) of an output, times `factor`, as rows.
+inline void TransposeColumns(const float* output, Vec factor, int64_t size,
+                             int rows, float* const (&to)[kLanes]) {
   int64_t h = 0;
   for (; h + kLanes <= size; h += kLanes) {
     Vec block[kLanes];
     for (int i = 0; i < kLanes; ++i)
-      block[i] = Load(output + (h + i) * kQueryTile) * inverse;
+      block[i] = Load(output + (h + i) * kQueryTile) * factor;
     Transpose(block);
     if (rows == kLanes)
       for (int i = 0; i < kLanes; ++i) Store(to[i] + h, block[i]);
@@ -105,50 +107,74 @@ inline void WriteRows(const float* output, Vec inverse, int64_t size, int rows,
       for (int i = 0; i < rows; ++i) Store(to[i] + h, block[i]);
   }
   for (; h < size; ++h) {
-    const Vec column = Load(output + h * kQueryTile) * inverse;
+    const Vec column = Load(output + h * kQueryTile) * factor;
     for (int i = 0; i < rows; ++i) to[i][h] = column[i];
   }
 }
 
-// Divides by the sums, transposes back and writes output and statistics.
+// A row of whole vectors of an output, times `factor`.
+inline void ScaleRow(const float* output, float factor, int64_t size,
+                     float* to) {
+  for (int64_t h = 0; h < size; h += kLanes)
+    Store(to + h, Load(output + h) * factor);
+}
+
+// Divides by the sums and writes the output of kLanes lanes, from `first` on.
+inline void FinishOutput(const ForwardContext& context, const Results& results,
+                         const ForwardScratch& scratch,
+                         const QueryTileState& tile, int first, uint32_t sees,
+                         const float* mean_value) {
+  const int64_t size = context.args.shape.value_dim;
+  const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - first));
+  const bool is_float32 = results.dtype == DType::kFloat32;
+  int64_t places[kLanes];
+  FindOffsets(tile.lanes, first, results.output_base, results.output_head,
+              results.output_length, places);
+  // A row goes to its place at once, if that is float32.
+  float* to[kLanes];
+  for (int i = 0; i < kLanes; ++i)
+    to[i] = is_float32 ? static_cast<float*>(results.output) + places[i]
+                       : scratch.rows + i * PadToVector(size);
+  const Vec inverse = context.constants.keep_scale / Load(tile.sum + first);
+  if (context.output_in_rows) {
+    for (int i = 0; i < rows; ++i)
+      if (sees >> i & 1)
+        ScaleRow(tile.output + (first + i) * size, inverse[i], size, to[i]);
+  } else if (sees) {
+    TransposeColumns(tile.output + first, inverse, size, rows, to);
+  }
+  if (is_float32 && sees == UsedLanes(rows)) return;
+  for (int i = 0; i < rows; ++i)
+    if (!is_float32 || !(sees >> i & 1))
+      NarrowRow(sees >> i & 1 ? to[i] : mean_value, results.dtype, size,
+                Element(results.output, places[i], results.dtype));
+}
+
+// Writes output, statistics and logsumexp of a tile.
 inline void FinishTile(const ForwardContext& context, const Results& results,
                        const ForwardScratch& scratch,
                        const QueryTileState& tile, const float* mean_value) {
-  const int64_t size = context.args.shape.value_dim;
-  const int64_t padded = PadToVector(size);
   const uint32_t seeing = tile.seeing & tile.lanes.taking_part;
-  const bool is_float32 = results.dtype == DType::kFloat32;
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const int first = v * kLanes;
     const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - first));
-    int64_t outputs[kLanes], statistics[kLanes];
-    FindOffsets(tile.lanes, first, results.output_base, results.output_head,
-                results.output_length, outputs);
+    const uint32_t sees = seeing >> first & UsedLanes(rows);
+    FinishOutput(context, results, scratch, tile, first, sees, mean_value);
+    int64_t places[kLanes];
     FindOffsets(tile.lanes, first, results.statistics_base,
-                results.statistics_head, results.statistics_length, statistics);
-    // Where a row is transposed to: its place, if that is float32.
-    float* transposed[kLanes];
-    for (int i = 0; i < kLanes; ++i)
-      transposed[i] = is_float32
-                          ? static_cast<float*>(results.output) + outputs[i]
-                          : scratch.rows + i * padded;
-    if (seeing >> first & UsedLanes(kLanes))
-      WriteRows(tile.output + first,
-                context.constants.keep_scale / Load(tile.sum + first), size,
-                rows, transposed);
+                results.statistics_head, results.statistics_length, places);
+    float logsumexp[kLanes];
+    if (results.logsumexp)
+      Store(logsumexp, LogSumExp(context.constants, Load(tile.maximum + first),
+                                 Load(tile.sum + first)));
     for (int i = 0; i < rows; ++i) {
-      const int lane = first + i;
-      const bool sees = seeing >> lane & 1;
-      if (!sees || !is_float32)
-        NarrowRow(sees ? transposed[i] : mean_value, results.dtype, size,
-                  Element(results.output, outputs[i], results.dtype));
-      float* const to = results.statistics + statistics[i];
-      to[0] = tile.maximum[lane];
-      to[1] = tile.sum[lane];
-      if (!sees) MarkBlind(to);
+      float* const to = results.statistics + places[i];
+      to[0] = tile.maximum[first + i];
+      to[1] = tile.sum[first + i];
+      const bool blind = !(sees >> i & 1);
+      if (blind) MarkBlind(to);
       if (results.logsumexp)
-        results.logsumexp[statistics[i] / 2] =
-            sees ? LogSumExp(context.constants, to[0], to[1]) : -kInfinity;
+        results.logsumexp[places[i] / 2] = blind ? -kInfinity : logsumexp[i];
     }
   }
 }
@@ -160,10 +186,17 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
   const AttentionShape& shape = args.shape;
   const ForwardScratch scratch(args, base);
   const Sequence& sequence = plan.sequences[b * plan.splits];
-  const ForwardContext context{
-      args,    plan,    sequence, MakeScoreConstants(args.options, plan),
-      nullptr, nullptr, nullptr,  nullptr,
-      nullptr};
+  const ForwardContext context{args,
+                               plan,
+                               sequence,
+                               MakeScoreConstants(args.options, plan),
+                               OutputInRows(shape.value_dim),
+                               nullptr,
+                               nullptr,
+                               nullptr,
+                               nullptr,
+                               nullptr,
+                               nullptr};
   bool mean_known = false;
   for (int64_t t = 0; t < shape.query_len; ++t) {
     const auto part = [&](int64_t i) {

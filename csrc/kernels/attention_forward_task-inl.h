@@ -8,17 +8,58 @@
 namespace hw3tf {
 namespace {
 
+// Whether the units of a row lie as they are in the caller's array.
+inline bool RowIsUnits(DType dtype, int64_t size) {
+  return kPairs ? size % 2 == 0 : dtype == DType::kFloat32;
+}
+
+// Copies rows to [count][units of size].
+inline void CopyUnits(const void* rows, DType dtype, int64_t stride,
+                      int64_t count, int64_t size, float* to) {
+  if (!kPairs) {
+    CopyRows(rows, dtype, stride, 0, count, size, size, to);
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i, to += Units(size)) {
+    to[Units(size) - 1] = 0.0f;  // an odd size has no last half
+    std::memcpy(to, Element(rows, i * stride, dtype),
+                static_cast<size_t>(size * ElementBytes(dtype)));
+  }
+}
+
+// Copies rows to [units of count][size]: a pair is of two rows.
+inline void PairRows(const uint16_t* rows, int64_t stride, int64_t count,
+                     int64_t size, float* to) {
+  for (int64_t i = 0; i < count; i += 2, to += size) {
+    const uint16_t* first = rows + i * stride;
+    const uint16_t* second = i + 1 < count ? first + stride : nullptr;
+    int64_t h = 0;
+    for (; h + kLanes <= size; h += kLanes) {
+      // A half widened to float32 is the upper half of the pair.
+      const VecInt upper = second ? Bits(WidenBfloat16(second + h)) : VecInt{};
+      const VecInt lower = Bits(WidenBfloat16(first + h));
+      Store(to + h, FromBits(upper | ((lower >> 16) & 0xFFFF)));
+    }
+    for (; h < size; ++h) {
+      const uint32_t upper = second ? second[h] : 0;
+      const uint32_t pair = upper << 16 | first[h];
+      std::memcpy(to + h, &pair, sizeof pair);
+    }
+  }
+}
+
 // Packs the queries of one tile and resets its state.
 inline void StartTile(const ForwardContext& context, const AttentionTask& task,
                       const ForwardScratch& scratch, int64_t index,
                       QueryTileState* tile) {
   const AttentionForwardArgs& args = context.args;
-  const int64_t size = args.shape.head_dim;
-  tile->query = scratch.query + index * size * kQueryTile;
+  const int64_t size = args.shape.head_dim, units = Units(size);
+  tile->query = scratch.query + index * units * kQueryTile;
   tile->output = scratch.output + index * args.shape.value_dim * kQueryTile;
   tile->maximum = scratch.statistics + index * 3 * kQueryTile;
   tile->sum = tile->maximum + kQueryTile;
   tile->tile_sum = tile->sum + kQueryTile;
+  tile->has_output = false;
   tile->seeing = 0;
   tile->all_summed = false;
   const int64_t skip = index * kQueryTile;
@@ -40,17 +81,14 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
     for (int i = 0; i < kLanes; ++i) {
       const void* row = Element(args.query.data, offsets[i], args.dtype);
       rows[i] = static_cast<const float*>(row);
-      if (args.dtype != DType::kFloat32) {
-        float* wide = scratch.rows + i * PadToVector(size);
-        WidenRow(row, args.dtype, size, size, wide);
-        rows[i] = wide;
-      }
+      if (RowIsUnits(args.dtype, size)) continue;
+      float* copy = scratch.rows + i * PadToVector(size);
+      CopyUnits(row, args.dtype, 0, 1, size, copy);
+      rows[i] = copy;
     }
-    PackColumns(rows, size, Sign(args.options), tile->query + v * kLanes);
+    PackColumns(rows, units, SignBits(args.options), tile->query + v * kLanes);
     Store(tile->maximum + v * kLanes, Vec{});
     Store(tile->sum + v * kLanes, Vec{});
-    for (int64_t h = 0; h < args.shape.value_dim; ++h)
-      Store(tile->output + h * kQueryTile + v * kLanes, Vec{});
   }
 }
 
@@ -75,28 +113,37 @@ inline KeyTileView ViewKeys(const ForwardContext& context,
                             int64_t begin, int64_t end) {
   constexpr int64_t kFewTiles = 4;
   const AttentionForwardArgs& args = context.args;
-  const auto view = [&](const ConstArray& array, int64_t size, bool copy,
-                        float* to, const float** rows, int64_t* stride) {
-    const void* head = Element(
-        array.data,
-        KeyOffset(array.strides, context.plan, context.sequence, task.kv_head),
-        args.dtype);
-    *stride = array.strides.length;
-    if (args.dtype == DType::kFloat32 && (!copy || *stride == size)) {
-      *rows = static_cast<const float*>(head) + begin * *stride;
-      return;
-    }
-    CopyRows(head, args.dtype, *stride, begin, end - begin, size, size, to);
-    *rows = to;
-    *stride = size;
-  };
+  const int64_t count = end - begin, size = args.shape.value_dim;
   const bool many = tile_count > kFewTiles;
+  const auto first_row = [&](const ConstArray& array) {
+    const int64_t head =
+        KeyOffset(array.strides, context.plan, context.sequence, task.kv_head);
+    return Element(array.data, head + begin * array.strides.length, args.dtype);
+  };
+  const auto view = [&](const ConstArray& array, int64_t row_size, bool copy,
+                        float* to, const float** rows, int64_t* stride) {
+    *rows = static_cast<const float*>(first_row(array));
+    *stride = array.strides.length / kUnitDepth;
+    const bool in_place = RowIsUnits(args.dtype, row_size) &&
+                          array.strides.length % kUnitDepth == 0;
+    if (in_place && (!copy || *stride == Units(row_size))) return;
+    CopyUnits(*rows, args.dtype, array.strides.length, count, row_size, to);
+    *rows = to;
+    *stride = Units(row_size);
+  };
   KeyTileView tile;
   tile.first = begin;
   view(args.key, args.shape.head_dim, many, scratch.key, &tile.key,
        &tile.key_stride);
-  view(args.value, args.shape.value_dim, many || RowsCollide(args.value),
-       scratch.value, &tile.value, &tile.value_stride);
+  if (kPairs) {
+    PairRows(static_cast<const uint16_t*>(first_row(args.value)),
+             args.value.strides.length, count, size, scratch.value);
+    tile.value = scratch.value;
+    tile.value_stride = size;
+  } else {
+    view(args.value, size, many || RowsCollide(args.value), scratch.value,
+         &tile.value, &tile.value_stride);
+  }
   return tile;
 }
 
@@ -157,6 +204,8 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
                                plan,
                                plan.sequences[task.b],
                                MakeScoreConstants(args.options, plan),
+                               OutputInRows(args.shape.value_dim),
+                               scratch.products,
                                scratch.probabilities,
                                scratch.bias,
                                scratch.finite_value,
@@ -183,10 +232,12 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
       PrefetchNextTask(context, task);
     else if (!has_keys)
       PrefetchKeyTile(context, task, last, Min(end, last + key_tile));
-    prefetcher.SpreadOver(tile_count *
-                          ((last - first + args.shape.value_dim) / kRows));
+    const int64_t rows =
+        context.output_in_rows ? kQueryTile : args.shape.value_dim;
+    prefetcher.SpreadOver(tile_count * ((last - first + rows) / kRows));
     for (int64_t i = 0; i < tile_count; ++i) {
-      const int64_t from = Max(first, tiles[i].keys.begin);
+      int64_t from = Max(first, tiles[i].keys.begin);
+      from -= (from - first) % kUnitDepth;
       const int64_t to = Min(last, tiles[i].keys.end);
       if (from >= to) continue;
       if (tiles[i].lanes.vectors == 2)

@@ -137,5 +137,7 @@ struct AttentionKernels {
 extern const AttentionKernels kAttentionBase;
 extern const AttentionKernels kAttentionAvx2;
 extern const AttentionKernels kAttentionAvx512;
+// Forward in bfloat16 only, by products of pairs.
+extern const AttentionKernels kAttentionAvx512Bfloat16;
 
 }  // namespace hw3tf

@@ -37,9 +37,10 @@ inline int64_t EvenTile(int64_t count, int64_t largest, int64_t multiple) {
 }
 
 // The sign of the scale is given to the packed queries, where it costs no
-// rounding, so that a maximum of the products is one of the scores.
-inline float Sign(const AttentionOptions& options) {
-  return options.scale < 0 ? -1.0f : 1.0f;
+// rounding, so that a maximum of the products is one of the scores: the bits to
+// change in a unit.
+inline VecInt SignBits(const AttentionOptions& options) {
+  return BroadcastInt(options.scale < 0 ? kUnitSigns : 0);
 }
 
 // Elements from the start of an array to position 0 of one head.
@@ -158,47 +159,52 @@ inline void CopyRows(const void* rows, DType dtype, int64_t stride,
              to + i * padded);
 }
 
-// Writes kLanes rows of `size` floats, times `sign`, as columns of `to`:
-// to[h * kQueryTile + lane]. Lanes whose row is nullptr become 0.
+// Writes kLanes rows of `size` units, `sign_bits` changed, as columns of `to`:
+// to[h * kQueryTile + lane].
 inline void PackColumns(const float* const (&rows)[kLanes], int64_t size,
-                        float sign, float* to) {
+                        VecInt sign_bits, float* to) {
   int64_t h = 0;
   for (; h + kLanes <= size; h += kLanes) {
     Vec block[kLanes];
     for (int i = 0; i < kLanes; ++i)
-      block[i] = rows[i] ? Load(rows[i] + h) * sign : Vec{};
+      block[i] = FromBits(Bits(Load(rows[i] + h)) ^ sign_bits);
     Transpose(block);
     for (int i = 0; i < kLanes; ++i) Store(to + (h + i) * kQueryTile, block[i]);
   }
-  for (; h < size; ++h)
+  for (; h < size; ++h) {
+    VecInt column;
     for (int i = 0; i < kLanes; ++i)
-      to[h * kQueryTile + i] = rows[i] ? rows[i][h] * sign : 0.0f;
+      column[i] = static_cast<int32_t>(LoadUnit(rows[i] + h));
+    Store(to + h * kQueryTile, FromBits(column ^ sign_bits));
+  }
 }
 
 inline bool AllFinite(const float* rows, int64_t stride, int64_t count,
                       int64_t size) {
   for (int64_t i = 0; i < count; ++i) {
     const float* row = rows + i * stride;
-    Vec zero_or_nan{};
+    VecInt any{};
     int64_t h = 0;
-    for (; h + kLanes <= size; h += kLanes) zero_or_nan += Load(row + h) * 0.0f;
-    float rest = 0.0f;
-    for (; h < size; ++h) rest += row[h] * 0.0f;
-    if (AnyTrue(zero_or_nan != zero_or_nan) || rest != rest) return false;
+    for (; h + kLanes <= size; h += kLanes) any |= AnyNotFinite(Load(row + h));
+    for (; h < size; ++h) any |= AnyNotFinite(BroadcastUnit(row + h));
+    if (AnyTrue(any)) return false;
   }
   return true;
 }
 
-// Copies rows to [count][size], 0 for what is not finite. A product with such
-// rows leaves alone those who do not see the others (0 * NaN would not), and
-// leaves their bits as they are; those who do see them are added by hand.
+// Copies rows of units to [count][size], 0 for what is not finite. A product
+// with such rows leaves alone those who do not see the others (0 * NaN would
+// not), and leaves their bits as they are; those who do see them are added by
+// hand.
 __attribute__((noinline, cold)) void CopyFinite(const float* rows,
                                                 int64_t stride, int64_t count,
                                                 int64_t size, float* to) {
   for (int64_t i = 0; i < count; ++i)
     for (int64_t h = 0; h < size; ++h) {
-      const float x = rows[i * stride + h];
-      to[i * size + h] = __builtin_isfinite(x) ? x : 0.0f;
+      uint32_t bits = LoadUnit(rows + i * stride + h);
+      if ((bits & 0x7F800000) == 0x7F800000) bits &= kPairs ? 0xFFFF : 0;
+      if (kPairs && (bits & 0x7F80) == 0x7F80) bits &= 0xFFFF0000;
+      std::memcpy(to + i * size + h, &bits, sizeof bits);
     }
 }
 

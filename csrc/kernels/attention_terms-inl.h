@@ -40,11 +40,10 @@ inline ScoreConstants MakeScoreConstants(const AttentionOptions& options,
 
 // ln(sum of exp(score)) from the statistics. A query whose visible scores are
 // all -infinity has no weights: NaN, as its output.
-inline float LogSumExp(const ScoreConstants& constants, float maximum,
-                       float sum) {
+inline Vec LogSumExp(const ScoreConstants& constants, Vec maximum, Vec sum) {
   const float unit = constants.transformed ? 1.0f : constants.scale;
-  if (sum == 0.0f) return __builtin_nanf("");
-  return unit * maximum + __builtin_logf(sum);
+  return Select(sum == Vec{}, Broadcast(__builtin_nanf("")),
+                maximum * unit + Log(sum));
 }
 
 // Where the keys are split: the partial results of one query, as statistics and
@@ -80,7 +79,9 @@ inline void WriteResults(const AttentionForwardArgs& args,
   statistics[1] = sum;
   if (args.logsumexp)
     static_cast<float*>(args.logsumexp)[query] =
-        IsBlind(statistics) ? -kInfinity : LogSumExp(constants, maximum, sum);
+        IsBlind(statistics)
+            ? -kInfinity
+            : LogSumExp(constants, Broadcast(maximum), Broadcast(sum))[0];
 }
 
 // What the forward pass keeps of them in scratch.

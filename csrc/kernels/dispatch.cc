@@ -11,20 +11,35 @@ namespace {
 
 std::vector<InstructionSet> FindInstructionSets() {
   std::vector<InstructionSet> sets;
-  sets.push_back({"base", true, &kAttentionBase, &kRecurrenceBase});
+  const auto add = [&sets](const char* name, bool supported, bool preferred,
+                           const AttentionKernels& attention,
+                           const AttentionKernels* attention_bfloat16,
+                           const RecurrenceKernels& recurrence) {
+    sets.push_back({name, supported, preferred, &attention, attention_bfloat16,
+                    &recurrence});
+  };
+  add("base", true, true, kAttentionBase, nullptr, kRecurrenceBase);
 #if defined(HW3TF_HAVE_X86)
   __builtin_cpu_init();
   const bool avx2 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  sets.push_back({"avx2", avx2, &kAttentionAvx2, &kRecurrenceAvx2});
+  add("avx2", avx2, true, kAttentionAvx2, nullptr, kRecurrenceAvx2);
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  sets.push_back({"avx512", avx512, &kAttentionAvx512, &kRecurrenceAvx512});
+  add("avx512", avx512, true, kAttentionAvx512, nullptr, kRecurrenceAvx512);
   const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
-  sets.push_back(
-      {"avx512_vnni", vnni, &kAttentionAvx512, &kRecurrenceAvx512Vnni});
+  add("avx512_vnni", vnni, true, kAttentionAvx512, nullptr,
+      kRecurrenceAvx512Vnni);
+#if defined(HW3TF_HAVE_AVX512_BF16)
+  // vdpbf16ps does two multiply-adds in the time of one on a Zen 4, but takes
+  // twice the time of one on a Sapphire Rapids (benchmarks/machine_peak.py: 236
+  // against 118 GFLOP/s, and 102 against 217).
+  const bool bfloat16 = vnni && __builtin_cpu_supports("avx512bf16");
+  add("avx512_bf16", bfloat16, __builtin_cpu_is("amd") != 0, kAttentionAvx512,
+      &kAttentionAvx512Bfloat16, kRecurrenceAvx512Vnni);
+#endif
 #endif
   return sets;
 }
@@ -42,8 +57,9 @@ Choice Choose() {
   for (const InstructionSet& set : CompiledInstructionSets()) {
     if (!set.supported) continue;
     supported += (supported.empty() ? "" : ", ") + std::string(set.name);
-    if (!found) choice.set = set;  // the widest so far
-    if (wish && std::string(wish) == set.name) found = true;
+    const bool wished = wish && std::string(wish) == set.name;
+    if (wished || (!found && set.preferred)) choice.set = set;
+    found = found || wished;
   }
   if (wish && *wish && !found)
     choice.error =

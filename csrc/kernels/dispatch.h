@@ -1,5 +1,5 @@
-// Which instruction set runs: the widest that was compiled and that this
-// processor has, or the one that HW3TF_ISA names.
+// Which instruction set runs: the widest that was compiled, that this processor
+// has and that is fast on it, or the one that HW3TF_ISA names.
 
 #pragma once
 
@@ -14,9 +14,12 @@ struct RecurrenceKernels;
 // One instruction set that was compiled into this library.
 struct InstructionSet {
   const char* name;  // as HW3TF_ISA spells it: "base", "avx2", "avx512",
-                     // "avx512_vnni"
+                     // "avx512_vnni", "avx512_bf16"
   bool supported;    // by this processor and operating system
+  bool preferred;    // to the narrower ones, where none is named
   const AttentionKernels* attention;
+  // The forward pass in bfloat16; nullptr: `attention` has it, too.
+  const AttentionKernels* attention_bfloat16;
   const RecurrenceKernels* recurrence;
 };
 

@@ -157,6 +157,73 @@ inline Vec Exp2(Vec y) {
 #endif
 }
 
+#if defined(__AVX512DQ__)
+inline Vec ToNearest(Vec y) {
+  constexpr int kNearestQuietly = 8;
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_roundscale_ps(0xFFFF, y, kNearestQuietly));
+}
+
+// p * 2^n of an integer n.
+inline Vec Scale(Vec p, Vec n) {
+  return reinterpret_cast<Vec>(_mm512_maskz_scalef_ps(0xFFFF, p, n));
+}
+#endif
+
+// The same where y is finite; NaN if it is infinite. On AVX-512 a subtraction
+// takes the place of one of two multiplications of 17 on the units that also
+// multiply and add (Zen 4: 7.6 cycles per 16 lanes against 8.4; at H = 32 1 %
+// of the whole kernel).
+inline Vec Exp2Finite(Vec y) {
+#if defined(__AVX512DQ__)
+  const Vec n = ToNearest(y), r = y - n;
+  Vec p = r * 1.5353362e-4f + 1.3398875e-3f;
+  p = r * p + 9.6184369e-3f;
+  p = r * p + 5.5503324e-2f;
+  p = r * p + 2.4022648e-1f;
+  p = r * p + 6.9314718e-1f;
+  p = r * p + 1.0f;
+  return Scale(p, n);
+#else
+  return Exp2(y);
+#endif
+}
+
+// The same with a relative error of 3e-06: degree 4, for what is rounded to
+// bfloat16 (4e-3).
+inline Vec Exp2Bfloat16(Vec y) {
+#if defined(__AVX512DQ__)
+  const Vec n = ToNearest(y), r = y - n;
+  Vec p = r * 9.58285294e-03f + 5.59064262e-02f;
+  p = r * p + 2.40240991e-01f;
+  p = r * p + 6.93124175e-01f;
+  p = r * p + 1.0f;
+  return Scale(p, n);
+#else
+  return Exp2(y);
+#endif
+}
+
+// ln(x) of a positive number that is not denormal; infinity and NaN give
+// themselves. x = m * 2^e with m in [sqrt(1/2), sqrt(2)); ln(m) = 2 artanh(s),
+// s = (m - 1) / (m + 1), |s| < 0.1716, of which the first term left out is
+// 2e-9 of the value.
+inline Vec Log(Vec x) {
+  constexpr int32_t kSqrtHalf = 0x3F3504F3;
+  const VecInt e = (Bits(x) - kSqrtHalf) >> 23;
+  const Vec m = FromBits(Bits(x) - (e << 23));
+  const Vec s = (m - 1.0f) / (m + 1.0f);
+  const Vec z = s * s;
+  Vec p = z * (1.0f / 9) + 1.0f / 7;
+  p = z * p + 1.0f / 5;
+  p = z * p + 1.0f / 3;
+  // ln(2) in two parts, the first short enough for e times it to be exact.
+  const Vec exponent = __builtin_convertvector(e, Vec);
+  const Vec low = s * (z * p) * 2.0f + exponent * 1.42860677e-6f;
+  const Vec log = exponent * 0.693145752f + (s * 2.0f + low);
+  return Select(x < __builtin_inff(), log, x);
+}
+
 // tanh(y): a polynomial in y^2 below 0.6, where 1 - 2 / (e^2y + 1) would
 // cancel; 2.6e-9 relative error in exact arithmetic, two units in the last
 // place evaluated. NaN gives NaN.

@@ -7,11 +7,13 @@
 //   c[r][lanes] += sum over k of a[r, k] * b[k][lanes]
 //
 // with either the rows or the depth of `a` contiguous. Nothing is packed for
-// the product's sake: `a` is read in place, whatever its stride.
+// the product's sake: `a` is read in place, whatever its stride. The elements
+// are units of 32 bits, which products-inl.h multiplies: k counts units.
 
 #pragma once
 
 #include "kernels/prefetch-inl.h"
+#include "kernels/products-inl.h"
 #include "kernels/simd.h"
 
 namespace hw3tf {
@@ -47,27 +49,26 @@ inline __attribute__((always_inline)) void MultiplyAdd(
     BroadcastOperand<kAxis> a, VectorOperand b, int64_t depth,
     Vec (&acc)[R][V]) {
   const float* vectors = b.data;
-  const auto step = [&](const auto& scalar_of_row)
-                        __attribute__((always_inline)) {
-                          Vec bv[V];
+  const auto step =
+      [&](const auto& unit_of_row) __attribute__((always_inline)) {
+        Vec bv[V];
 #pragma GCC unroll 4
-                          for (int v = 0; v < V; ++v)
-                            bv[v] = Load(vectors + v * kLanes);
+        for (int v = 0; v < V; ++v) bv[v] = Load(vectors + v * kLanes);
 #pragma GCC unroll 16
-                          for (int r = 0; r < R; ++r) {
-                            const Vec scalar = Broadcast(scalar_of_row(r));
+        for (int r = 0; r < R; ++r) {
+          const Vec unit = BroadcastUnit(unit_of_row(r));
 #pragma GCC unroll 4
-                            for (int v = 0; v < V; ++v)
-                              acc[r][v] += scalar * bv[v];
-                          }
-                          vectors += b.stride;
-                        };
+          for (int v = 0; v < V; ++v)
+            acc[r][v] = MultiplyAddUnits(unit, bv[v], acc[r][v]);
+        }
+        vectors += b.stride;
+      };
   if (kAxis == Contiguous::kAlongDepth) {
     const float* rows[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) rows[r] = a.Row(r);
     const auto at = [&](int64_t k) __attribute__((always_inline)) {
-      step([&](int r) __attribute__((always_inline)) { return rows[r][k]; });
+      step([&](int r) __attribute__((always_inline)) { return rows[r] + k; });
     };
     int64_t k = 0;
     for (; k + 4 <= depth; k += 4) {
@@ -82,7 +83,7 @@ inline __attribute__((always_inline)) void MultiplyAdd(
     // GCC spill.
     const float* column = a.data;
     for (int64_t k = 0; k < depth; ++k, column += a.stride)
-      step([&](int r) __attribute__((always_inline)) { return column[r]; });
+      step([&](int r) __attribute__((always_inline)) { return column + r; });
   }
 }
 
@@ -112,6 +113,39 @@ inline __attribute__((always_inline)) void ForRowGroups(int64_t count,
   const int64_t rows = count / groups, larger = count % groups * (rows + 1);
   if (larger > 0) RunGroups<kRows>(rows + 1, 0, larger, body);
   RunGroups<kRows>(rows, larger, count, body);
+}
+
+// The same for groups that begin at a whole unit, if a unit holds two steps of
+// the depth: an odd row is a group of its own, the last.
+template <int R, typename Body>
+inline __attribute__((always_inline)) void RunEvenGroups(int64_t rows,
+                                                         int64_t first,
+                                                         int64_t end,
+                                                         const Body& body) {
+  if constexpr (R > 2) {
+    if (rows < R) {
+      RunEvenGroups<R - 2>(rows, first, end, body);
+      return;
+    }
+  }
+  for (; first < end; first += R) body.template Run<R>(first);
+}
+
+template <typename Body>
+inline __attribute__((always_inline)) void ForUnitGroups(int64_t count,
+                                                         const Body& body) {
+  if constexpr (kPairs) {
+    const int64_t pairs = count / 2, groups = (2 * pairs + kRows - 1) / kRows;
+    if (groups > 0) {
+      const int64_t each = pairs / groups;
+      const int64_t larger = pairs % groups * (each + 1);
+      if (larger > 0) RunEvenGroups<kRows>(2 * (each + 1), 0, 2 * larger, body);
+      RunEvenGroups<kRows>(2 * each, 2 * larger, 2 * pairs, body);
+    }
+    if (count % 2) body.template Run<1>(count - 1);
+  } else {
+    ForRowGroups(count, body);
+  }
 }
 
 // c[r][0..width) = or += sum over k of a[r, k] * b[k][0..width), for r < rows;
