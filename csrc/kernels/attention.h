@@ -158,7 +158,8 @@ struct AttentionBackwardArgs {
 // key or value reaches no query that does not see it. NaN in anything visible
 // gives NaN.
 //
-// Outputs do not overlap inputs or each other. Every output row is computed by
+// Outputs do not overlap inputs or each other, but for `output`, which may be
+// `query` itself. Every output row is computed by
 // one task in one order: the result does not depend on `num_threads`, bit for
 // bit. `num_threads` <= 0 means the pool's default (parallel.h).
 //

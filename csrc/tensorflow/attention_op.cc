@@ -36,9 +36,15 @@ void ForwardShape(TF_ShapeInferenceContext* context, TF_Status* status) {
 void ForwardCompute(void* state, TF_OpKernelContext* context) {
   auto* kernel = static_cast<AttentionKernel*>(state);
   Call call(context);
-  const AttentionInputs in(&call, *kernel);
+  AttentionInputs in(&call, *kernel);
   if (!call.Ok()) return;
-  const Tensor output = call.Output(0, kernel->type, OutputDims(in.arguments));
+  // A query that only this op reads gives its memory to the output: the lines
+  // are in the cache, and nothing is allocated.
+  const Dims output_dims = OutputDims(in.arguments);
+  const Tensor output =
+      output_dims == in.arguments.query
+          ? call.OutputInPlace(0, kQuery, &in.tensors[kQuery])
+          : call.Output(0, kernel->type, output_dims);
   const Tensor statistics =
       call.Output(1, kernel->real_type, StatisticsDims(in.arguments));
   const Tensor logsumexp =

@@ -54,6 +54,19 @@ Tensor Call::Output(int index, TF_DataType type, const Dims& dims) {
   return tensor;
 }
 
+Tensor Call::OutputInPlace(int index, int input_index, Tensor* input) {
+  if (!Ok()) return nullptr;
+  const Dims dims = DimsOf(*input);
+  input->reset();  // TensorFlow counts it as one who will read
+  int forwarded = -1;
+  Tensor output(TF_ForwardInputOrAllocateOutput(
+      context_, &input_index, 1, index, dims.data(),
+      static_cast<int>(dims.size()), &forwarded, status_.get()));
+  if (!Ok()) Report();
+  *input = Input(input_index);
+  return output;
+}
+
 int Call::IntraOpThreads() {
   if (!Ok()) return 0;
   const Buffer buffer(TF_NewBuffer());

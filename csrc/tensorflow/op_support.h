@@ -45,6 +45,9 @@ class Call {
 
   Tensor Input(int index);
   Tensor Output(int index, TF_DataType type, const Dims& dims);
+  // An output of the shape and type of an input, in the input's memory if
+  // nobody else will read that.
+  Tensor OutputInPlace(int index, int input_index, Tensor* input);
 
   // intra_op_parallelism_threads of the session; 0 if it is not set.
   int IntraOpThreads();
