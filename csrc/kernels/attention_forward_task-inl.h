@@ -20,10 +20,15 @@ inline void CopyUnits(const void* rows, DType dtype, int64_t stride,
     CopyRows(rows, dtype, stride, 0, count, size, size, to);
     return;
   }
+  const int64_t whole = size / 2 / kLanes * kLanes;
   for (int64_t i = 0; i < count; ++i, to += Units(size)) {
+    const auto* from =
+        static_cast<const float*>(Element(rows, i * stride, dtype));
+    for (int64_t h = 0; h < whole; h += kLanes) Store(to + h, Load(from + h));
+    if (2 * whole == size) continue;
     to[Units(size) - 1] = 0.0f;  // an odd size has no last half
-    std::memcpy(to, Element(rows, i * stride, dtype),
-                static_cast<size_t>(size * ElementBytes(dtype)));
+    std::memcpy(to + whole, from + whole,
+                static_cast<size_t>((size - 2 * whole) * ElementBytes(dtype)));
   }
 }
 

@@ -88,8 +88,7 @@ inline Vec ScaleUnits(Vec units, Vec factor) {
                 FromBits(Bits(units) & BroadcastInt(-0x10000)) * factor);
 }
 
-// 2^y of a weight that is rounded to bfloat16: degree 4, within 5e-6. NaN if y
-// is infinite.
+// 2^y of a weight that a unit will hold; NaN if y is infinite.
 inline Vec Exp2OfWeight(Vec y) { return Exp2Bfloat16(y); }
 #else
 inline Vec UnitOf(Vec number, Vec) { return number; }

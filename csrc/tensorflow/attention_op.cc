@@ -41,10 +41,9 @@ void ForwardCompute(void* state, TF_OpKernelContext* context) {
   // A query that only this op reads gives its memory to the output: the lines
   // are in the cache, and nothing is allocated.
   const Dims output_dims = OutputDims(in.arguments);
-  const Tensor output =
-      output_dims == in.arguments.query
-          ? call.OutputInPlace(0, kQuery, &in.tensors[kQuery])
-          : call.Output(0, kernel->type, output_dims);
+  const Tensor output = output_dims == in.arguments.query
+                            ? call.OutputInPlace(0, kQuery, &in.tensors[kQuery])
+                            : call.Output(0, kernel->type, output_dims);
   const Tensor statistics =
       call.Output(1, kernel->real_type, StatisticsDims(in.arguments));
   const Tensor logsumexp =
