@@ -71,19 +71,39 @@ int64_t DecodeScratchFloats(const AttentionForwardArgs& args) {
   return DecodeScratch(args, base).end - base;
 }
 
-// The sum of all lanes.
-inline float SumLanes(Vec x) {
-  float lanes[kLanes];
-  Store(lanes, x);
-  for (int step = kLanes / 2; step > 0; step /= 2)
-    for (int i = 0; i < step; ++i) lanes[i] += lanes[i + step];
-  return lanes[0];
-}
+// Sums over lanes, kLanes at a time: a transpose turns them into sums of
+// vectors.
+class LaneSums {
+ public:
+  // *to becomes the sum of the lanes of x, at the next Flush at the latest.
+  inline void Add(Vec x, float* to) {
+    Store(sums_ + size_ * kLanes, x);
+    to_[size_] = to;
+    if (++size_ == kLanes) Flush();
+  }
+
+  inline void Flush() {
+    Vec block[kLanes];
+    for (int i = 0; i < kLanes; ++i)
+      block[i] = i < size_ ? Load(sums_ + i * kLanes) : Vec{};
+    Transpose(block);
+    for (int step = 1; step < kLanes; step *= 2)
+      for (int i = 0; i + step < kLanes; i += 2 * step)
+        block[i] += block[i + step];
+    for (int i = 0; i < size_; ++i) *to_[i] = block[0][i];
+    size_ = 0;
+  }
+
+ private:
+  float sums_[kLanes * kLanes];
+  float* to_[kLanes];
+  int size_ = 0;
+};
 
 // Products of a key with the query rows of its head.
 template <DType kType>
 inline void DecodeScores(const void* key, const float* query, int64_t rows,
-                         int64_t size, float* scores) {
+                         int64_t size, float* scores, LaneSums* sums) {
   const int64_t padded = PadToVector(size);
   for (int64_t row = 0; row < rows; ++row, query += padded) {
     Vec even{}, odd{};
@@ -94,7 +114,7 @@ inline void DecodeScores(const void* key, const float* query, int64_t rows,
     }
     for (; h < size; h += kLanes)
       even += LoadPart<kType>(key, h, size) * Load(query + h);
-    scores[row * kDecodeChunk] = SumLanes(even + odd);
+    sums->Add(even + odd, scores + row * kDecodeChunk);
   }
 }
 
@@ -167,26 +187,31 @@ inline void DecodeChunk(const AttentionForwardArgs& args,
     }
   const auto each_key = [&](const ConstArray& array, int64_t size,
                             const auto& visit) {
-    const int64_t stride = array.strides.length;
-    for (int64_t at = 0; at < task.count; ++at)
+    const int64_t bytes = ElementBytes(kType);
+    const int64_t to_next = array.strides.length * bytes;
+    const char* key = static_cast<const char*>(
+        Element(array.data,
+                KeyOffset(array.strides, plan, sequence, /*head=*/0) +
+                    task.first * array.strides.length,
+                kType));
+    for (int64_t at = 0; at < task.count; ++at, key += to_next) {
+      const int64_t ahead = Min(kDecodeAhead, task.count - 1 - at) * to_next;
+      const char* row = key;
       for (int64_t kv = 0; kv < shape.num_kv_heads; ++kv) {
-        const int64_t row = KeyOffset(array.strides, plan, sequence, kv) +
-                            (task.first + at) * stride;
-        if (rows > kDecodeRowsForeseen)
-          PrefetchRow(
-              Element(array.data,
-                      row + Min(kDecodeAhead, task.count - 1 - at) * stride,
-                      kType),
-              size * ElementBytes(kType));
-        visit(kv, at, Element(array.data, row, kType));
+        if (rows > kDecodeRowsForeseen) PrefetchRow(row + ahead, size * bytes);
+        visit(kv, at, row);
+        row += array.strides.head * bytes;
       }
+    }
   };
-  each_key(
-      args.key, shape.head_dim, [&](int64_t kv, int64_t at, const void* key) {
-        DecodeScores<kType>(key, scratch.query + kv * rows * padded, rows,
-                            shape.head_dim,
-                            scratch.scores + kv * rows * kDecodeChunk + at);
-      });
+  LaneSums sums;
+  each_key(args.key, shape.head_dim,
+           [&](int64_t kv, int64_t at, const void* key) {
+             DecodeScores<kType>(
+                 key, scratch.query + kv * rows * padded, rows, shape.head_dim,
+                 scratch.scores + kv * rows * kDecodeChunk + at, &sums);
+           });
+  sums.Flush();
   for (int64_t row = 0; row < heads * queries; ++row)
     DecodeSoftmax(scratch.scores + row * kDecodeChunk, task.count,
                   constants.factor, scratch.statistics + 2 * row);

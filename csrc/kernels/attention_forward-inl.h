@@ -37,7 +37,7 @@ struct QueryTileState {
   QueryLanes lanes;
   KeyRange keys;
   float* query;     // [units of H][kQueryTile]
-  float* output;    // not yet divided by the sum (OutputInRows)
+  float* output;    // not yet divided by the sum (OutputLayout)
   float* maximum;   // [kQueryTile], of the products or of the scores
   float* sum;       // [kQueryTile], over the tiles that are done
   float* tile_sum;  // [kQueryTile], over the present tile: adding tile by tile
@@ -47,17 +47,28 @@ struct QueryTileState {
   bool all_summed;  // every lane has a sum, and therefore a maximum
 };
 
-// Whether the output of a query tile lies in scratch as
-// [kQueryTile][value_dim], with the features in the lanes of its product, and
-// not as [value_dim][kQueryTile], with the queries there. Rows need no
-// transposing at the end, and none is computed that holds no query (on a Zen 4
-// 8x128x128 with H = 64 won 3 %, 32x200x200 with H = 32 5 %, 17 positions 33
-// %). Padding sizes that do not fill their vectors costs more: H = 72 lost 4 %,
-// 40 6 %.
-inline bool OutputInRows(int64_t value_dim) { return value_dim % kLanes == 0; }
+// How the output of a query tile lies in scratch: as [kQueryTile][size], with
+// the features in the lanes of its product, or as [size][kQueryTile], with the
+// queries there. Rows need no transposing at the end, and none is computed that
+// holds no query (on a Zen 4 8x128x128 with H = 64 won 3 %, 32x200x200 with H =
+// 32 5 %, 17 positions 33 %). But their size is padded to whole vectors, which
+// costs more than it gains unless the queries fill less than a tile: at 512
+// positions H = 72 lost 4 %, 40 6 %.
+struct OutputLayout {
+  bool rows;
+  int64_t size;  // of a row, or the number of columns
+
+  explicit OutputLayout(const AttentionShape& shape) {
+    constexpr int64_t kFewRows = 3 * kQueryTile / 4;
+    const int64_t group = shape.num_heads / shape.num_kv_heads;
+    rows = shape.value_dim % kLanes == 0 || shape.query_len * group <= kFewRows;
+    size = rows ? PadToVector(shape.value_dim) : shape.value_dim;
+  }
+};
 
 // Keys and values of one tile, in units: row i of the keys is position `first`
-// + i; a row of the values is one position, or two where a unit holds a pair.
+// + i; a row of the values is one position, or two where a unit holds a pair,
+// and padded with zeros to the size of the output.
 struct KeyTileView {
   int64_t first;
   const float* key;
@@ -72,12 +83,12 @@ struct ForwardContext {
   const AttentionPlan& plan;
   const Sequence& sequence;
   ScoreConstants constants;
-  bool output_in_rows;
+  OutputLayout layout;
   float* products;       // [kKeyTile][kQueryTile]: queries * keys
   float* probabilities;  // [units of kKeyTile][kQueryTile]; `products`, if a
                          // unit is a float
   float* bias;           // [kKeyTile][kQueryTile], if there is a bias
-  float* finite_value;   // [units of kKeyTile][value_dim]
+  float* finite_value;   // [units of kKeyTile][layout.size]
   TermsStorage* terms;
   Prefetcher* prefetcher;
 };
@@ -95,7 +106,7 @@ __attribute__((noinline, cold)) void RaiseMaximum(const ForwardContext& context,
                                                   const QueryTileState& tile,
                                                   int64_t done, const Vec* top,
                                                   const VecInt* raise) {
-  const int64_t size = context.args.shape.value_dim;
+  const int64_t size = context.layout.size;
   const float factor = context.constants.factor;
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const int64_t lane = v * kLanes;
@@ -115,7 +126,7 @@ __attribute__((noinline, cold)) void RaiseMaximum(const ForwardContext& context,
       Store(at, ScaleUnits(Load(at), rescale));
     }
     if (!tile.has_output) continue;
-    if (context.output_in_rows) {
+    if (context.layout.rows) {
       const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - lane));
       for (int i = 0; i < rows; ++i) {
         float* row = tile.output + (lane + i) * size;
@@ -285,7 +296,7 @@ struct PlainScores {
 __attribute__((noinline, cold)) void AddSeenValues(
     const ForwardContext& context, const QueryTileState& tile,
     const float* value, int64_t stride, int64_t count, const Terms& terms) {
-  const int64_t size = context.args.shape.value_dim;
+  const int64_t size = context.layout.size;
   for (int64_t k = 0; k < count; ++k)
     for (int64_t h = 0; h < size; ++h) {
       const float x = NumberOf(value + k / kUnitDepth * stride + h, k);
@@ -294,8 +305,8 @@ __attribute__((noinline, cold)) void AddSeenValues(
           context.probabilities + k / kUnitDepth * kQueryTile;
       for (int lane = 0; lane < tile.lanes.rows; ++lane)
         if (terms.visible[k] >> lane & 1)
-          tile.output[context.output_in_rows ? lane * size + h
-                                             : h * kQueryTile + lane] +=
+          tile.output[context.layout.rows ? lane * size + h
+                                          : h * kQueryTile + lane] +=
               NumberOf(weights + lane, k) * x;
     }
 }
@@ -305,11 +316,11 @@ template <int V>
 inline void MultiplyValues(const ForwardContext& context, const float* value,
                            int64_t stride, int64_t count,
                            QueryTileState* tile) {
-  const int64_t size = context.args.shape.value_dim;
+  const int64_t size = context.layout.size;
   const BroadcastOperand<Contiguous::kAlongRows> values{value, stride};
   const BroadcastOperand<Contiguous::kAlongRows> weights{context.probabilities,
                                                          kQueryTile};
-  if (context.output_in_rows)
+  if (context.layout.rows)
     Multiply<Contiguous::kAlongRows>({weights,
                                       {value, stride},
                                       count,
@@ -356,7 +367,7 @@ inline void AddKeysWithTerms(const ForwardContext& context,
       count);
   ApplyTerms(context, *tile, terms, /*done=*/0, count);
   const float* value = view.value + skip / kUnitDepth * view.value_stride;
-  const int64_t size = shape.value_dim, units = Units(count);
+  const int64_t size = context.layout.size, units = Units(count);
   if (terms.visible && !AllFinite(value, view.value_stride, units, size)) {
     CopyFinite(value, view.value_stride, units, size, context.finite_value);
     MultiplyValues<V>(context, context.finite_value, size, units, tile);

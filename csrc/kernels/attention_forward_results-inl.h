@@ -16,13 +16,13 @@ constexpr AttentionTiles kTiles = {kQueryTile, kQueryBlock, kKeyTile,
 // The scratch of one thread, carved from one array of floats.
 struct ForwardScratch {
   float* query;          // [tiles][units of H][kQueryTile]
-  float* output;         // [tiles][kQueryTile * value_dim]: OutputInRows
+  float* output;         // [tiles], each as OutputLayout says
   float* statistics;     // [tiles][3][kQueryTile]: maximum, sum, tile sum
   float* products;       // [kKeyTile][kQueryTile]
   float* probabilities;  // [units of kKeyTile][kQueryTile]
   float* key;            // [kKeyTile][H]
-  float* value;          // [kKeyTile][value_dim]
-  float* finite_value;   // [kKeyTile][value_dim]
+  float* value;          // [kKeyTile][value_dim padded]
+  float* finite_value;   // [kKeyTile][value_dim padded]
   float* rows;           // [kLanes][larger of H and value_dim, padded]
   double* value_sum;     // [value_dim padded]
   float* mean_value;     // [value_dim padded]
@@ -37,7 +37,7 @@ struct ForwardScratch {
     const int64_t block = QueryBlock(kTiles, shape);
     query = base;
     output = query + block * shape.head_dim;
-    statistics = output + block * shape.value_dim;
+    statistics = output + block * value_size;
     products = statistics + block * 3;
     probabilities = products + (kPairs ? kKeyTile * kQueryTile : 0);
     key = probabilities + kKeyTile / kUnitDepth * kQueryTile;
@@ -112,11 +112,13 @@ inline void TransposeColumns(const float* output, Vec factor, int64_t size,
   }
 }
 
-// A row of whole vectors of an output, times `factor`.
+// A row of an output, times `factor`.
 inline void ScaleRow(const float* output, float factor, int64_t size,
                      float* to) {
-  for (int64_t h = 0; h < size; h += kLanes)
+  int64_t h = 0;
+  for (; h + kLanes <= size; h += kLanes)
     Store(to + h, Load(output + h) * factor);
+  for (; h < size; ++h) to[h] = output[h] * factor;
 }
 
 // Divides by the sums and writes the output of kLanes lanes, from `first` on.
@@ -136,10 +138,11 @@ inline void FinishOutput(const ForwardContext& context, const Results& results,
     to[i] = is_float32 ? static_cast<float*>(results.output) + places[i]
                        : scratch.rows + i * PadToVector(size);
   const Vec inverse = context.constants.keep_scale / Load(tile.sum + first);
-  if (context.output_in_rows) {
+  if (context.layout.rows) {
     for (int i = 0; i < rows; ++i)
       if (sees >> i & 1)
-        ScaleRow(tile.output + (first + i) * size, inverse[i], size, to[i]);
+        ScaleRow(tile.output + (first + i) * context.layout.size, inverse[i],
+                 size, to[i]);
   } else if (sees) {
     TransposeColumns(tile.output + first, inverse, size, rows, to);
   }
@@ -190,7 +193,7 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
                                plan,
                                sequence,
                                MakeScoreConstants(args.options, plan),
-                               OutputInRows(shape.value_dim),
+                               OutputLayout(shape),
                                nullptr,
                                nullptr,
                                nullptr,

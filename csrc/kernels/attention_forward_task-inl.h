@@ -13,11 +13,12 @@ inline bool RowIsUnits(DType dtype, int64_t size) {
   return kPairs ? size % 2 == 0 : dtype == DType::kFloat32;
 }
 
-// Copies rows to [count][units of size].
+// Copies rows to [count][units of size], padded with zeros to whole units (or,
+// if a unit is a number, to `padded` of them).
 inline void CopyUnits(const void* rows, DType dtype, int64_t stride,
-                      int64_t count, int64_t size, float* to) {
+                      int64_t count, int64_t size, int64_t padded, float* to) {
   if (!kPairs) {
-    CopyRows(rows, dtype, stride, 0, count, size, size, to);
+    CopyRows(rows, dtype, stride, 0, count, size, padded, to);
     return;
   }
   const int64_t whole = size / 2 / kLanes * kLanes;
@@ -32,10 +33,10 @@ inline void CopyUnits(const void* rows, DType dtype, int64_t stride,
   }
 }
 
-// Copies rows to [units of count][size]: a pair is of two rows.
+// Copies rows to [units of count][padded]: a pair is of two rows.
 inline void PairRows(const uint16_t* rows, int64_t stride, int64_t count,
-                     int64_t size, float* to) {
-  for (int64_t i = 0; i < count; i += 2, to += size) {
+                     int64_t size, int64_t padded, float* to) {
+  for (int64_t i = 0; i < count; i += 2, to += padded) {
     const uint16_t* first = rows + i * stride;
     const uint16_t* second = i + 1 < count ? first + stride : nullptr;
     int64_t h = 0;
@@ -50,6 +51,7 @@ inline void PairRows(const uint16_t* rows, int64_t stride, int64_t count,
       const uint32_t pair = upper << 16 | first[h];
       std::memcpy(to + h, &pair, sizeof pair);
     }
+    for (; h < padded; ++h) to[h] = 0.0f;
   }
 }
 
@@ -60,7 +62,7 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
   const AttentionForwardArgs& args = context.args;
   const int64_t size = args.shape.head_dim, units = Units(size);
   tile->query = scratch.query + index * units * kQueryTile;
-  tile->output = scratch.output + index * args.shape.value_dim * kQueryTile;
+  tile->output = scratch.output + index * context.layout.size * kQueryTile;
   tile->maximum = scratch.statistics + index * 3 * kQueryTile;
   tile->sum = tile->maximum + kQueryTile;
   tile->tile_sum = tile->sum + kQueryTile;
@@ -88,7 +90,7 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
       rows[i] = static_cast<const float*>(row);
       if (RowIsUnits(args.dtype, size)) continue;
       float* copy = scratch.rows + i * PadToVector(size);
-      CopyUnits(row, args.dtype, 0, 1, size, copy);
+      CopyUnits(row, args.dtype, 0, 1, size, size, copy);
       rows[i] = copy;
     }
     PackColumns(rows, units, SignBits(args.options), tile->query + v * kLanes);
@@ -118,36 +120,41 @@ inline KeyTileView ViewKeys(const ForwardContext& context,
                             int64_t begin, int64_t end) {
   constexpr int64_t kFewTiles = 4;
   const AttentionForwardArgs& args = context.args;
-  const int64_t count = end - begin, size = args.shape.value_dim;
+  const int64_t count = end - begin;
+  const int64_t head_dim = args.shape.head_dim;
+  const int64_t value_dim = args.shape.value_dim, padded = context.layout.size;
   const bool many = tile_count > kFewTiles;
   const auto first_row = [&](const ConstArray& array) {
     const int64_t head =
         KeyOffset(array.strides, context.plan, context.sequence, task.kv_head);
     return Element(array.data, head + begin * array.strides.length, args.dtype);
   };
-  const auto view = [&](const ConstArray& array, int64_t row_size, bool copy,
-                        float* to, const float** rows, int64_t* stride) {
+  const auto view = [&](const ConstArray& array, int64_t size, int64_t to_size,
+                        bool copy, float* to, const float** rows,
+                        int64_t* stride) {
     *rows = static_cast<const float*>(first_row(array));
     *stride = array.strides.length / kUnitDepth;
-    const bool in_place = RowIsUnits(args.dtype, row_size) &&
+    const bool in_place = RowIsUnits(args.dtype, size) && size == to_size &&
                           array.strides.length % kUnitDepth == 0;
-    if (in_place && (!copy || *stride == Units(row_size))) return;
-    CopyUnits(*rows, args.dtype, array.strides.length, count, row_size, to);
+    if (in_place && (!copy || *stride == Units(size))) return;
+    CopyUnits(*rows, args.dtype, array.strides.length, count, size, to_size,
+              to);
     *rows = to;
-    *stride = Units(row_size);
+    *stride = Units(to_size);
   };
   KeyTileView tile;
   tile.first = begin;
-  view(args.key, args.shape.head_dim, many, scratch.key, &tile.key,
+  view(args.key, head_dim, head_dim, many, scratch.key, &tile.key,
        &tile.key_stride);
   if (kPairs) {
     PairRows(static_cast<const uint16_t*>(first_row(args.value)),
-             args.value.strides.length, count, size, scratch.value);
+             args.value.strides.length, count, value_dim, padded,
+             scratch.value);
     tile.value = scratch.value;
-    tile.value_stride = size;
+    tile.value_stride = padded;
   } else {
-    view(args.value, size, many || RowsCollide(args.value), scratch.value,
-         &tile.value, &tile.value_stride);
+    view(args.value, value_dim, padded, many || RowsCollide(args.value),
+         scratch.value, &tile.value, &tile.value_stride);
   }
   return tile;
 }
@@ -196,9 +203,12 @@ inline void PrefetchNextTask(const ForwardContext& context,
                   args.query.strides, args.shape.head_dim, next->first,
                   next->count, /*to_write=*/false, context.prefetcher);
   if (HasKeys(context, *next)) return;
-  const Sequence& sequence = context.plan.sequences[next->b];
-  PrefetchKeyTile(context, *next, sequence.key_begin,
-                  Min(sequence.key_end, sequence.key_begin + kKeyTile));
+  const int64_t group = context.plan.group;
+  const KeyRange keys = FindKeyRange(
+      context.plan, context.plan.sequences[next->b], next->first / group,
+      (next->first + next->count - 1) / group);
+  PrefetchKeyTile(context, *next, keys.begin,
+                  Min(keys.end, keys.begin + kKeyTile));
 }
 
 void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
@@ -209,7 +219,7 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
                                plan,
                                plan.sequences[task.b],
                                MakeScoreConstants(args.options, plan),
-                               OutputInRows(args.shape.value_dim),
+                               OutputLayout(args.shape),
                                scratch.products,
                                scratch.probabilities,
                                scratch.bias,
@@ -238,7 +248,7 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
     else if (!has_keys)
       PrefetchKeyTile(context, task, last, Min(end, last + key_tile));
     const int64_t rows =
-        context.output_in_rows ? kQueryTile : args.shape.value_dim;
+        context.layout.rows ? kQueryTile : args.shape.value_dim;
     prefetcher.SpreadOver(tile_count * ((last - first + rows) / kRows));
     for (int64_t i = 0; i < tile_count; ++i) {
       int64_t from = Max(first, tiles[i].keys.begin);
