@@ -5,14 +5,15 @@ import inspect
 import numpy as np
 from attention_peers import InARow, Peer, keys_taking_part
 
-# As many attention layers as a small model has. To call a traced function takes
-# Python 0.1 to 0.25 ms, which a model pays once, and a short forward pass 1.5 ms.
-LAYERS = 4
+# As many attention layers as a model has: BERT-base 12, and 4 where a layer takes
+# long. To call a traced function takes Python 0.1 to 0.7 ms (the more, the colder its
+# caches), which a model pays once, and a short forward pass 1.5 ms.
+LAYERS, FEW_LAYERS, LONG_FLOPS = 12, 4, 1e10
 
 
 class _TensorFlow(Peer):
     """What runs in a `tf.function`: a step, or a step with its gradient. Forward
-    passes are timed as `LAYERS` of them, the output of one the query of the next."""
+    passes are timed as several of them, the output of one the query of the next."""
 
     packages = ("tensorflow", "keras")
     jit_compile = None
@@ -43,8 +44,10 @@ class _TensorFlow(Peer):
                 output = forward(*leaves, *values)
             return output, *tape.gradient(output, leaves, output_gradients=grad_output)
 
+        count = LAYERS if case.flops < LONG_FLOPS else FEW_LAYERS
+
         def layers(query, key, value, *values):
-            for _ in range(LAYERS):
+            for _ in range(count):
                 query = forward(query, key, value, *values)
             return query
 
@@ -59,7 +62,7 @@ class _TensorFlow(Peer):
 
         if case.training:
             return traced(train)
-        return InARow(traced(lambda *args: (forward(*args),)), traced(layers), LAYERS)
+        return InARow(traced(lambda *args: (forward(*args),)), traced(layers), count)
 
     def to_numpy(self, outputs):
         return [x.numpy() for x in outputs]
