@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hw3tf.layers import IntegerRNN
+from hw3tf.reference import IntegerRNNCell
 
 FEATURES, UNITS = 2, 3
 
@@ -136,3 +137,20 @@ def test_asking_for_a_gradient_gives_none_as_of_all_integers():
         y = scale * tf.cast(layer(x), "float32")
     assert tape.gradient(y, scale) == UNITS * 2 * FEATURES
     assert not layer.trainable_weights
+
+
+@pytest.mark.parametrize("use_cell", [False, True], ids=["layer", "reference cell"])
+def test_a_weight_made_trainable_is_refused(use_cell):
+    """Its gradient would be None; `layer.trainable` alone changes no weight."""
+    layer = IntegerRNN(UNITS)
+    if use_cell:
+        layer = keras.layers.RNN(IntegerRNNCell(UNITS), dtype="int32")
+    layer.build((None, None, FEATURES))
+    layer.trainable = True
+    assert layer(ones(1, 2, FEATURES))[0, 0] == 2 * FEATURES
+    layer.cell.recurrent_kernel.trainable = True
+    message = r"integer weights have no gradient.*recurrent_kernel\.trainable=True"
+    with pytest.raises(ValueError, match=message):
+        layer(ones(1, 2, FEATURES))
+    with pytest.raises(ValueError, match=message):
+        tf.function(layer)(ones(1, 2, FEATURES))
