@@ -188,13 +188,13 @@ def report(results):
     return "\n\n".join(parts) + "\n"
 
 
-def write_markdown(text, path):
+def write_markdown(text, path, begin=BEGIN):
     """Writes a file, or what stands between the marks of one that has them."""
     old = path.read_text() if path.exists() else ""
-    if BEGIN in old and END in old:
-        before, rest = old.split(BEGIN, 1)
+    if begin in old and END in old:
+        before, rest = old.split(begin, 1)
         after = rest.split(END, 1)[1]
-        text = f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+        text = f"{before}{begin}\n\n{text}\n{END}{after}"
     path.write_text(text)
 
 

@@ -17,6 +17,7 @@ class Case:
         clip: c > 0: states are clipped to -c .. c; 0: no activation, and the
             weights are 1 for the input and -1 for the state.
         overflow: The policy of hw3tf.
+        weight: The weights are from -weight to weight, where they are not 1 and -1.
     """
 
     batch: int
@@ -28,6 +29,7 @@ class Case:
     sequences: bool = False
     clip: int = 0
     overflow: str = "raise"
+    weight: int = 9
 
     @property
     def is_line(self):
@@ -46,7 +48,9 @@ class Case:
 
 ROWS, LINE = (256, 10_000, 1, 1, "int64"), (1, 10**8, 1, 1, "int64")
 SMALL, LARGE = (64, 1000, 32, 64), (64, 1000, 64, 256)
-CASES = {
+# Beyond 16 bits, and so small that sums with states of 8 bits fit 32.
+LONG_WEIGHT = 40_000
+TABLE = {
     "rows-last": Case(*ROWS),
     "rows-last-wrap": Case(*ROWS, overflow="wrap"),
     "line-last": Case(*LINE),
@@ -55,10 +59,20 @@ CASES = {
     "line-all-wrap": Case(*LINE, sequences=True, overflow="wrap"),
     "dense-64": Case(*SMALL, "int32", clip=1000),
     "dense-64-wrap": Case(*SMALL, "int32", clip=1000, overflow="wrap"),
-    "dense-256": Case(*LARGE, "int32", clip=127),
+    "dense-256": Case(*LARGE, "int32", clip=127, weight=LONG_WEIGHT),
+    "dense-256-short": Case(*LARGE, "int32", clip=127),
     "dense-256-int8": Case(*LARGE, "int32", narrow="int8", clip=127),
     "dense-256-int8-wide": Case(*LARGE, "int32", narrow="int8", clip=2**17),
 }
+# The lines of the picture; the longest are in the table.
+CURVE = {
+    f"curve-{'all' if sequences else 'last'}-{timesteps}": Case(
+        1, timesteps, 1, 1, "int64", sequences=sequences
+    )
+    for sequences in (False, True)
+    for timesteps in (10**3, 10**4, 10**6)
+}
+CASES = TABLE | CURVE
 
 
 def shrunk(case):
@@ -75,5 +89,23 @@ def make_arrays(case):
     if case.is_line:
         one = np.ones((1, 1), dtype)
         return inputs, one, -one
-    kernel = rng.integers(-9, 10, (case.features, case.units), dtype)
-    return inputs, kernel, rng.integers(-9, 10, (case.units, case.units), dtype)
+    low, high = -case.weight, case.weight + 1
+    kernel = rng.integers(low, high, (case.features, case.units), dtype)
+    return inputs, kernel, rng.integers(low, high, (case.units, case.units), dtype)
+
+
+def kernel_options(case):
+    """The keywords of `hw3tf._core.integer_rnn`."""
+    options = {"return_sequences": case.sequences, "overflow": case.overflow}
+    if case.clip:
+        options |= {"activation": "clip", "clip_low": -case.clip}
+        options |= {"clip_high": case.clip}
+    return options
+
+
+def function_options(case):
+    """The keywords of `hw3tf.ops.integer_rnn`."""
+    options = {"return_sequences": case.sequences, "overflow": case.overflow}
+    if case.clip:
+        options |= {"activation": "clip", "clip": (-case.clip, case.clip)}
+    return options

@@ -3,16 +3,16 @@ none. All sums fit: every peer that computes in integers must give the same last
 states."""
 
 import concurrent.futures
+import functools
 import os
 
-from recurrence_cases import make_arrays
+from attention_peers import InARow
+from recurrence_cases import function_options, kernel_options, make_arrays
 
+# Calls of a short case that TensorFlow's peers make as one.
+IN_A_ROW = 4
 # A loop over more steps than this would take minutes.
 LONGEST_LOOP = 20_000
-
-
-class NotCoveredError(Exception):
-    """The peer cannot compute the case."""
 
 
 def _threads_of_tensorflow(threads):
@@ -23,20 +23,40 @@ def _threads_of_tensorflow(threads):
     return tf
 
 
+def _in_a_row(tf, case, run, inputs):
+    """`run(inputs, state)` traced, and a row of such calls, each from the last state
+    of the one before: a program calls Python once for all its layers. None is the
+    first state."""
+
+    def row(inputs):
+        states = run(inputs, None)
+        for _ in range(IN_A_ROW - 1):
+            states = run(inputs, states[:, -1] if case.sequences else states)
+        return states
+
+    def traced(function):
+        # Calling what is traced spares Python half of its 0.25 ms.
+        function = tf.function(function, autograph=False)
+        function = function.get_concrete_function(inputs)
+        return lambda: function(inputs)
+
+    return InARow(traced(lambda inputs: run(inputs, None)), traced(row), IN_A_ROW)
+
+
 def hw3tf_op(case, threads):
     tf = _threads_of_tensorflow(threads)
 
     from hw3tf import ops
 
     ops.set_num_threads(threads)
-    arrays = [tf.constant(x) for x in make_arrays(case)]
-    options = {"return_sequences": case.sequences, "overflow": case.overflow}
-    if case.clip:
-        options |= {"activation": "clip", "clip": (-case.clip, case.clip)}
-    run = tf.function(lambda *x: ops.integer_rnn(*x, **options))
-    # Calling what is traced spares Python half of its 0.25 ms.
-    traced = run.get_concrete_function(*arrays)
-    return lambda: traced(*arrays)
+    inputs, *weights = (tf.constant(x) for x in make_arrays(case))
+
+    def run(inputs, state):
+        return ops.integer_rnn(
+            inputs, *weights, initial_state=state, **function_options(case)
+        )
+
+    return _in_a_row(tf, case, run, inputs)
 
 
 def hw3tf_core(case, threads):
@@ -44,45 +64,64 @@ def hw3tf_core(case, threads):
     from hw3tf import _core
 
     _core.set_num_threads(threads)
-    arrays = make_arrays(case)
-    options = {"return_sequences": case.sequences, "overflow": case.overflow}
-    if case.clip:
-        options |= {"activation": "clip", "clip_low": -case.clip}
-        options |= {"clip_high": case.clip}
+    arrays, options = make_arrays(case), kernel_options(case)
     return lambda: _core.integer_rnn(*arrays, **options)
 
 
-def keras_reference(case, threads):
-    """`keras.layers.RNN` with the reference cell, in a compiled graph."""
-    if case.timesteps > LONGEST_LOOP:
-        raise NotCoveredError("a loop over the timesteps")
+def _layer(case, threads, make_cell):
+    """A `keras.layers.RNN` in a compiled graph, its inputs, and its cell, built."""
     tf = _threads_of_tensorflow(threads)
     import keras
 
-    from hw3tf.reference import IntegerRNNCell
-
-    inputs, *weights = make_arrays(case)
-    clip = {"activation": "clip", "clip": (-case.clip, case.clip)} if case.clip else {}
-    cell = IntegerRNNCell(case.units, use_bias=False, dtype=case.dtype, **clip)
-    layer = keras.layers.RNN(cell, return_sequences=case.sequences, dtype=case.dtype)
-    inputs = tf.constant(inputs.astype(case.dtype))
+    cell = make_cell(keras)
+    dtype = cell.compute_dtype
+    layer = keras.layers.RNN(cell, return_sequences=case.sequences, dtype=dtype)
+    inputs = tf.constant(make_arrays(case)[0].astype(dtype))
     layer.build(inputs.shape)
-    cell.set_weights([w.astype(case.dtype) for w in weights])
-    run = tf.function(layer)
-    return lambda: run(inputs)
+
+    def run(inputs, state):
+        return layer(inputs, initial_state=None if state is None else [state])
+
+    return cell, _in_a_row(tf, case, run, inputs)
+
+
+def keras_cell(case, threads):
+    """`keras.layers.RNN` with the reference cell in a compiled graph. It wraps."""
+
+    def make_cell(keras):
+        from hw3tf.reference import IntegerRNNCell
+
+        bounds = (-case.clip, case.clip) if case.clip else None
+        activation = "clip" if case.clip else None
+        return IntegerRNNCell(
+            case.units, activation, bounds, use_bias=False, dtype=case.dtype
+        )
+
+    cell, run = _layer(case, threads, make_cell)
+    cell.set_weights([w.astype(case.dtype) for w in make_arrays(case)[1:]])
+    return run
+
+
+def keras_function(case, threads):
+    """`hw3tf.reference.integer_rnn` in a compiled graph, with the policy of the case:
+    the same contract in pure Keras."""
+    tf = _threads_of_tensorflow(threads)
+
+    from hw3tf import reference
+
+    inputs, *weights = (tf.constant(x) for x in make_arrays(case))
+
+    def run(inputs, state):
+        return reference.integer_rnn(
+            inputs, *weights, initial_state=state, **function_options(case)
+        )
+
+    return _in_a_row(tf, case, run, inputs)
 
 
 def keras_simple_rnn(case, threads):
     """float32, which is not exact: for its time alone."""
-    if case.timesteps > LONGEST_LOOP:
-        raise NotCoveredError("a loop over the timesteps")
-    tf = _threads_of_tensorflow(threads)
-    import keras
-
-    inputs = tf.constant(make_arrays(case)[0].astype("float32"))
-    layer = keras.layers.SimpleRNN(case.units, return_sequences=case.sequences)
-    run = tf.function(layer)
-    return lambda: run(inputs)
+    return _layer(case, threads, lambda k: k.layers.SimpleRNNCell(case.units))[1]
 
 
 def numpy(case, threads):
@@ -110,8 +149,6 @@ def numpy(case, threads):
 
 def scipy(case, threads):
     """`lfilter` in float64, exact as long as the states are below 2^53."""
-    if not case.is_line:
-        raise NotCoveredError("one unit only")
     from scipy.signal import lfilter
 
     x = make_arrays(case)[0][..., 0].astype("float64")
@@ -119,15 +156,10 @@ def scipy(case, threads):
     return lambda: lfilter([1.0], [1.0, 1.0], x, axis=1)[:, kept]
 
 
-def numba(case, threads):
-    """A loop, compiled, over rows in parallel."""
+@functools.cache
+def _numba_loop(sequences):
     import numba
     import numpy as np
-
-    if not case.is_line:
-        raise NotCoveredError("one unit only")
-    numba.set_num_threads(threads)
-    x, sequences = make_arrays(case)[0][..., 0], case.sequences
 
     @numba.njit(parallel=True)
     def loop(x):
@@ -141,13 +173,20 @@ def numba(case, threads):
             out[b, -1] = state
         return out
 
+    return loop
+
+
+def numba(case, threads):
+    """A loop, compiled, over rows in parallel."""
+    import numba
+
+    numba.set_num_threads(threads)
+    x, loop = make_arrays(case)[0][..., 0], _numba_loop(case.sequences)
     return lambda: loop(x)
 
 
 def jax(case, threads):
     """`jax.lax.associative_scan` over pairs (factor, sum)."""
-    if not case.is_line:
-        raise NotCoveredError("one unit only")
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
     import jax.numpy as jnp
@@ -193,7 +232,8 @@ BANDWIDTHS = {"read": read, "copy": copy}
 PEERS = {
     "hw3tf": hw3tf_op,
     "hw3tf-core": hw3tf_core,
-    "keras-reference": keras_reference,
+    "keras-cell": keras_cell,
+    "keras-function": keras_function,
     "keras-simple-rnn": keras_simple_rnn,
     "numpy": numpy,
     "scipy-lfilter": scipy,
@@ -202,10 +242,31 @@ PEERS = {
 }
 # Not integers, or not the recurrence: nothing to compare.
 UNCHECKED = ("keras-simple-rnn", *BANDWIDTHS)
+# The cell wraps, whatever the case says.
+WITH_A_POLICY = ("hw3tf", "hw3tf-core", "keras-cell", "keras-function", *BANDWIDTHS)
+
+
+def refuses(name, case):
+    """Why a peer does not compute the case; empty if it does."""
+    if name.startswith("keras") and case.timesteps > LONGEST_LOOP:
+        return f"a loop over more than {LONGEST_LOOP:,} steps"
+    if name in ("scipy-lfilter", "numba", "jax-scan") and not case.is_line:
+        return "written for one unit"
+    if name not in WITH_A_POLICY and case.overflow == "wrap":
+        return "it knows no policy: see the case that raises"
+    if name == "keras-function" and case.overflow == "wrap":
+        return "for the policy that the cell has not"
+    if name == "keras-function" and (case.batch == 1 or case.products > 10**9):
+        return "slower than the cell by far: for the bars only"
+    if name == "keras-simple-rnn" and case.is_line:
+        return "float32 is not exact"
+    if name == "numpy" and case.products > 10**9:
+        return "integer products without BLAS take seconds"
+    return ""
 
 
 def prepare(name, case, threads):
-    """The function of a peer, and its last states, or None."""
+    """The function of a peer, or an `InARow`, and its last states, or None."""
     run = (PEERS | BANDWIDTHS)[name](case, threads)
     result = run()
     if name in UNCHECKED:

@@ -1,38 +1,70 @@
 """The process of one peer of recurrence.py, asleep but for its turns.
 
-    python recurrence_worker.py PEER CASE-IN-JSON THREADS
+    python recurrence_worker.py PEER THREADS
 
-Answers on stdout, in JSON: first the last states, or an error; then, for every line
-on stdin with a number of seconds, the times of a turn.
+Answers on stdout, in JSON, what stands on a line of stdin: {"case": {...}} prepares a
+case and gives a checksum of its last states; {"seconds": s} is a turn and gives its
+times per call. {"error": ...} instead of either says what went wrong.
 """
 
+import gc
 import json
 import sys
 import time
 import zlib
 
+from attention_peers import InARow
 from recurrence_cases import Case
 from recurrence_peers import prepare
 
+# Longer calls need no others in a row: what Python takes is lost in them.
+SHORT = 0.005
 
-def main(name, case, threads):
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # libraries talk
-    try:
-        run, last = prepare(name, Case(**json.loads(case)), int(threads))
-    except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answers)
-        return
-    # A checksum says as much as the states themselves.
-    checksum = None if last is None else zlib.crc32(last.tobytes())
-    print(json.dumps({"checksum": checksum}), file=answers, flush=True)
-    for line in sys.stdin:
-        times, end = [], time.perf_counter() + float(line)
-        while not times or time.perf_counter() < end:
+
+class Worker:
+    def __init__(self, name, threads):
+        self.name, self.threads = name, threads
+        self.call, self.count = None, 1
+
+    def prepare(self, case):
+        self.call = None
+        gc.collect()
+        case = Case(**case)
+        run, last = prepare(self.name, case, self.threads)
+        self.call, self.count = run, 1
+        if isinstance(run, InARow):
             start = time.perf_counter()
             run()
-            times.append(time.perf_counter() - start)
-        print(json.dumps({"times": times}), file=answers, flush=True)
+            self.call = run.once
+            if time.perf_counter() - start < SHORT:
+                run.row()  # traces and compiles
+                self.call, self.count = run.row, run.count
+        # A checksum says as much as the states themselves.
+        return {"checksum": None if last is None else zlib.crc32(last.tobytes())}
+
+    def turn(self, seconds):
+        times, end = [], time.perf_counter() + seconds
+        while not times or time.perf_counter() < end:
+            start = time.perf_counter()
+            self.call()
+            times.append((time.perf_counter() - start) / self.count)
+        return {"times": times}
+
+
+def main(name, threads):
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # libraries talk
+    worker = Worker(name, int(threads))
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            if "case" in asked:
+                answer = worker.prepare(asked["case"])
+            else:
+                answer = worker.turn(asked["seconds"])
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

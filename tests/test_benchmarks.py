@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import pytest
 
+import hw3tf
+
 FOLDER = pathlib.Path(__file__).parents[1] / "benchmarks"
 
 
@@ -24,7 +26,7 @@ def _folder_is_importable():
     yield
     sys.path.remove(str(FOLDER))
     for name in set(sys.modules) - before:
-        if name.startswith(("attention_", "recurrence_", "machine_peak")):
+        if name.startswith(("attention_", "recurrence_", "machine_peak", "compare_")):
             del sys.modules[name]
 
 
@@ -202,27 +204,111 @@ def test_the_recurrence_is_measured_checked_and_drawn(tmp_path):
     (tmp_path / "scipy" / "signal.py").write_text(
         "def lfilter(b, a, x, axis): return x\n"
     )
+    page = tmp_path / "README.md"
+    page.write_text("<!-- recurrence.py writes from here -->\nold\n<!-- to here -->\n")
     done = subprocess.run(
         [sys.executable, FOLDER / "recurrence.py", "--quick", "--threads", "1"]
         + ["--cases", "line-all,dense-256-int8"]
         + ["--peers", "hw3tf,numpy,scipy-lfilter,numba"]
-        + ["--json", tmp_path / "r.json", "--picture", tmp_path / "r.png"],
+        + ["--json", tmp_path / "r.json", "--markdown", page],
         check=True,
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
     )
     cases = json.loads((tmp_path / "r.json").read_text())["cases"]
-    for case, lfilter in zip(
-        cases,
-        ("other states than hw3tf's", "NotCoveredError: one unit only"),
-        strict=True,
-    ):
-        assert set(case["times"]) == {"hw3tf", "numpy", "read", "copy"}
-        assert case["left_out"] == {
-            "scipy-lfilter": lfilter,
-            "numba": "ImportError: hidden by the test",
+    line, dense = cases
+    assert set(line["times"]) == {"hw3tf", "numpy", "read", "copy"}
+    assert line["left_out"] == {
+        "scipy-lfilter": "other states than hw3tf's",
+        "numba": "ImportError: hidden by the test",
+    }
+    assert set(dense["left_out"]) == {"scipy-lfilter", "numba"}
+    assert dense["left_out"]["numba"] == "written for one unit"
+    for text in (done.stdout, page.read_text()):
+        assert "| line-all " in text
+        assert "- numba left out: ImportError: hidden by the test (line-all)" in text
+        assert "the figures mean nothing" in text
+    assert "\nold\n" not in page.read_text()
+
+
+def test_bars_of_the_recurrence_are_judged():
+    report = importlib.import_module("recurrence_report")
+
+    def case(name, **best):
+        return {"name": name, "times": {k: {"best": t} for k, t in best.items()}}
+
+    measured = [
+        case("rows-last", hw3tf=1.0, read=0.6),
+        case("line-last", hw3tf=1.0, read=0.59),
+        case("rows-last-wrap", **{"hw3tf": 0.8, "keras-cell": 240.0}),
+        case("line-last-wrap", hw3tf=0.9),
+        case("dense-256", hw3tf=2.0),
+        case("dense-256-int8", hw3tf=1.0),
+        case("dense-256-short", hw3tf=1.9),
+    ]
+    rows = {row[0]: row[1:] for row in report.verdicts({"cases": measured})}
+    for words, row in {
+        "256 x 10,000: share of reading": ["60%", "60%", "met"],
+        "10^8, last state: share of reading": ["60%", "59%", "missed"],
+        "10^8, all states: share of copying": ["60%", "-", "unknown"],
+        "256 x 10,000, wrap: `keras.layers.RNN` with the reference cell": [
+            "300x",
+            "300x",
+            "met",
+        ],
+        "256 units, int8: int32 with weights of 32 bits": ["2.0x", "2.0x", "met"],
+        "256 units, int8: int32 with weights of 16 bits": ["2.0x", "1.9x", "missed"],
+        "rows-last: the time of raise over that of wrap, at most": [
+            "1.20x",
+            "1.25x",
+            "missed",
+        ],
+        "line-last: the time of raise over that of wrap, at most": [
+            "1.20x",
+            "1.11x",
+            "met",
+        ],
+    }.items():
+        assert rows[words] == row, words
+
+
+def test_picture_of_the_recurrence_shows_every_peer(tmp_path):
+    from matplotlib import image
+
+    cases = importlib.import_module("recurrence_cases")
+    peers = importlib.import_module("recurrence_peers")
+    report = importlib.import_module("recurrence_report")
+    assert set(report.STYLES) == set(peers.PEERS)
+    results = [
+        {
+            **dataclasses.asdict(case),
+            "name": name,
+            "bytes": case.bytes_of_inputs,
+            "times": {p: {"best": 1e-3} for p in ("hw3tf", "numba", "read", "copy")},
         }
-    assert "| line-all | 1 |" in done.stdout
-    assert "- `numba` is left out: ImportError: hidden by the test" in done.stdout
-    assert (tmp_path / "r.png").stat().st_size > 1000
+        for name, case in cases.CURVE.items()
+    ]
+    report.draw({"cases": results, "threads": 2}, tmp_path / "a.png")
+    results[-1]["times"]["jax-scan"] = {"best": 2e-3}
+    report.draw({"cases": results, "threads": 2}, tmp_path / "b.png")
+    picture = image.imread(tmp_path / "a.png")
+    assert picture.shape[:2] > (500, 1300)
+    assert not np.array_equal(picture, image.imread(tmp_path / "b.png"))
+    with pytest.raises(SystemExit, match="needs the cases"):
+        report.draw({"cases": results[:1], "threads": 2}, tmp_path / "c.png")
+
+
+def test_two_builds_are_compared(capsys):
+    """The installed one with itself: the same bits, and a time for each."""
+    program = importlib.import_module("compare_builds")
+    folder = str(pathlib.Path(hw3tf.__file__).parents[1])
+    names = "dense-64,forward-32x200*"
+    rows = program.main([folder, folder, "--cases", names, "--quick", "--threads", "1"])
+    assert [row[0] for row in rows] == ["forward-32x200x200x2x2x32", "dense-64"]
+    for row in rows:
+        assert all(float(cell) > 0 for cell in row[1:5])
+        assert row[5:] == ["1", "same"]
+    assert "| dense-64 " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        program.main([folder, "nowhere", "--cases", "dense-64", "--quick"])

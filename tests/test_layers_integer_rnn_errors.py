@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hw3tf.layers import IntegerRNN
+from hw3tf.reference import IntegerRNNCell
 
 FEATURES, UNITS = 2, 3
 
@@ -88,8 +89,8 @@ def test_bad_calls_are_named(call, error, message):
         ({"units": 0}, "`units` must be a positive integer.*units=0"),
         ({"overflow": "ignore"}, "`overflow` must be one of .*'ignore'"),
         ({"activation": "tanh"}, "`activation` must be one of .*'tanh'"),
-        ({"activation": "clip", "clip": (5, 1)}, "`clip` must be two integers"),
-        ({"clip": (1, 5)}, "`clip` needs `activation='clip'`"),
+        ({"activation": "clip", "clip": (5, 1)}, "`clip` must be an ascending pair"),
+        ({"clip": (1, 5)}, "`clip` must be None unless activation='clip'"),
         ({"dtype": "float32"}, "`dtype` must be 'int32' or 'int64'.*float32"),
         ({"dtype": "int8"}, "int8"),
         ({"fractional_bits": -1}, "`fractional_bits` must be an integer from 0 to 31"),
@@ -136,3 +137,20 @@ def test_asking_for_a_gradient_gives_none_as_of_all_integers():
         y = scale * tf.cast(layer(x), "float32")
     assert tape.gradient(y, scale) == UNITS * 2 * FEATURES
     assert not layer.trainable_weights
+
+
+@pytest.mark.parametrize("use_cell", [False, True], ids=["layer", "reference cell"])
+def test_a_weight_made_trainable_is_refused(use_cell):
+    """Its gradient would be None; `layer.trainable` alone changes no weight."""
+    layer = IntegerRNN(UNITS)
+    if use_cell:
+        layer = keras.layers.RNN(IntegerRNNCell(UNITS), dtype="int32")
+    layer.build((None, None, FEATURES))
+    layer.trainable = True
+    assert layer(ones(1, 2, FEATURES))[0, 0] == 2 * FEATURES
+    layer.cell.recurrent_kernel.trainable = True
+    message = r"integer weights have no gradient.*recurrent_kernel\.trainable=True"
+    with pytest.raises(ValueError, match=message):
+        layer(ones(1, 2, FEATURES))
+    with pytest.raises(ValueError, match=message):
+        tf.function(layer)(ones(1, 2, FEATURES))

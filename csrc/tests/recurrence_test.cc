@@ -138,7 +138,9 @@ RecurrenceCase MakeCase(Random* random, const RecurrenceShape& shape) {
     c.inputs.assign(c.inputs.size(), 0);
     c.inputs[at] = kept;
   }
-  constexpr int64_t kWeights[] = {1, 1, 1, 2, 2, 127, 1000, INT64_MAX};
+  // Those that fit int16, and those that just do not, go different ways.
+  constexpr int64_t kWeights[] = {1,   1,    1,         2,         2,
+                                  127, 1000, INT16_MAX, 1LL << 15, INT64_MAX};
   c.kernel = random->Numbers(features * units, c.args.weight_dtype,
                              random->Of(kWeights));
   c.recurrent_kernel =

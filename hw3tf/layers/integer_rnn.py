@@ -76,7 +76,7 @@ class IntegerRNN(keras.layers.RNN):
             batch entry and the timestep.
         TypeError: If sequences or states are not integers of at most the dtype.
         ValueError: If an option does not exist, a shape does not fit, or a weight is
-            no integer of the dtype.
+            no integer of the dtype or was made trainable: integers have no gradient.
 
     Example:
 
@@ -138,6 +138,7 @@ class IntegerRNN(keras.layers.RNN):
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
         check_integers("sequences", sequences, self.compute_dtype)
+        self.cell.check_weights_do_not_train()
         state = self._first_state(sequences, initial_state)
         cell = self.cell
         output = ops.integer_rnn(

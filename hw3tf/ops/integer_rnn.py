@@ -30,11 +30,12 @@ def integer_rnn(
     `hw3tf.ops.integer_rnn_path`, with the same arguments, tells whether the C++
     kernel computes a call and why.
 
-    Integers have no gradient, and TensorFlow keeps to that before any op is asked:
-    a tape logs a warning when it is told to watch an integer tensor, records
-    nothing of one, and answers `None`; `tf.cast` to or from integers passes
-    nothing on. A float head behind the recurrence trains as usual, what comes
-    before it does not.
+    Integers have no gradient, and TensorFlow keeps to that before any op is asked,
+    so that this one cannot raise: a tape logs a warning when it is told to watch an
+    integer tensor, records nothing of one, and answers `None`, as `tf.gradients` and
+    `tape.jacobian` do; `tf.cast` to or from integers passes nothing on. What can be
+    told beforehand raises: a weight of `hw3tf.layers.IntegerRNN` made trainable. A
+    float head behind the recurrence trains as usual, what comes before it does not.
 
     Args:
         inputs: Tensor of shape `(batch, timesteps, features)`, of dtype bool,

@@ -1,13 +1,15 @@
 """One call of the integer recurrence: arguments checked, path chosen, run."""
 
-import numbers
-
 import keras
 import numpy as np
 
 from hw3tf.ops.integer_rnn_paths import PATHS
 from hw3tf.ops.libraries import kernel_path, logger
-from hw3tf.reference.integer_rnn_arguments import ACTIVATIONS, INPUT_DTYPES, OVERFLOWS
+from hw3tf.reference.integer_rnn_arguments import (
+    INPUT_DTYPES,
+    check_options,
+    check_shapes,
+)
 
 INTEGERS = "bool, int8, uint8, int16, int32 or int64"
 
@@ -46,11 +48,9 @@ class IntegerRnnCall:
             "initial_state": initial_state,
             "mask": mask,
         }
-        tensors = {k: as_array(x) for k, x in tensors.items() if x is not None}
-        is_list = tensors["inputs"] is not inputs  # has no dtype to keep
-        state, weight = check_dtypes(tensors, any_width=is_list)
-        check_shapes(**{name: x.shape for name, x in tensors.items()})
-        check_settings(activation, clip, overflow, fractional_bits, state)
+        is_list = as_array(inputs) is not inputs  # has no dtype to keep
+        settings = (activation, clip, overflow, fractional_bits)
+        tensors, state, weight = checked(tensors, settings, any_width=is_list)
         self.options = {
             "activation": activation,
             "clip": clip,
@@ -76,6 +76,25 @@ class IntegerRnnCall:
         logger.debug("integer_rnn takes the path %s", self.path)
         run = PATHS[self.path.path]
         return run(self.tensors, self.options, self.state_dtype)
+
+
+def checked(tensors, settings, any_width=False):
+    """What `IntegerRnnCall` and the node of a functional model have in common.
+
+    Args:
+        tensors: Dictionary of all arguments, by name.
+        settings: `activation`, `clip`, `overflow` and `fractional_bits`.
+        any_width: Whether `inputs` may be wider than the state.
+
+    Returns:
+        The arguments that are given, with a dtype and a shape; the dtypes of the
+        state and of the weights.
+    """
+    tensors = {k: as_array(x) for k, x in tensors.items() if x is not None}
+    state, weight = check_dtypes(tensors, any_width)
+    check_shapes(**{name: x.shape for name, x in tensors.items()})
+    check_options(*settings, state)
+    return tensors, state, weight
 
 
 def as_array(x):
@@ -119,83 +138,6 @@ def _fail_dtype(name, expected, x):
     raise TypeError(
         f"`{name}` must have dtype {expected}. Received: {name}.dtype={dtype_of(x)}"
     )
-
-
-def _fail_shape(name, expected, shape):
-    raise ValueError(
-        f"`{name}` must have {expected}. Received: {name}.shape={tuple(shape)}"
-    )
-
-
-def check_shapes(
-    inputs, kernel, recurrent_kernel, bias=None, initial_state=None, mask=None
-):
-    """Raises ValueError if shapes do not fit each other; an axis of unknown size
-    passes here and is checked by the kernel (csrc/checks/recurrence_checks.cc)."""
-    inputs, kernel = _rank(inputs, 3), _rank(kernel, 2)
-    if len(inputs) != 3:
-        _fail_shape("inputs", "3 axes: (batch, timesteps, features)", inputs)
-    if len(kernel) != 2:
-        _fail_shape("kernel", "2 axes: (features, units)", kernel)
-    batch, timesteps, features = inputs
-    units = kernel[1]
-    if features == 0:
-        _fail_shape("inputs", "at least one feature", inputs)
-    if units == 0:
-        _fail_shape("kernel", "at least one unit", kernel)
-    for name, shape, wanted in (
-        ("kernel", kernel, (features, units)),
-        ("recurrent_kernel", recurrent_kernel, (units, units)),
-        ("bias", bias, (units,)),
-        ("initial_state", initial_state, (batch, units)),
-        ("mask", mask, (batch, timesteps)),
-    ):
-        if shape is None:
-            continue
-        shape = _rank(shape, len(wanted))
-        if len(shape) != len(wanted) or any(
-            None not in pair and pair[0] != pair[1]
-            for pair in zip(shape, wanted, strict=True)
-        ):
-            _fail_shape(name, f"shape {wanted}", shape)
-
-
-def _rank(shape, rank):
-    """A tuple; all unknown if the rank is."""
-    unknown = getattr(shape, "rank", 0) is None
-    return (None,) * rank if unknown else tuple(shape)
-
-
-def check_settings(activation, clip, overflow, fractional_bits, state):
-    """Raises ValueError if an option is not what it must be."""
-
-    def fail(name, expected, value):
-        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
-
-    if activation not in ACTIVATIONS:
-        fail("activation", f"one of {ACTIVATIONS}", activation)
-    if overflow not in OVERFLOWS:
-        fail("overflow", f"one of {OVERFLOWS}", overflow)
-    limits = np.iinfo(state)
-    if not _is_integer(fractional_bits) or not 0 <= fractional_bits < limits.bits:
-        fail(
-            "fractional_bits",
-            f"an integer from 0 to {limits.bits - 1}",
-            fractional_bits,
-        )
-    if activation != "clip":
-        if clip is not None:
-            fail("clip", "None unless activation='clip'", clip)
-        return
-    pair = isinstance(clip, (tuple, list)) and len(clip) == 2
-    if not pair or not all(map(_is_integer, clip)):
-        fail("clip", "a pair of integers (low, high)", clip)
-    if not limits.min <= clip[0] <= clip[1] <= limits.max:
-        fail("clip", f"an ascending pair within the range of {state}", clip)
-
-
-def _is_integer(x):
-    return isinstance(x, numbers.Integral) and not isinstance(x, bool)
 
 
 def _fitted(name, x, dtype):

@@ -2,13 +2,7 @@
 
 import keras
 
-from hw3tf.ops.integer_rnn_call import (
-    IntegerRnnCall,
-    as_array,
-    check_dtypes,
-    check_settings,
-    check_shapes,
-)
+from hw3tf.ops.integer_rnn_call import IntegerRnnCall, checked
 
 
 @keras.saving.register_keras_serializable(package="hw3tf")
@@ -77,11 +71,9 @@ class IntegerRnnOperation(keras.Operation):
             "initial_state": initial_state,
             "mask": mask,
         }
-        tensors = {k: as_array(x) for k, x in tensors.items() if x is not None}
-        state, _ = check_dtypes(tensors)
-        check_shapes(**{name: x.shape for name, x in tensors.items()})
         names = ("activation", "clip", "overflow", "fractional_bits")
-        check_settings(*(self.settings[name] for name in names), state)
+        settings = (self.settings[name] for name in names)
+        tensors, state, _ = checked(tensors, settings)
         axes = 2 if self.settings["return_sequences"] else 1
         units = tensors["recurrent_kernel"].shape[1]
         return keras.KerasTensor((*inputs.shape[:axes], units), state)

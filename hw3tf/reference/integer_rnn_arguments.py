@@ -1,5 +1,7 @@
 """What the integer recurrence takes: dtypes, shapes and options."""
 
+import numbers
+
 from keras import backend
 
 INPUT_DTYPES = ("bool", "int8", "uint8", "int16", "int32", "int64")
@@ -20,23 +22,16 @@ def check_tensors(inputs, kernel, recurrent_kernel, bias, initial_state, mask):
     _check_dtype("inputs", inputs, INPUT_DTYPES)
     _check_dtype("recurrent_kernel", recurrent_kernel, WEIGHT_DTYPES)
     _check_dtype("kernel", kernel, ("int8", state_dtype(recurrent_kernel)))
-    if len(inputs.shape) != 3:
-        raise ValueError(
-            "`inputs` must have shape (batch, timesteps, features). "
-            f"Received: inputs.shape={tuple(inputs.shape)}"
-        )
-    batch_size, timesteps, features = inputs.shape
-    _check_shape("kernel", kernel, (features, "units"))
-    units, dtype = kernel.shape[1], state_dtype(recurrent_kernel)
-    _check_shape("recurrent_kernel", recurrent_kernel, (units, units))
-    for name, x, dtypes, shape in (
-        ("bias", bias, (dtype,), (units,)),
-        ("initial_state", initial_state, (dtype,), (batch_size, units)),
-        ("mask", mask, ("bool",), (batch_size, timesteps)),
+    dtype = state_dtype(recurrent_kernel)
+    for name, x, expected in (
+        ("bias", bias, (dtype,)),
+        ("initial_state", initial_state, (dtype,)),
+        ("mask", mask, ("bool",)),
     ):
         if x is not None:
-            _check_dtype(name, x, dtypes)
-            _check_shape(name, x, shape)
+            _check_dtype(name, x, expected)
+    given = (inputs, kernel, recurrent_kernel, bias, initial_state, mask)
+    check_shapes(*(None if x is None else x.shape for x in given))
 
 
 def _check_dtype(name, x, expected):
@@ -49,49 +44,74 @@ def _check_dtype(name, x, expected):
         )
 
 
-def _check_shape(name, x, expected):
-    """A size that is None or a name stands for any."""
-    shape = tuple(x.shape)
-    if len(shape) != len(expected) or any(
-        isinstance(want, int) and size is not None and size != want
-        for size, want in zip(shape, expected, strict=True)
+def check_shapes(
+    inputs, kernel, recurrent_kernel, bias=None, initial_state=None, mask=None
+):
+    """Raises ValueError if shapes do not fit each other; an axis of unknown size
+    passes here and is checked by the kernel (csrc/checks/recurrence_checks.cc)."""
+    inputs, kernel = _axes(inputs, 3), _axes(kernel, 2)
+    if len(inputs) != 3:
+        _fail_shape("inputs", "3 axes: (batch, timesteps, features)", inputs)
+    if len(kernel) != 2:
+        _fail_shape("kernel", "2 axes: (features, units)", kernel)
+    batch, timesteps, features = inputs
+    units = kernel[1]
+    if features == 0:
+        _fail_shape("inputs", "at least one feature", inputs)
+    if units == 0:
+        _fail_shape("kernel", "at least one unit", kernel)
+    for name, shape, wanted in (
+        ("kernel", kernel, (features, units)),
+        ("recurrent_kernel", recurrent_kernel, (units, units)),
+        ("bias", bias, (units,)),
+        ("initial_state", initial_state, (batch, units)),
+        ("mask", mask, (batch, timesteps)),
     ):
-        wanted = ", ".join(map(str, expected)) + ("," if len(expected) == 1 else "")
-        raise ValueError(
-            f"`{name}` must have shape ({wanted}). Received: {name}.shape={shape}"
-        )
+        if shape is None:
+            continue
+        shape = _axes(shape, len(wanted))
+        if len(shape) != len(wanted) or any(
+            None not in pair and pair[0] != pair[1]
+            for pair in zip(shape, wanted, strict=True)
+        ):
+            _fail_shape(name, f"shape {wanted}", shape)
+
+
+def _fail_shape(name, expected, shape):
+    raise ValueError(
+        f"`{name}` must have {expected}. Received: {name}.shape={tuple(shape)}"
+    )
+
+
+def _axes(shape, rank):
+    """A tuple; all unknown if the rank is."""
+    unknown = getattr(shape, "rank", 0) is None
+    return (None,) * rank if unknown else tuple(shape)
 
 
 def check_options(activation, clip, overflow, fractional_bits, dtype):
     """Raises ValueError unless the options are among those that exist."""
-    for name, value, known in (
-        ("activation", activation, ACTIVATIONS),
-        ("overflow", overflow, OVERFLOWS),
-    ):
-        if value not in known:
-            raise ValueError(
-                f"`{name}` must be one of {known}. Received: {name}={value!r}"
-            )
+
+    def fail(name, expected, value):
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
+
+    if activation not in ACTIVATIONS:
+        fail("activation", f"one of {ACTIVATIONS}", activation)
+    if overflow not in OVERFLOWS:
+        fail("overflow", f"one of {OVERFLOWS}", overflow)
     bits = int(dtype[3:])
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    if activation == "clip":
-        limits = tuple(clip) if isinstance(clip, (tuple, list)) else ()
-        if not (
-            len(limits) == 2
-            and all(hasattr(limit, "__index__") for limit in limits)
-            and low <= limits[0] <= limits[1] <= high
-        ):
-            raise ValueError(
-                f"`clip` must be two integers of {dtype}, the lower one first. "
-                f"Received: clip={clip!r}"
-            )
-    elif clip is not None:
-        raise ValueError(
-            f"`clip` needs `activation='clip'`. Received: clip={clip!r}, "
-            f"activation={activation!r}"
-        )
-    if not hasattr(fractional_bits, "__index__") or not 0 <= fractional_bits < bits:
-        raise ValueError(
-            f"`fractional_bits` must be an integer from 0 to {bits - 1}. "
-            f"Received: fractional_bits={fractional_bits!r}"
-        )
+    if not _is_integer(fractional_bits) or not 0 <= fractional_bits < bits:
+        fail("fractional_bits", f"an integer from 0 to {bits - 1}", fractional_bits)
+    if activation != "clip":
+        if clip is not None:
+            fail("clip", "None unless activation='clip'", clip)
+        return
+    pair = isinstance(clip, (tuple, list)) and len(clip) == 2
+    if not pair or not all(map(_is_integer, clip)):
+        fail("clip", "a pair of integers (low, high)", clip)
+    if not -(2 ** (bits - 1)) <= clip[0] <= clip[1] < 2 ** (bits - 1):
+        fail("clip", f"an ascending pair within the range of {dtype}", clip)
+
+
+def _is_integer(x):
+    return isinstance(x, numbers.Integral) and not isinstance(x, bool)

@@ -39,7 +39,8 @@ class IntegerRNNCell(keras.layers.Layer):
 
     Raises:
         TypeError: If the inputs are not integers, or are wider than the state.
-        ValueError: If the dtype or the values of an initializer are not.
+        ValueError: If the dtype or the values of an initializer are not, or a weight
+            was made trainable.
 
     Example:
 
@@ -104,6 +105,7 @@ class IntegerRNNCell(keras.layers.Layer):
 
     def call(self, inputs, states):
         check_integers("inputs", inputs, self.compute_dtype)
+        self.check_weights_do_not_train()
         sums = sums_of_steps(
             ops.convert_to_tensor(self.kernel),
             ops.convert_to_tensor(self.recurrent_kernel),
@@ -113,6 +115,16 @@ class IntegerRNNCell(keras.layers.Layer):
         )
         state = activated(sums(inputs, states[0])[0], self.activation, self.clip)
         return state, [state]
+
+    def check_weights_do_not_train(self):
+        """Raises ValueError if a weight was made trainable: TensorFlow would answer
+        `None` for its gradient, and an optimizer leave it as it is."""
+        for weight in self.weights:
+            if weight.trainable:
+                raise ValueError(
+                    "integer weights have no gradient and cannot train. "
+                    f"Received: {weight.path}.trainable=True"
+                )
 
     def get_initial_state(self, batch_size=None):
         return [ops.zeros((batch_size, self.units), self.compute_dtype)]
