@@ -128,13 +128,17 @@ def test_whole_floats_are_weights():
     np.testing.assert_array_equal(layer.cell.kernel, [[-(2**63)]])
 
 
-def test_asking_for_a_gradient_gives_none_as_of_all_integers():
-    """TensorFlow's answer for integers: it records nothing of them."""
+def test_asking_for_a_gradient_is_refused():
+    """Of what is before the layer: the head behind it has one, and the weights of the
+    layer are not asked."""
     layer = IntegerRNN(UNITS)
+    layer.trainable = True
     x = tf.ones((1, 2, FEATURES), "int32")
     with tf.GradientTape() as tape:
         scale = tf.Variable(2.0)
         y = scale * tf.cast(layer(x), "float32")
+        with pytest.raises(TypeError, match="integers have no gradient, and a tape"):
+            layer(tf.cast(scale * tf.ones((1, 2, FEATURES)), "int32"))
     assert tape.gradient(y, scale) == UNITS * 2 * FEATURES
     assert not layer.trainable_weights
 

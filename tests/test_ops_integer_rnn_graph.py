@@ -1,5 +1,5 @@
 """The integer recurrence in graphs, models, saved models and under XLA; which path
-it takes; what asking for a gradient gives."""
+it takes."""
 
 import logging
 
@@ -110,38 +110,3 @@ except tf.errors.OutOfRangeError as error:
     out = run_python(code, HW3TF_PATH=None)
     assert "[[[5], [-4], [8]]]" in out
     assert "overflows int64 in batch entry 0 at timestep 1." in out
-
-
-def test_a_float_head_trains_and_what_is_before_gets_no_gradient():
-    """TensorFlow itself ends gradients at integers, before any op is asked."""
-    x, head = tf.Variable([[[1.0], [2.0]]]), tf.Variable(3.0)
-    with tf.GradientTape() as tape:
-        states = ops.integer_rnn(tf.cast(x, "int64"), ONES, ONES)
-        loss = head * tf.reduce_sum(tf.cast(states, "float32"))
-    before, own = tape.gradient(loss, [x, head])
-    assert before is None
-    assert own.numpy() == 3.0
-
-
-@pytest.mark.parametrize("watched", ["inputs", "kernel"])
-def test_what_tensorflow_answers_who_asks_for_a_gradient(watched, caplog):
-    """It ends at integers before any op is asked, so that none can raise: a tape warns
-    when it is told to watch one, and answers None, as `tf.gradients` and `jacobian`
-    do. If this test fails, TensorFlow asks, and the op should raise."""
-    given = {"inputs": tf.constant([[[1], [2]]], "int64"), "kernel": ONES}
-    given = {name: tf.convert_to_tensor(x) for name, x in given.items()}
-    with (
-        caplog.at_level("WARNING", "tensorflow"),
-        tf.GradientTape(persistent=True) as t,
-    ):
-        t.watch(given[watched])
-        states = ops.integer_rnn(**given, recurrent_kernel=ONES)
-        total = tf.reduce_sum(tf.cast(states, "float64"))
-    assert "must be floating" in caplog.text
-    assert t.gradient(total, given[watched]) is None
-    assert t.gradient(states, given[watched]) is None
-    assert t.jacobian(states, given[watched], experimental_use_pfor=False) is None
-    with tf.Graph().as_default():
-        given = {name: tf.constant(x.numpy()) for name, x in given.items()}
-        states = ops.integer_rnn(**given, recurrent_kernel=ONES)
-        assert tf.gradients(states, given[watched]) == [None]

@@ -22,7 +22,9 @@ class IntegerRNN(keras.layers.RNN):
     `overflow` says what it becomes.
 
     Weights are integers and do not train: set them by initializers or
-    `set_weights`. A float head behind the layer trains in `fit`.
+    `set_weights`. A float head behind the layer trains in `fit`. Integers have no
+    gradient: trainable floats cast to integers before the layer raise in `fit`, unless
+    `keras.ops.stop_gradient` says that nothing is to flow (`hw3tf.ops.integer_rnn`).
 
     Masking: a masked step keeps the state, and its output is that state (zeros with
     `zero_output_for_mask`). The mask is passed on if all states are returned.
@@ -74,7 +76,8 @@ class IntegerRNN(keras.layers.RNN):
         OverflowError: If a state overflows under `overflow="raise"`; in a graph, as
             in `fit` and `predict`, `tensorflow.errors.OutOfRangeError`. It names the
             batch entry and the timestep.
-        TypeError: If sequences or states are not integers of at most the dtype.
+        TypeError: If sequences or states are not integers of at most the dtype, or
+            a gradient of them is asked for.
         ValueError: If an option does not exist, a shape does not fit, or a weight is
             no integer of the dtype or was made trainable: integers have no gradient.
 

@@ -30,12 +30,14 @@ def integer_rnn(
     `hw3tf.ops.integer_rnn_path`, with the same arguments, tells whether the C++
     kernel computes a call and why.
 
-    Integers have no gradient, and TensorFlow keeps to that before any op is asked,
-    so that this one cannot raise: a tape logs a warning when it is told to watch an
-    integer tensor, records nothing of one, and answers `None`, as `tf.gradients` and
-    `tape.jacobian` do; `tf.cast` to or from integers passes nothing on. What can be
-    told beforehand raises: a weight of `hw3tf.layers.IntegerRNN` made trainable. A
-    float head behind the recurrence trains as usual, what comes before it does not.
+    Integers have no gradient. TensorFlow ends gradients at them before it asks any
+    op, and would answer `None`; so the call itself raises while a `tf.GradientTape`
+    records what an argument is made of: floats cast to integers, an integer that is
+    watched, an integer variable that is trainable. `tf.stop_gradient` before the
+    cast says that nothing is to flow. A float head behind the recurrence trains as
+    usual. Not seen, and answered with `None`, are floats more than one eager call
+    away (in a `tf.function`, as in `fit`, the graph is followed), arguments of a
+    `tf.function` that is called under a tape, and `tf.gradients`.
 
     Args:
         inputs: Tensor of shape `(batch, timesteps, features)`, of dtype bool,
@@ -81,7 +83,7 @@ def integer_rnn(
         OverflowError: If a state does not fit, when called eagerly.
         tensorflow.errors.OutOfRangeError: The same in a graph.
         TypeError: If an argument is not of integers (floats are not truncated),
-            or `inputs` is wider than the state.
+            `inputs` is wider than the state, or a tape asks for a gradient.
         ValueError: If shapes do not fit each other, a weight does not fit the
             dtype, or `activation`, `clip`, `overflow` or `fractional_bits` is not one
             of the above.
