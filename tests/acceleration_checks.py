@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 EPS = np.finfo(np.float32).eps
 
@@ -26,26 +27,34 @@ def outputs(model, inputs, **kwargs):
     return [np.asarray(x, "float32") for x in flat if x is not None]
 
 
-def moved_by_rounding(model, inputs, rng):
-    """How far the outputs go when every weight moves by one rounding: the size of
+def gradients(model, inputs):
+    """Those of the sum of squares of all results, as arrays; None if there is none."""
+    with tf.GradientTape() as tape:
+        flat = keras.tree.flatten(model(inputs, training=False))
+        loss = sum(tf.reduce_sum(x * x) for x in flat if x.dtype.is_floating)
+    found = tape.gradient(loss, model.trainable_weights)
+    return [tf.convert_to_tensor(g).numpy() for g in found if g is not None]
+
+
+def moved_by_rounding(model, inputs, rng, results=outputs):
+    """How far the results go when every weight moves by one rounding: the size of
     the errors that this model makes of a change in the order of its sums."""
-    before, weights = outputs(model, inputs), model.get_weights()
+    before, weights = results(model, inputs), model.get_weights()
     for weight in model.weights:
         if keras.backend.is_float_dtype(weight.dtype):
             factors = 1 + EPS * rng.choice([-1, 1], weight.shape)
             weight.assign(keras.ops.convert_to_numpy(weight) * factors)
-    after = outputs(model, inputs)
-    moved = [np.abs(x - y).max() for x, y in zip(before, after, strict=True)]
+    after = results(model, inputs)
     model.set_weights(weights)
-    return moved
+    return [np.abs(x - y).max() for x, y in zip(before, after, strict=True)]
 
 
-def assert_equal_up_to_rounding(got, expected, moved=None, what=""):
+def assert_equal_up_to_rounding(got, expected, moved=None, what="", terms=0.0):
     """The difference is at most 4 times what one rounding of the weights does, and
-    16 units in the last place of the largest number."""
-    assert len(got) == len(expected)
+    16 units in the last place of the largest number. `terms`: the size of the terms
+    that the numbers are sums of, if they may cancel each other."""
     for i, (x, y) in enumerate(zip(got, expected, strict=True)):
         assert x.shape == y.shape
-        bound = 16 * EPS * np.abs(y).max() + (4 * moved[i] if moved else 0)
+        bound = 16 * EPS * max(terms, np.abs(y).max()) + (4 * moved[i] if moved else 0)
         error = np.abs(x - y).max()
         assert error <= bound, f"{what}[{i}]: {error:.2e} > {bound:.2e}"
