@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from attention_layer_checks import largest_tensor
 from checks import assert_as_close_as_keras
 
 import hw3tf
@@ -166,3 +167,37 @@ def test_other_dtypes_are_fused(policy, rng, kernel_calls):
         return np.abs(tf.cast(y, "float64").numpy() - expected).max()
 
     assert error(fused) <= 2 * error(stock) + 1e-15
+
+
+def test_masks_come_and_go_as_in_stock_keras(rng):
+    """An explicit query mask is ignored, and a tensor loses its mask to the layer: a
+    model with both computes the same when it is accelerated."""
+    layer = layers.MultiHeadAttention(2, 4)
+    x = tf.constant(rng.standard_normal((2, 6, 8), np.float32))
+
+    def call():
+        y = tf.identity(x)
+        y._keras_mask = tf.constant(PADDING)
+        results = [layer(y, y), layer(y, y), layer(x, x, query_mask=PADDING)]
+        return [*(r.numpy() for r in results), getattr(results[0], "_keras_mask", None)]
+
+    stock = call()
+    hw3tf.accelerate(layer)
+    for got, want in zip(call(), stock, strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-6)
+    assert np.abs(stock[0] - stock[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["window", "dropout", "grouped", "one key head"])
+def test_no_square_mask_is_built_in_training(name):
+    make, arguments, options = LAYERS[name]
+    layer = make(*arguments, **options)
+    layer.build((1, 2048, 16), (1, 2048, 16))
+    hw3tf.accelerate(layer)
+
+    def call(x, mask):
+        masks = {"query_mask": mask, "value_mask": mask}
+        return layer(x, x, use_causal_mask=True, training=True, **masks)
+
+    specs = tf.TensorSpec([1, 2048, 16]), tf.TensorSpec([1, 2048], "bool")
+    assert largest_tensor(call, *specs) <= 2048 * 16 * 4

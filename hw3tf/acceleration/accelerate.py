@@ -133,7 +133,9 @@ def _verdict(layer):
     if is_attached(layer):
         return Verdict({}, "accelerated already")
     if type(layer).__module__.startswith("hw3tf."):
-        ours = isinstance(layer, keras.layers.MultiHeadAttention)
+        ours = isinstance(
+            layer, (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+        )
         return Verdict(None, "a layer of hw3tf, fused by itself") if ours else None
     for cls in type(layer).__mro__:
         name = qualified_name(cls)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hw3tf.layers.fused_attention import overrides
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -41,19 +43,6 @@ class Family:
             return Verdict(None, attributes)
         names = [name for name, value in attributes.items() if callable(value)]
         return Verdict(attributes, f"`{names[0]}` is on the kernel")
-
-
-def overrides(layer, known_class, methods):
-    """Empty if `layer` has `methods` of `known_class`, else what it has instead."""
-    for name in methods:
-        if name in layer.__dict__:
-            return f"the layer has a `{name}` of its own"
-        for cls in type(layer).__mro__:
-            if cls is known_class:
-                break
-            if name in cls.__dict__:
-                return f"`{cls.__name__}` overrides `{name}`"
-    return ""
 
 
 def qualified_name(cls):

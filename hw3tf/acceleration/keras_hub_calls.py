@@ -6,9 +6,9 @@ import math
 
 import keras
 
-from hw3tf.acceleration.attend import attend, training_of
 from hw3tf.acceleration.coverage import Family
 from hw3tf.acceleration.enabling import fused_scope
+from hw3tf.layers.fused_attention import attend, training_of
 
 ops = keras.ops
 

@@ -11,8 +11,8 @@ import math
 
 import keras
 
-from hw3tf.acceleration.attend import attend
 from hw3tf.acceleration.coverage import Family
+from hw3tf.layers.fused_attention import attend
 from hw3tf.ops import dot_product_attention
 
 _PRODUCT = ("_compute_attention",)

@@ -4,8 +4,15 @@ import functools
 
 import keras
 
-from hw3tf.acceleration.attend import attend
 from hw3tf.acceleration.coverage import Family, Verdict
+from hw3tf.layers.attention_calls import (
+    OVERRIDABLE,
+    call_group_query_attention,
+    call_multi_head_attention,
+    group_query_product,
+    multi_head_product,
+)
+from hw3tf.layers.fused_attention import attend, overrides
 from hw3tf.ops.libraries import logger
 
 _MULTI_HEAD = keras.layers.MultiHeadAttention
@@ -24,87 +31,32 @@ def verdict_on_keras_layer(layer):
 
 
 def _multi_head(layer):
-    if layer._dropout >= 1:
-        return "its dropout leaves no weights"
-    return {"_compute_attention": functools.partial(_multi_head_product, layer)}
+    if _is_keras_own(layer, _MULTI_HEAD):
+        return {"call": functools.partial(_multi_head_call, layer)}
+    return {"_compute_attention": functools.partial(multi_head_product, layer)}
 
 
-def _multi_head_product(
-    layer,
-    query,
-    key,
-    value,
-    attention_mask=None,
-    training=None,
-    return_attention_scores=False,
-    use_causal_mask=False,
-):
-    """In place of `keras.layers.MultiHeadAttention._compute_attention`, which zeroes
-    what queries without a key get, if it needs the matrix of scores."""
-    refused = layer._flash_attention and return_attention_scores
-    if refused or len(query.shape) != 4:
-        logger.debug("%s runs as in Keras: more than one attention axis", layer.name)
-        return type(layer)._compute_attention(
-            layer,
-            query,
-            key,
-            value,
-            attention_mask,
-            training,
-            return_attention_scores,
-            **({"use_causal_mask": True} if use_causal_mask else {}),
-        )
-    return attend(
-        query,
-        key,
-        value,
-        mask=attention_mask,
-        zero_blind_rows=layer._dropout > 0 or return_attention_scores,
-        dropout=layer._dropout_layer,
-        training=training,
-        return_scores=return_attention_scores,
-        is_causal=use_causal_mask,
-        scale=layer._key_dim**-0.5,
+def _multi_head_call(layer, query, value, key=None, query_mask=None, **arguments):
+    """In place of `keras.layers.MultiHeadAttention.call`, which looks for the mask of
+    the query on the tensor only."""
+    query_mask = getattr(query, "_keras_mask", None)
+    return call_multi_head_attention(
+        layer, query, value, key, query_mask=query_mask, **arguments
     )
 
 
 def _grouped(layer):
-    if layer.dropout >= 1:
-        return "its dropout leaves no weights"
+    if _is_keras_own(layer, _GROUPED):
+        return {"call": functools.partial(call_group_query_attention, layer)}
     return {
-        "_compute_attention": functools.partial(_grouped_product, layer),
+        "_compute_attention": functools.partial(group_query_product, layer),
         "num_repeats": 1,  # the kernel shares key heads without copies of them
     }
 
 
-def _grouped_product(
-    layer,
-    query,
-    key,
-    value,
-    attention_mask=None,
-    training=None,
-    use_causal_mask=False,
-):
-    """In place of `keras.layers.GroupQueryAttention._compute_attention`."""
-    return_scores = layer._return_attention_scores
-    if layer._flash_attention and return_scores:
-        raise ValueError(
-            "Returning attention scores is not supported when flash attention is "
-            "enabled. Received: flash_attention=True, return_attention_scores=True"
-        )
-    return attend(
-        query,
-        key,
-        value,
-        mask=attention_mask,
-        zero_blind_rows=layer.dropout > 0 or return_scores,
-        dropout=layer._dropout_layer,
-        training=training,
-        return_scores=return_scores,
-        is_causal=use_causal_mask,
-        scale=layer.head_dim**-0.5,
-    )
+def _is_keras_own(layer, known_class):
+    """Whether what lies around the product is Keras's as well, masks included."""
+    return not overrides(layer, known_class, ("call", *OVERRIDABLE))
 
 
 def _attention(layer):

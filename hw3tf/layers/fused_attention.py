@@ -19,6 +19,8 @@ def attend(
 ):
     """Attention as these layers define it, on the kernel.
 
+    A dropout that leaves no weights, of rate 1, gives zeros.
+
     Args:
         query, key, value: Tensors, as for `hw3tf.ops.dot_product_attention`.
         mask: Boolean or numeric tensor, nonzero = takes part; of shape `(batch,
@@ -39,7 +41,8 @@ def attend(
         mask = boolean(mask, strict=zero_blind_rows)
         while len(mask.shape) < 4:
             mask = keras.ops.expand_dims(mask, -3)
-    zero_blind_rows = zero_blind_rows and mask is not None
+    zero_blind_rows = zero_blind_rows and _may_be_blind(query, key, mask, options)
+    all_drops = dropout is not None and training and dropout.rate >= 1
     output, *more = _as_list(
         ops.dot_product_attention(
             query,
@@ -48,10 +51,12 @@ def attend(
             mask=mask,
             return_logsumexp=zero_blind_rows,
             return_attention_scores=return_scores,
-            **dropout_options(dropout, training),
+            **({} if all_drops else dropout_options(dropout, training)),
             **options,
         )
     )
+    if all_drops:  # a product, not zeros: the weights keep their gradients, of 0
+        output = keras.ops.multiply(output, keras.ops.zeros((), output.dtype))
     scores = more.pop() if return_scores else None
     if zero_blind_rows:
         blind = keras.ops.equal(more[0], -float("inf"))
@@ -87,6 +92,29 @@ def training_of(layer):
     """Whether the call of `layer` under way is one of training, for layers whose
     `call` has no such argument."""
     return layer._get_call_context().get_value("training")
+
+
+def overrides(layer, known_class, methods):
+    """Empty if `layer` has `methods` of `known_class`, else what it has instead."""
+    for name in methods:
+        if name in layer.__dict__:
+            return f"the layer has a `{name}` of its own"
+        for cls in type(layer).__mro__:
+            if cls is known_class:
+                break
+            if name in cls.__dict__:
+                return f"`{cls.__name__}` overrides `{name}`"
+    return ""
+
+
+def _may_be_blind(query, key, mask, options):
+    """Whether there may be a query that sees no key. Causality leaves it one."""
+    given = (mask, options.get("query_mask"), options.get("key_mask"))
+    if any(x is not None for x in given):
+        return True
+    lengths = query.shape[1], key.shape[1]
+    shorter = None in lengths or lengths[0] > lengths[1]
+    return shorter and options.get("sliding_window") is not None
 
 
 def _zeroed(tensor, where):
