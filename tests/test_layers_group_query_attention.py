@@ -130,8 +130,8 @@ def test_quantized_layer_with_lora_is_fused_and_equals_keras(rng, kernel_calls):
     made = layers({})[:2]
     for layer in made:
         layer._value_dense.enable_lora(2)
-        values = np.random.default_rng(2).standard_normal((2, 5)) / 4
-        layer._value_dense.lora_kernel_b.assign(values)
+        for x in (layer._value_dense.lora_kernel_a, layer._value_dense.lora_kernel_b):
+            x.assign(np.random.default_rng(2).standard_normal(x.shape) / 4)
         for part in (layer._query_dense, layer._key_dense, layer._value_dense):
             part.quantize("int8")
     tensors = make_tensors(rng, SHAPES)
