@@ -39,7 +39,9 @@ def attend(
         mask = boolean(mask, strict=zero_blind_rows)
         while len(mask.shape) < 4:
             mask = keras.ops.expand_dims(mask, -3)
-    zero_blind_rows = zero_blind_rows and mask is not None
+    hiding = ("query_mask", "key_mask", "sliding_window")
+    hides = mask is not None or any(options.get(x) is not None for x in hiding)
+    zero_blind_rows = zero_blind_rows and hides
     output, *more = _as_list(
         ops.dot_product_attention(
             query,

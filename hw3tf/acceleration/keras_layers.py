@@ -1,11 +1,14 @@
 """Keras's own attention layers on the kernel."""
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 
 from hw3tf.acceleration.attend import attend
-from hw3tf.acceleration.coverage import Family, Verdict
+from hw3tf.acceleration.coverage import Family, Verdict, overrides
 from hw3tf.ops.libraries import logger
 
 _MULTI_HEAD = keras.layers.MultiHeadAttention
@@ -23,10 +26,81 @@ def verdict_on_keras_layer(layer):
     return None
 
 
+@dataclass(frozen=True)
+class _Masks:
+    """What Keras's `_compute_attention_mask` would join in a matrix of queries and
+    keys, as the kernel takes it. Keras's `call` only hands it on."""
+
+    options: dict[str, Any]
+    matrix: Callable[[], Any]  # Keras's own
+
+
+def _masks_apart(
+    layer,
+    known_class,
+    window,
+    query,
+    value,
+    query_mask=None,
+    value_mask=None,
+    key_mask=None,
+    attention_mask=None,
+    use_causal_mask=False,
+):
+    """In place of `_compute_attention_mask` of Keras's layers."""
+    arguments = (query, value, query_mask, value_mask, key_mask, attention_mask)
+
+    def matrix():
+        return known_class._compute_attention_mask(layer, *arguments, use_causal_mask)
+
+    if attention_mask is not None and len(attention_mask.shape) > 3:
+        return matrix()
+    batch = keras.ops.shape(query)[0]
+    query_mask, value_mask, key_mask = (
+        _of_batch(mask, batch) for mask in (query_mask, value_mask, key_mask)
+    )
+    if key_mask is None:
+        key_mask = value_mask
+    elif value_mask is not None:
+        key_mask = keras.ops.logical_and(key_mask, value_mask)
+    if attention_mask is not None:
+        attention_mask = keras.ops.cast(attention_mask, "bool")
+    options = {
+        "mask": attention_mask,
+        "query_mask": query_mask,
+        "key_mask": key_mask,
+        "is_causal": use_causal_mask,
+        "sliding_window": window,
+    }
+    return _Masks(options, matrix)
+
+
+def _of_batch(mask, batch):
+    if mask is None:
+        return None
+    mask = keras.ops.cast(mask, "bool")
+    if mask.shape[0] == 1:
+        mask = keras.ops.broadcast_to(mask, (batch, keras.ops.shape(mask)[1]))
+    return mask
+
+
+def _replaced(layer, known_class, product, window):
+    """The replaced methods of a layer. Who has a `call` of their own may look at the
+    mask, so they keep Keras's."""
+    attributes = {"_compute_attention": functools.partial(product, layer)}
+    mask = "_compute_attention_mask"
+    if type(layer).call is known_class.call and not overrides(
+        layer, known_class, (mask, "_compute_causal_mask")
+    ):
+        attributes[mask] = functools.partial(_masks_apart, layer, known_class, window)
+    return attributes
+
+
 def _multi_head(layer):
     if layer._dropout >= 1:
         return "its dropout leaves no weights"
-    return {"_compute_attention": functools.partial(_multi_head_product, layer)}
+    window = getattr(layer, "_sliding_window", None)
+    return _replaced(layer, _MULTI_HEAD, _multi_head_product, window)
 
 
 def _multi_head_product(
@@ -41,9 +115,12 @@ def _multi_head_product(
 ):
     """In place of `keras.layers.MultiHeadAttention._compute_attention`, which zeroes
     what queries without a key get, if it needs the matrix of scores."""
-    refused = layer._flash_attention and return_attention_scores
+    refused = getattr(layer, "_flash_attention", None) and return_attention_scores
     if refused or len(query.shape) != 4:
         logger.debug("%s runs as in Keras: more than one attention axis", layer.name)
+        if isinstance(attention_mask, _Masks):
+            attention_mask = attention_mask.matrix()
+        causal = {"use_causal_mask": True} if use_causal_mask else {}
         return type(layer)._compute_attention(
             layer,
             query,
@@ -52,29 +129,34 @@ def _multi_head_product(
             attention_mask,
             training,
             return_attention_scores,
-            **({"use_causal_mask": True} if use_causal_mask else {}),
+            **causal,
         )
     return attend(
         query,
         key,
         value,
-        mask=attention_mask,
         zero_blind_rows=layer._dropout > 0 or return_attention_scores,
         dropout=layer._dropout_layer,
         training=training,
         return_scores=return_attention_scores,
-        is_causal=use_causal_mask,
         scale=layer._key_dim**-0.5,
+        **_mask_options(attention_mask, use_causal_mask),
     )
+
+
+def _mask_options(mask, is_causal):
+    if isinstance(mask, _Masks):
+        return mask.options
+    return {"mask": mask, "is_causal": is_causal}
 
 
 def _grouped(layer):
     if layer.dropout >= 1:
         return "its dropout leaves no weights"
-    return {
-        "_compute_attention": functools.partial(_grouped_product, layer),
-        "num_repeats": 1,  # the kernel shares key heads without copies of them
-    }
+    window = getattr(layer, "sliding_window", None)
+    attributes = _replaced(layer, _GROUPED, _grouped_product, window)
+    # The kernel shares key heads, without copies of them.
+    return attributes | {"num_repeats": 1}
 
 
 def _grouped_product(
@@ -88,7 +170,7 @@ def _grouped_product(
 ):
     """In place of `keras.layers.GroupQueryAttention._compute_attention`."""
     return_scores = layer._return_attention_scores
-    if layer._flash_attention and return_scores:
+    if getattr(layer, "_flash_attention", None) and return_scores:
         raise ValueError(
             "Returning attention scores is not supported when flash attention is "
             "enabled. Received: flash_attention=True, return_attention_scores=True"
@@ -97,13 +179,12 @@ def _grouped_product(
         query,
         key,
         value,
-        mask=attention_mask,
         zero_blind_rows=layer.dropout > 0 or return_scores,
         dropout=layer._dropout_layer,
         training=training,
         return_scores=return_scores,
-        is_causal=use_causal_mask,
         scale=layer.head_dim**-0.5,
+        **_mask_options(attention_mask, use_causal_mask),
     )
 
 
