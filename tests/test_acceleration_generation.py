@@ -61,6 +61,7 @@ def test_key_heads_of_a_cache_are_not_repeated(kernel_calls):
     model.generate(prompt(), stop_token_ids=None)
     assert {(q[2], k[2]) for _, q, k, _ in kernel_calls} == {(4, 2)}
     hw3tf.restore(model)
+    assert model.generate_function is None
     kernel_calls.clear()
     model.generate(prompt(), stop_token_ids=None)
     assert not kernel_calls

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from attention_layer_checks import largest_tensor
 from checks import assert_as_close_as_keras
 
 import hw3tf
@@ -44,7 +43,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*with a mask attached to it")
 
 def run(layer, x, masks=None, **call):
     """Results and the gradient of the input, with the Keras mask of `masks`."""
-    x = tf.constant(x)
+    x = tf.convert_to_tensor(x)
     with tf.GradientTape() as tape:
         tape.watch(x)
         y = tf.identity(x)
@@ -57,7 +56,8 @@ def run(layer, x, masks=None, **call):
             results = layer(y, y, **call)
         results = list(results) if isinstance(results, tuple) else [results]
         loss = tf.reduce_sum(results[0] * tf.cos(results[0]))
-    return [r.numpy() for r in (*results, tape.gradient(loss, x))]
+    results.append(tape.gradient(loss, x))
+    return [r.numpy() for r in results] if tf.executing_eagerly() else results
 
 
 def three_of(make, arguments, options, x, **call):
@@ -89,6 +89,48 @@ def test_layer_is_as_close_to_the_exact_result_as_stock(name, call, rng, kernel_
     assert_as_close_as_keras(fused, exact, stock, f"{name}, {call}")
     hw3tf.restore(layer)
     assert all(map(np.array_equal, run(layer, x, **CALLS[call]), stock))
+
+
+@pytest.mark.parametrize("name", ["heads", "dropout", "window", "grouped"])
+def test_no_matrix_of_queries_and_keys_is_built(name):
+    """Keras builds one of integers for padding and causality together."""
+    make, arguments, options = LAYERS[name]
+    layer = make(*arguments, **options)
+    hw3tf.accelerate(layer)
+    padding = np.arange(37) < np.array([[37], [20]])
+
+    @tf.function
+    def call(x):
+        return run(layer, x, masks=padding, use_causal_mask=True)[-1]
+
+    graph = call.get_concrete_function(tf.TensorSpec((2, 37, 8))).graph
+    shapes = [tuple(y.shape) for op in graph.get_operations() for y in op.outputs]
+    assert (2, 37, 8) in shapes
+    assert not [s for s in shapes if s.count(37) > 1]
+
+
+def test_subclass_that_looks_at_the_mask_gets_that_of_keras(rng, kernel_calls):
+    class Looking(layers.MultiHeadAttention):
+        def call(self, query, value, key=None, **kwargs):
+            mask = self._compute_attention_mask(query, value, use_causal_mask=True)
+            assert mask.shape == (1, 6, 6)
+            return super().call(query, value, key, **kwargs)
+
+    layer = Looking(2, 4)
+    x = rng.standard_normal((2, 6, 8), np.float32)
+    layer(x, x)
+    hw3tf.accelerate(layer)
+    layer(x, x)
+    assert len(kernel_calls) == 1
+
+
+def test_mask_shared_by_the_batch_is_taken_as_in_keras(rng):
+    x = rng.standard_normal((2, 6, 8), np.float32)
+    layer = layers.MultiHeadAttention(2, 4)
+    stock = layer(x, x, value_mask=PADDING[1:])
+    hw3tf.accelerate(layer)
+    fused = layer(x, x, value_mask=PADDING[1:])
+    np.testing.assert_allclose(fused, stock, atol=1e-6)
 
 
 def test_scale_of_attention_keeps_its_gradient(rng, kernel_calls):
@@ -186,18 +228,3 @@ def test_masks_come_and_go_as_in_stock_keras(rng):
     for got, want in zip(call(), stock, strict=True):
         np.testing.assert_allclose(got, want, atol=2e-6)
     assert np.abs(stock[0] - stock[1]).max() > 1e-3
-
-
-@pytest.mark.parametrize("name", ["window", "dropout", "grouped", "one key head"])
-def test_no_square_mask_is_built_in_training(name):
-    make, arguments, options = LAYERS[name]
-    layer = make(*arguments, **options)
-    layer.build((1, 2048, 16), (1, 2048, 16))
-    hw3tf.accelerate(layer)
-
-    def call(x, mask):
-        masks = {"query_mask": mask, "value_mask": mask}
-        return layer(x, x, use_causal_mask=True, training=True, **masks)
-
-    specs = tf.TensorSpec([1, 2048, 16]), tf.TensorSpec([1, 2048], "bool")
-    assert largest_tensor(call, *specs) <= 2048 * 16 * 4

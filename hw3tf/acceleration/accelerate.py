@@ -12,6 +12,8 @@ from hw3tf.ops.libraries import kernel_path, logger
 
 FAMILIES = keras_hub_layers.FAMILIES | keras_hub_calls.FAMILIES
 
+KERAS_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+
 # Functions that a model has compiled, and makes again where it finds None.
 COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
 
@@ -64,7 +66,7 @@ def accelerate(model):
         fused, reason = verdict.attributes is not None, verdict.reason
         if path.path == "reference" and fused:
             fused, reason = False, path.reason
-        elif fused and not is_attached(layer):
+        elif verdict.attributes:
             attach(layer, verdict.attributes)
             changed.append(layer)
         reports.append(LayerReport(name, type(layer).__name__, fused, reason))
@@ -132,13 +134,11 @@ def _verdict(layer):
     """A `Verdict`, or None for a layer that does not attend."""
     if is_attached(layer):
         return Verdict({}, "accelerated already")
-    if type(layer).__module__.startswith("hw3tf."):
-        ours = isinstance(
-            layer, (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-        )
-        return Verdict(None, "a layer of hw3tf, fused by itself") if ours else None
     for cls in type(layer).__mro__:
         name = qualified_name(cls)
+        if name.startswith("hw3tf.layers."):
+            ours = isinstance(layer, KERAS_ATTENTION)
+            return Verdict({}, "a layer of hw3tf, fused by itself") if ours else None
         if name in FAMILIES:
             return FAMILIES[name].verdict(layer, cls)
         if name in NOT_COVERED:

@@ -12,7 +12,8 @@ class Verdict:
     """Whether the kernel can take over a layer's attention.
 
     Attributes:
-        attributes: Names and values to replace on the layer; None to leave it.
+        attributes: Names and values to replace on the layer, none if it is on the
+            kernel already; None if the kernel cannot take over.
         reason: What is replaced, or why nothing is: half a sentence.
     """
 

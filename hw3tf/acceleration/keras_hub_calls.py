@@ -261,7 +261,6 @@ FAMILIES = {
         "pali_gemma.pali_gemma_vit.PaliGemmaVitAttention": _VISION,
         "roformer_v2.roformer_v2_attention.RoformerAttention": _SCOPED,
         "sam.sam_layers.MultiHeadAttentionWithDownsampling": _call(_sam_call),
-        "sam3.sam3_layers.SAM3RoPEAttention": _SCOPED,
         "t5.t5_multi_head_attention.T5MultiHeadAttention": _call(
             _t5_call, "dropout_layer"
         ),

@@ -224,7 +224,7 @@ def set_mask(tensor, mask):
 
 
 def _check_flash_attention(layer, return_attention_scores):
-    if layer._flash_attention and return_attention_scores:
+    if getattr(layer, "_flash_attention", None) and return_attention_scores:
         raise ValueError(
             "Returning attention scores is not supported when flash attention is "
             "enabled. Please disable flash attention to access attention scores. "
