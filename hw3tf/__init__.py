@@ -4,7 +4,13 @@ computed in C++.
 >>> import hw3tf
 >>> layer = hw3tf.layers.MultiHeadAttention(num_heads=2, key_dim=16)
 
+A model that exists already runs on the kernel after one line:
+
+>>> model = keras.Sequential([keras.Input((10, 16))])
+>>> report = hw3tf.accelerate(model)
+
 Rooms: `hw3tf.ops` (functions on tensors), `hw3tf.layers` (Keras layers),
+`hw3tf.acceleration` (`accelerate`, `enable`: models and code that exist already),
 `hw3tf.reference` (the same in pure Keras: the specification), `hw3tf.data` and
 `hw3tf.plots` (what the tutorials share). `python -m hw3tf` prints what a bug
 report needs.
@@ -20,7 +26,20 @@ if _find_spec("hw3tf._core") is None:
         "the installed package."
     )
 
-from hw3tf import data, layers, ops, plots, reference
+from hw3tf import acceleration, data, layers, ops, plots, reference
+from hw3tf.acceleration import accelerate, disable, enable, restore
 
 __version__ = _version("hw3tf")
-__all__ = ["__version__", "data", "layers", "ops", "plots", "reference"]
+__all__ = [
+    "__version__",
+    "accelerate",
+    "acceleration",
+    "data",
+    "disable",
+    "enable",
+    "layers",
+    "ops",
+    "plots",
+    "reference",
+    "restore",
+]

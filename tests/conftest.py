@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 
+from hw3tf.ops import attention_call
+
 PATHS = ("op", "pybind", "reference")
 
 
@@ -29,6 +31,19 @@ def kernel_path(request, monkeypatch):
     """The two ways to the kernel in turn."""
     monkeypatch.setenv("HW3TF_PATH", request.param)
     return request.param
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch):
+    """A list that grows by one with every real call of the kernel."""
+    calls, run = [], attention_call.run_kernel
+
+    def counted(path, query, key, value, options):
+        calls.append((path.path, tuple(query.shape), tuple(key.shape), options))
+        return run(path, query, key, value, options)
+
+    monkeypatch.setattr(attention_call, "run_kernel", counted)
+    return calls
 
 
 @pytest.fixture(autouse=True)

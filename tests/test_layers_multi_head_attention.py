@@ -1,7 +1,5 @@
 """`hw3tf.layers.MultiHeadAttention` against `keras.layers.MultiHeadAttention`."""
 
-import logging
-
 import keras
 import numpy as np
 import pytest
@@ -129,37 +127,6 @@ def test_input_keeps_its_mask(rng):
     layer = MultiHeadAttention(2, 4)
     first = layer(x, x)
     np.testing.assert_array_equal(layer(x, x), first)
-
-
-@pytest.mark.parametrize(
-    ("options", "call", "reason"),
-    [
-        ({}, {"return_attention_scores": True}, "scores are asked for"),
-        ({"dropout": 0.5}, {"training": True}, "dropout"),
-        ({}, {"attention_mask": np.tri(9, dtype=bool)[None]}, "attention mask"),
-        ({"sliding_window": 3}, {}, "sliding window"),
-    ],
-)
-def test_what_needs_scores_runs_as_in_keras(options, call, reason, caplog, rng):
-    ours, theirs = pair(2, 4, **options)
-    x = rng.standard_normal((2, 9, 16), np.float32)
-    with caplog.at_level(logging.DEBUG, "hw3tf"):
-        got = ours(x, x, **call)
-    assert reason in caplog.text
-    if call.get("training"):
-        assert not np.allclose(got, ours(x, x, training=False))
-        return
-    want = theirs(x, x, **call)
-    if not isinstance(got, tuple):
-        got, want = [got], [want]
-    for a, b in zip(got, want, strict=True):
-        np.testing.assert_allclose(a, b, atol=ATOL)
-
-
-def test_more_than_one_attention_axis_runs_as_in_keras(rng):
-    ours, theirs = pair(2, 4, shape=(1, 3, 5, 16), attention_axes=(1, 2))
-    x = rng.standard_normal((1, 3, 5, 16), np.float32)
-    np.testing.assert_allclose(ours(x, x), theirs(x, x), atol=ATOL)
 
 
 def test_no_square_mask_is_built_in_a_graph():

@@ -1,10 +1,15 @@
 """`MultiHeadAttention`: Keras's layer on the fused kernel."""
 
-import contextlib
-
 import keras
 
-from hw3tf import ops
+from hw3tf.layers.attention_calls import (
+    OVERRIDABLE,
+    call_multi_head_attention,
+    masks_put_back,
+    multi_head_product,
+    set_mask,
+)
+from hw3tf.layers.fused_attention import overrides
 from hw3tf.ops.libraries import logger
 
 
@@ -12,23 +17,28 @@ from hw3tf.ops.libraries import logger
 class MultiHeadAttention(keras.layers.MultiHeadAttention):
     """Multi-head attention computed by the fused C++ kernel.
 
-    A drop-in for `keras.layers.MultiHeadAttention`: the same arguments, weights
-    and config; a weights file of either loads into the other. To float32
-    rounding the results are the same. The `(batch, num_heads, query_length,
-    key_length)` scores are never built, and neither is a mask of that size for
-    padding or causality: memory grows with the length, not with its square.
-
-    Some calls need the scores, and then run as in Keras: those that return them
-    (`return_attention_scores=True`), training with `dropout > 0`, an
-    `attention_mask`, a `sliding_window`, more than one attention axis. The logger
-    `hw3tf` says so at level DEBUG. Mixed precision, XLA and GPUs run in
-    `hw3tf.reference`.
+    A drop-in for `keras.layers.MultiHeadAttention`: the same arguments, weights and
+    config; a weights file of either loads into the other. To float32 rounding the
+    results are the same, with every argument and in every dtype, in training with
+    dropout as well, which is drawn inside the kernel: with the same probability, but
+    other weights than Keras would drop. Neither the `(batch, num_heads, query_length,
+    key_length)` scores are built nor a mask of that size: memory grows with the
+    length, not with its square. Scores that are asked for come from the logsumexp of
+    the kernel.
 
     Masking: the Keras masks of query, value and key (for example from
     `Embedding(mask_zero=True)`), or the arguments `query_mask`, `value_mask` and
-    `key_mask`, say which positions take part. The mask of the query is passed
-    on. A masked position still gets an output, the projected mean of the values;
-    ignore it.
+    `key_mask`, say which positions take part. The mask of the query is passed on. A
+    query that sees no key gets what Keras gives it: the projected mean of the values,
+    or, if the layer has dropout, attends over images or volumes, or returns scores,
+    that of zeros.
+
+    Beyond Keras: an explicit `query_mask` is respected; the tensors keep their masks;
+    masks, causality and windows work over any one axis, and masks over several.
+
+    A subclass that overrides `_compute_attention`, `_masked_softmax` or one of the
+    methods that make masks gets what it would get in Keras, matrices included; the
+    logger `hw3tf` says so at level DEBUG.
 
     Args:
         num_heads: Positive integer, number of attention heads.
@@ -37,30 +47,49 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
             `key_dim`.
         dropout: Float in 0..1, share of the attention weights that is dropped
             in training. Defaults to 0.
+        output_shape: Optional integer or tuple, the features of the output. Defaults
+            to those of the query.
+        attention_axes: Optional integer or tuple of them, the axes that attention
+            runs over. Defaults to all between batch and features.
+        sliding_window: Optional positive integer `w`: position `t` attends to the
+            positions `s` with `abs(t - s) < w` only.
+        flash_attention: Accepted for compatibility with Keras; the fused kernel is
+            exact. As in Keras, `True` excludes dropout and scores.
+        use_gate: Whether a sigmoid projection of the query multiplies the result.
+            Defaults to `False`.
+        seed: Optional integer, of the dropout.
         **kwargs: All other arguments of `keras.layers.MultiHeadAttention`.
 
     Call arguments:
-        query: Float tensor of shape `(batch, query_length, features)`.
-        value: Float tensor of shape `(batch, key_length, features)`.
+        query: Float tensor of shape `(batch, query_length, features)`, or with more
+            axes than one between batch and features.
+        value: Float tensor of shape `(batch, key_length, features)`, likewise.
         key: Optional float tensor of the shape of `value`, which is the default.
-        query_mask: Optional boolean tensor of shape `(batch, query_length)`.
-        value_mask, key_mask: Optional boolean tensors of shape
-            `(batch, key_length)`; a key takes part if both allow it.
-        attention_mask: Optional boolean tensor of shape
-            `(batch, query_length, key_length)`.
+        query_mask: Optional boolean tensor, the shape of query without features.
+        value_mask, key_mask: Optional boolean tensors, the shape of value without
+            features; a key takes part if both allow it.
+        attention_mask: Optional boolean tensor of shape `(batch, query_length,
+            key_length)`, without the first axis, or with an axis of heads after it.
+            In general, of the axes of the scores, those before the axes of the query
+            may be missing, the last first. It is read where it lies, not copied, if
+            it is of size 1 in all axes before the heads or in none, or if there is
+            no other mask.
         return_attention_scores: Whether to return `(output, scores)`. Defaults
             to `False`.
         training: Whether to apply dropout.
-        use_causal_mask: Whether position `t` attends to `0..t` only. Defaults to
-            `False`.
+        use_causal_mask: Whether position `t` attends to `0..t` only, along the one
+            attention axis. Defaults to `False`.
 
     Returns:
-        Float tensor of shape `(batch, query_length, features)`, and the scores,
-        `(batch, num_heads, query_length, key_length)`, if asked for.
+        Float tensor of shape `(batch, query_length, features)`, and the scores before
+        dropout, `(batch, num_heads, query_length, key_length)`, if asked for. With
+        more axes, the scores have those that attention does not run over first, then
+        the heads, the attention axes of the query, those of the key.
 
     Raises:
-        ValueError: If `num_heads` or `key_dim` is not a positive integer, or if
-            the shapes do not fit each other.
+        ValueError: If `num_heads`, `key_dim` or `value_dim` is not a positive
+            integer, if the shapes do not fit each other, or if a causal mask or a
+            window is asked for over more than one axis, or none.
 
     Example:
 
@@ -87,69 +116,59 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
         training=None,
         use_causal_mask=False,
     ):
-        needs_scores = self._why_scores(
-            query, attention_mask, return_attention_scores, training
+        arguments = {
+            "key": key,
+            "query_mask": query_mask,
+            "value_mask": value_mask,
+            "key_mask": key_mask,
+            "attention_mask": attention_mask,
+            "return_attention_scores": return_attention_scores,
+            "training": training,
+            "use_causal_mask": use_causal_mask,
+        }
+        overridden = overrides(self, MultiHeadAttention, OVERRIDABLE)
+        with masks_put_back(query, value, key):
+            if overridden:
+                logger.debug("%s builds masks as in Keras: %s", self.name, overridden)
+                set_mask(query, query_mask)  # Keras looks for it there only
+                return super().call(query, value, **arguments)
+            return call_multi_head_attention(self, query, value, **arguments)
+
+    def _compute_attention(
+        self,
+        query,
+        key,
+        value,
+        attention_mask=None,
+        training=None,
+        return_attention_scores=False,
+        use_causal_mask=False,
+    ):
+        """Keras's hook for subclasses, on the kernel, too."""
+        overridden = overrides(self, MultiHeadAttention, ("_masked_softmax",))
+        if overridden:
+            logger.debug("%s builds scores as in Keras: %s", self.name, overridden)
+        compute = super()._compute_attention if overridden else self._fused
+        return compute(
+            query,
+            key,
+            value,
+            attention_mask,
+            training,
+            return_attention_scores,
+            use_causal_mask=use_causal_mask,
         )
-        if needs_scores:
-            logger.debug("%s runs as in Keras: %s", self.name, needs_scores)
-            return super().call(
-                query,
-                value,
-                key=key,
-                query_mask=query_mask,
-                value_mask=value_mask,
-                key_mask=key_mask,
-                attention_mask=attention_mask,
-                return_attention_scores=return_attention_scores,
-                training=training,
-                use_causal_mask=use_causal_mask,
-            )
-        if key is None:
-            key = value
-        if key_mask is None:
-            key_mask = value_mask
-        elif value_mask is not None:
-            key_mask = keras.ops.logical_and(key_mask, value_mask)
-        with _masks_taken_off(query, key, value):
-            attention = ops.dot_product_attention(
-                self._query_dense(query),
-                self._key_dense(key),
-                self._value_dense(value),
-                scale=self._key_dim**-0.5,
-                is_causal=use_causal_mask,
-                query_mask=query_mask,
-                key_mask=key_mask,
-            )
-            if getattr(self, "_use_gate", False):
-                attention = keras.ops.multiply(attention, self._gate_dense(query))
-        return self._output_dense(attention)
 
-    def _why_scores(self, query, attention_mask, return_attention_scores, training):
-        """Why this call needs the matrix of scores; empty if it does not."""
-        if return_attention_scores:
-            return "the scores are asked for"
-        if self._dropout > 0 and training:
-            return "dropout of the attention weights in training"
-        if attention_mask is not None:
-            return "an attention mask is given"
-        if getattr(self, "_sliding_window", None) is not None:
-            return "a sliding window is set"
-        if len(query.shape) != 3 or tuple(self._attention_axes) != (1,):
-            return "attention is over other axes than (1,)"
-        return ""
+    def _fused(self, *args, **kwargs):
+        return multi_head_product(self, *args, **kwargs)
 
-
-@contextlib.contextmanager
-def _masks_taken_off(*tensors):
-    """Takes the Keras masks off the tensors while projections run, which know no
-    masks and would warn. Puts them back: Keras's own layer does not, and the
-    second of two equal calls on one tensor sees no mask."""
-    masks = [(x, x._keras_mask) for x in tensors if hasattr(x, "_keras_mask")]
-    for tensor, _ in masks:
-        tensor._keras_mask = None
-    try:
-        yield
-    finally:
-        for tensor, mask in masks:
-            if mask is not None:
-                tensor._keras_mask = mask
+    def compute_output_spec(self, query, value, key=None, **kwargs):
+        spec = super().compute_output_spec(query, value, key=key, **kwargs)
+        if not kwargs.get("return_attention_scores"):
+            return spec
+        # Keras's takes the scores to be square, over axis 1.
+        axes = [i % (len(query.shape) - 1) for i in self._attention_axes]
+        before = [n for i, n in enumerate(query.shape[:-1]) if i not in axes]
+        lengths = [x.shape[i] for x in (query, value) for i in axes]
+        shape = (*before, self.num_heads, *lengths)
+        return spec[0], keras.KerasTensor(shape, dtype=self.compute_dtype)

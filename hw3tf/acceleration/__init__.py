@@ -1,0 +1,15 @@
+"""Models that exist already, on the fused kernel: `accelerate` for one model,
+`enable` for Keras's own function."""
+
+from hw3tf.acceleration.accelerate import accelerate, restore
+from hw3tf.acceleration.enabling import disable, enable
+from hw3tf.acceleration.report import AccelerationReport, LayerReport
+
+__all__ = [
+    "AccelerationReport",
+    "LayerReport",
+    "accelerate",
+    "disable",
+    "enable",
+    "restore",
+]

@@ -1,0 +1,164 @@
+"""`accelerate` and `restore`: the attention of a whole model on the kernel."""
+
+import keras
+
+from hw3tf.acceleration import keras_hub_calls, keras_hub_layers
+from hw3tf.acceleration.coverage import Verdict, qualified_name
+from hw3tf.acceleration.keras_layers import verdict_on_keras_layer
+from hw3tf.acceleration.not_covered import NOT_COVERED
+from hw3tf.acceleration.patches import attach, detach, is_attached
+from hw3tf.acceleration.report import AccelerationReport, LayerReport
+from hw3tf.ops.libraries import kernel_path, logger
+
+FAMILIES = keras_hub_layers.FAMILIES | keras_hub_calls.FAMILIES
+
+KERAS_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+
+# Functions that a model has compiled, and makes again where it finds None.
+COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
+
+
+def accelerate(model):
+    """Puts the attention of a model onto the fused kernel: one line, same weights.
+
+    Every attention layer in the model, however deep, is asked whether hw3tf
+    understands it; in those it does, the one method that computes the attention is
+    replaced, on that layer object alone. Weights, classes, config and names stay,
+    and so does what `model.save` writes: stock Keras loads it without hw3tf. The
+    results are the same up to rounding. Dropout in training stays fused; it drops
+    other weights than Keras's random numbers would, with the same probability.
+
+    Understood are `keras.layers.MultiHeadAttention`, `GroupQueryAttention` and
+    `Attention`, `keras_hub.layers.CachedMultiHeadAttention`, and the attention of
+    KerasHub's model families; the report tells for each layer, and why not.
+
+    Functions that the model has compiled are made anew at the next call. If a model
+    is part of another, accelerate the outer one: it has functions of its own.
+
+    Args:
+        model: A `keras.Model`, or any other `keras.layers.Layer`. It has to be built.
+
+    Returns:
+        A `hw3tf.acceleration.AccelerationReport`, which prints as a table. In a
+        `with` statement it takes the change back on leaving; so does
+        `hw3tf.restore`, at any time.
+
+    Raises:
+        TypeError: If `model` is not a Keras layer or model.
+
+    Example:
+
+    >>> x = keras.Input((10, 16))
+    >>> attention = keras.layers.MultiHeadAttention(2, 8, name="attention")
+    >>> model = keras.Model(x, attention(x, x))
+    >>> print(hw3tf.accelerate(model))  # doctest: +ELLIPSIS
+    layer      class               fused  why
+    attention  MultiHeadAttention  yes    ...
+    1 of 1 attention layers are fused. Kernel: op (the kernel covers the call)
+    """
+    _check_model("accelerate", model)
+    path = kernel_path()
+    reports, changed = [], []
+    for name, layer in _walk(model):
+        verdict = _verdict(layer)
+        if verdict is None:
+            continue
+        fused, reason = verdict.attributes is not None, verdict.reason
+        if path.path == "reference" and fused:
+            fused, reason = False, path.reason
+        elif verdict.attributes:
+            attach(layer, verdict.attributes)
+            changed.append(layer)
+        reports.append(LayerReport(name, type(layer).__name__, fused, reason))
+    if not model.built:
+        reason = "the model is not built: call it once, then accelerate it again"
+        reports.append(LayerReport(model.name, type(model).__name__, False, reason))
+    if changed:
+        _reset_functions(model)
+    report = AccelerationReport(reports, path, changed, lambda: _reset_functions(model))
+    logger.debug("accelerate:\n%s", report)
+    return report
+
+
+def restore(model):
+    """Takes `hw3tf.accelerate` back: the model computes as before, exactly.
+
+    Args:
+        model: The model that was given to `accelerate`, or a part of it.
+
+    Returns:
+        The number of layers that were restored.
+
+    Raises:
+        TypeError: If `model` is not a Keras layer or model.
+
+    Example:
+
+    >>> x = keras.Input((10, 16))
+    >>> model = keras.Model(x, keras.layers.MultiHeadAttention(2, 8)(x, x))
+    >>> _ = hw3tf.accelerate(model)
+    >>> hw3tf.restore(model)
+    1
+    """
+    _check_model("restore", model)
+    restored = sum(detach(layer) for _, layer in _walk(model))
+    if restored:
+        _reset_functions(model)
+    return restored
+
+
+def _check_model(function, model):
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(
+            f"`{function}` takes a Keras model or layer as `model`. Received: "
+            f"{model!r} (of type {type(model).__name__})"
+        )
+
+
+def _walk(model):
+    """Path and layer of `model` and all in it, each once, in the order of the calls."""
+    seen = {id(model)}
+
+    def below(parent, prefix):
+        for layer in parent._flatten_layers(include_self=False, recursive=False):
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                yield prefix + layer.name, layer
+                yield from below(layer, f"{prefix}{layer.name}/")
+
+    yield model.name, model
+    yield from below(model, "")
+
+
+def _verdict(layer):
+    """A `Verdict`, or None for a layer that does not attend."""
+    if is_attached(layer):
+        return Verdict({}, "accelerated already")
+    for cls in type(layer).__mro__:
+        name = qualified_name(cls)
+        if name.startswith("hw3tf.layers."):
+            ours = isinstance(layer, KERAS_ATTENTION)
+            return Verdict({}, "a layer of hw3tf, fused by itself") if ours else None
+        if name in FAMILIES:
+            return FAMILIES[name].verdict(layer, cls)
+        if name in NOT_COVERED:
+            return Verdict(None, NOT_COVERED[name])
+    return verdict_on_keras_layer(layer) or _verdict_on_name(layer)
+
+
+def _verdict_on_name(layer):
+    """For a layer that is called attention and has none inside that is known: it
+    should not be missing from the report."""
+    name = type(layer).__name__
+    if "Attention" not in name or "Mask" in name:
+        return None
+    if any(_verdict(child) for child in layer._flatten_layers(include_self=False)):
+        return None
+    return Verdict(None, f"hw3tf does not know how `{name}` computes attention")
+
+
+def _reset_functions(model):
+    for _, layer in _walk(model):
+        for name in COMPILED:
+            if isinstance(layer, keras.Model) and getattr(layer, name, None):
+                setattr(layer, name, None)

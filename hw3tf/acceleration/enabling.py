@@ -1,0 +1,186 @@
+"""`enable` and `disable`: Keras's own function on the kernel.
+
+`keras.ops.dot_product_attention` asks `keras.src.backend.nn` for the function of the
+same name whenever it is called. So that name, in that one module, is all there is to
+replace: what layers have imported, and nodes of functional models, come to it.
+"""
+
+import contextlib
+import functools
+import importlib
+import threading
+
+import keras
+
+from hw3tf.ops.attention_call import AttentionCall
+from hw3tf.ops.libraries import kernel_path, logger
+
+_NAME = "dot_product_attention"
+_lock = threading.Lock()
+_scope = threading.local()
+
+
+class _Hook:
+    """The replaced function: who needs it, and what was there."""
+
+    users = 0
+    enabled = False
+    stock = None
+    ours = None
+
+
+class Enabled:
+    """What `enable` returns: leaving a `with` statement takes that call back."""
+
+    def __init__(self, changed):
+        self._changed = changed
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._changed:
+            disable()
+        self._changed = False
+
+
+def enable():
+    """Makes `keras.ops.dot_product_attention` itself run on the fused kernel.
+
+    Code that nobody touched benefits: Keras's and KerasHub's layers that call it,
+    and your own. It takes over calls on the TensorFlow backend on a CPU with
+    `flash_attention` None, the default, or True, which Keras refuses there. Up to
+    rounding the results are Keras's: the same masks, biases and scales, the mean of
+    the values for a query that sees no key, NaN for a NaN that is seen. What Keras
+    refuses here and the kernel can do, works: a single key head for many query heads.
+    All else runs in Keras, as before: `flash_attention=False`, a tensor as `scale`,
+    integers, XLA, a GPU, other backends. The logger `hw3tf` says which at level DEBUG.
+
+    Layers that compute their scores themselves are not reached; for those there is
+    `hw3tf.accelerate`. A function that TensorFlow has traced keeps the path that it
+    was traced with: enable first, or have models make their functions anew, with
+    `model.make_train_function(force=True)` and the like.
+
+    Returns:
+        An object for a `with` statement, which disables on leaving. Where attention
+        was enabled before, it stays so.
+
+    Example:
+
+    >>> with hw3tf.enable():
+    ...     x = keras.random.normal((2, 10, 4, 8))
+    ...     y = keras.ops.dot_product_attention(x, x, x, is_causal=True)
+    """
+    path = kernel_path()
+    if path.path == "reference":
+        logger.debug("enable: keras.ops.dot_product_attention stays, %s", path.reason)
+    with _lock:
+        changed = not _Hook.enabled
+        if changed:
+            _Hook.enabled = True
+            _add_user()
+    return Enabled(changed)
+
+
+def disable():
+    """Takes `hw3tf.enable` back, however often it was called.
+
+    Example:
+
+    >>> _ = hw3tf.enable()
+    >>> hw3tf.disable()
+    """
+    with _lock:
+        if _Hook.enabled:
+            _Hook.enabled = False
+            _remove_user()
+
+
+@contextlib.contextmanager
+def fused_scope():
+    """Makes calls of `keras.ops.dot_product_attention` inside, in this thread, run
+    on the kernel."""
+    with _lock:
+        _add_user()
+    _scope.depth = getattr(_scope, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _scope.depth -= 1
+        with _lock:
+            _remove_user()
+
+
+def _backend():
+    """The module in which Keras looks the function up; None on other backends."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    return importlib.import_module("keras.src.backend").nn
+
+
+def _add_user():
+    module = _backend()
+    if _Hook.users == 0 and module is not None:
+        _Hook.stock = getattr(module, _NAME)
+        _Hook.ours = _replacement(_Hook.stock)
+        setattr(module, _NAME, _Hook.ours)
+    _Hook.users += 1
+
+
+def _remove_user():
+    module = _backend()
+    _Hook.users -= 1
+    if _Hook.users == 0 and module is not None:
+        # If somebody has replaced it since, theirs stays, and ours, inside, is inert.
+        if getattr(module, _NAME) is _Hook.ours:
+            setattr(module, _NAME, _Hook.stock)
+        else:
+            logger.warning("%s was replaced after hw3tf had been enabled", _NAME)
+
+
+def _replacement(stock):
+    @functools.wraps(stock)
+    def dot_product_attention(query, key, value, *args, **kwargs):
+        call = None
+        if _Hook.enabled or getattr(_scope, "depth", 0):
+            call = _kernel_call(query, key, value, *args, **kwargs)
+        if call is None:
+            return stock(query, key, value, *args, **kwargs)
+        return call.run()
+
+    return dot_product_attention
+
+
+def _kernel_call(
+    query,
+    key,
+    value,
+    bias=None,
+    mask=None,
+    scale=None,
+    is_causal=False,
+    flash_attention=None,
+    attn_logits_soft_cap=None,
+):
+    """An `AttentionCall` that the kernel runs, or None: what is refused here, Keras
+    accepts, or raises in its own words."""
+    if flash_attention is False:
+        return None
+    try:
+        call = AttentionCall(
+            query,
+            key,
+            value,
+            bias=bias,
+            mask=mask,
+            scale=scale,
+            is_causal=is_causal,
+            attn_logits_soft_cap=attn_logits_soft_cap,
+        )
+    except ValueError as error:
+        logger.debug("keras.ops.dot_product_attention stays in Keras: %s", error)
+        return None
+    if call.path.path == "reference":
+        logger.debug("keras.ops.dot_product_attention stays in Keras: %s", call.path)
+        return None
+    return call

@@ -1,0 +1,271 @@
+"""KerasHub's attention layers whose `call` holds everything, on the kernel: it is
+written anew here, with the layer's own projections around one call of the kernel."""
+
+import functools
+import math
+
+import keras
+
+from hw3tf.acceleration.coverage import Family
+from hw3tf.acceleration.enabling import fused_scope
+from hw3tf.layers.fused_attention import attend, training_of
+
+ops = keras.ops
+
+
+def _cached(layer, key, value, cache, cache_update_index):
+    """Keys and values with what the cache holds, and the cache, as in KerasHub."""
+    if cache is None:
+        if cache_update_index is not None:
+            raise ValueError(
+                "`cache_update_index` must be None where `cache` is. Received: "
+                f"cache=None, cache_update_index={cache_update_index}, in the layer "
+                f"{layer.name!r}"
+            )
+        return key, value, None
+    if cache_update_index is None:
+        return cache[:, 0, ...], cache[:, 1, ...], cache
+    start = [0, cache_update_index, 0, 0]
+    key = ops.slice_update(cache[:, 0, ...], start, key)
+    value = ops.slice_update(cache[:, 1, ...], start, value)
+    return key, value, ops.stack((key, value), axis=1)
+
+
+def _joined(output):
+    """The heads of a position beside each other."""
+    shape = ops.shape(output)
+    return ops.reshape(output, (shape[0], shape[1], shape[2] * shape[3]))
+
+
+def _bloom_call(
+    layer, hidden_states, attention_mask=None, cache=None, cache_update_index=None
+):
+    key, value, cache = _cached(
+        layer,
+        layer._key_dense(hidden_states),
+        layer._value_dense(hidden_states),
+        cache,
+        cache_update_index,
+    )
+    bias = layer._alibi_layer._get_alibi_bias(layer.num_heads, ops.shape(key)[1])
+    output, _ = attend(
+        layer._query_dense(hidden_states),
+        key,
+        value,
+        mask=attention_mask,
+        bias=bias,
+        scale=layer.inv_norm_factor,
+        dropout=layer._dropout_layer,
+        training=training_of(layer),
+    )
+    output = layer._dropout_layer(layer._output_dense(_joined(output)))
+    return output if cache is None else (output, cache)
+
+
+def _falcon_call(
+    layer, inputs, alibi, attention_mask=None, cache=None, cache_update_index=None
+):
+    key, value, cache = _cached(
+        layer, layer.key_dense(inputs), layer.value_dense(inputs), cache,
+        cache_update_index,
+    )  # fmt: skip
+    output, _ = attend(
+        layer.query_dense(inputs),
+        key,
+        value,
+        mask=attention_mask,
+        bias=alibi * layer.inv_norm_factor,
+        scale=layer.inv_norm_factor,
+        dropout=layer.attention_dropout,
+        training=training_of(layer),
+    )
+    output = layer.output_dense(_joined(output))
+    return output if cache is None else (output, cache)
+
+
+def _t5_call(
+    layer,
+    hidden_states,
+    mask=None,
+    key_value_states=None,
+    position_bias=None,
+    cache=None,
+    cache_update_index=None,
+    training=False,
+):
+    """The bias holds the mask, too: later layers are given it instead of a mask."""
+    states = hidden_states if key_value_states is None else key_value_states
+    batch = ops.shape(hidden_states)[0]
+
+    def heads(x):
+        return ops.reshape(x, (batch, -1, layer.num_heads, layer.key_value_dim))
+
+    key = value = None
+    if cache is None or cache_update_index is not None:
+        key = heads(layer.key_projector(states))
+        value = heads(layer.value_projector(states))
+    key, value, cache = _cached(layer, key, value, cache, cache_update_index)
+    if position_bias is None:
+        position_bias = _t5_bias(
+            layer, ops.shape(hidden_states)[1], ops.shape(key)[1], cache_update_index
+        )
+        if mask is not None:
+            mask = ops.cast(mask[:, None], position_bias.dtype)
+            position_bias = position_bias + (1.0 - mask) * -1e9
+    output, _ = attend(
+        heads(layer.query_projector(hidden_states)),
+        key,
+        value,
+        bias=position_bias,
+        scale=1.0,
+        dropout=layer.dropout_layer,
+        training=training,
+    )
+    return layer.output_projector(_joined(output)), position_bias, cache
+
+
+def _t5_bias(layer, query_length, key_length, cache_update_index):
+    if layer.use_relative_attention_bias:
+        start = 0 if cache_update_index is None else cache_update_index
+        return layer.compute_bias(query_length, key_length, query_start_index=start)
+    shape = (1, layer.num_heads, query_length, key_length)
+    return ops.zeros(shape, layer.compute_dtype)
+
+
+def _vision_call(
+    layer, x, attention_mask=None, return_attention_scores=None, training=False
+):
+    """The vision towers of PaliGemma and Gemma 3. Their mask is a bias. The second
+    result is for callers who look at the weights: KerasHub's models do not."""
+    if return_attention_scores:
+        return type(layer).call(
+            layer, x, attention_mask, return_attention_scores, training
+        )
+    shape = ops.shape(x)
+    query, key, value = (
+        ops.reshape(project(x), (*shape[:2], layer.num_heads, layer.head_dim))
+        for project in (layer.query_proj, layer.key_proj, layer.value_proj)
+    )
+    output, _ = attend(
+        query,
+        key,
+        value,
+        bias=attention_mask,
+        dropout=layer.dropout_layer,
+        training=training,
+    )
+    return layer.out_proj(_joined(output)), None
+
+
+def _sam_call(layer, query, value, key):
+    def heads(x):  # not `_separate_heads`, which transposes
+        shape = ops.shape(x)
+        size = x.shape[-1] // layer.num_heads
+        return ops.reshape(x, (shape[0], shape[1], layer.num_heads, size))
+
+    output, _ = attend(
+        heads(layer.query_proj(query)),
+        heads(layer.key_proj(key)),
+        heads(layer.value_proj(value)),
+    )
+    return layer.out_proj(_joined(output))
+
+
+def _seg_former_call(layer, x):
+    """Keys and values come from a picture made smaller by `sr_ratio`."""
+    batch, length = ops.shape(x)[:2]
+    channels = x.shape[-1]
+
+    def heads(x):
+        size = channels // layer.num_heads
+        return ops.reshape(x, (batch, -1, layer.num_heads, size))
+
+    query = heads(layer.q(x))
+    if layer.sr_ratio > 1:
+        side = int(math.sqrt(length))
+        x = layer.sr(ops.reshape(x, (batch, side, side, channels)))
+        x = layer.norm(ops.reshape(x, (batch, -1, channels)))
+    output, _ = attend(
+        query,
+        heads(layer.k(x)),
+        heads(layer.v(x)),
+        scale=layer.scale,
+        dropout=layer.dropout,
+        training=training_of(layer),
+    )
+    return layer.proj_drop(layer.proj(_joined(output)))
+
+
+def _video_prism_call(
+    layer, query, value, key=None, attention_mask=None, training=None
+):
+    key = query if key is None else key
+    query, scale = layer.query_dense(query), layer.key_dim**-0.5
+    if layer.use_per_dim_scale:
+        query, scale = layer.per_dim_scale_layer(query), 1.0
+    if attention_mask is not None and len(attention_mask.shape) == 2:
+        attention_mask = attention_mask[:, None]  # of keys
+    output, _ = attend(
+        query,
+        layer.key_dense(key),
+        layer.value_dense(value),
+        mask=attention_mask,
+        zero_blind_rows=False,
+        scale=scale,
+        attn_logits_soft_cap=layer.attention_logit_soft_cap,
+        dropout=layer.dropout_layer,
+        training=training,
+    )
+    return layer.output_dense(output)
+
+
+def _scoped(layer):
+    """For layers that call `keras.ops.dot_product_attention` themselves."""
+
+    def call(*args, **kwargs):
+        with fused_scope():
+            return type(layer).call(layer, *args, **kwargs)
+
+    call.__wrapped__ = type(layer).call.__get__(layer)  # its signature
+    return {"call": call}
+
+
+def _call(function, dropout=None):
+    """The family of a class whose `call` is `function` here. `dropout`: the name of
+    the attribute with the dropout of the weights."""
+
+    def replace(layer):
+        if dropout is not None and getattr(layer, dropout).rate >= 1:
+            return "its dropout leaves no weights"
+        return {"call": functools.partial(function, layer)}
+
+    return Family(replace, ("call",))
+
+
+_VISION = _call(_vision_call, "dropout_layer")
+_SCOPED = Family(_scoped, ("call",))
+_MODELS = "keras_hub.src.models."
+FAMILIES = {
+    _MODELS + name: family
+    for name, family in {
+        "bloom.bloom_attention.BloomAttention": _call(_bloom_call, "_dropout_layer"),
+        "dinov3.dinov3_layers.DINOV3Attention": _SCOPED,
+        "esm.esm_attention.EsmSelfAttention": _SCOPED,
+        "falcon.falcon_attention.FalconAttention": _call(
+            _falcon_call, "attention_dropout"
+        ),
+        "gemma3.gemma3_vision_encoder.Gemma3VisionAttention": _VISION,
+        "mit.mit_layers.SegFormerMultiheadAttention": _call(
+            _seg_former_call, "dropout"
+        ),
+        "pali_gemma.pali_gemma_vit.PaliGemmaVitAttention": _VISION,
+        "roformer_v2.roformer_v2_attention.RoformerAttention": _SCOPED,
+        "sam.sam_layers.MultiHeadAttentionWithDownsampling": _call(_sam_call),
+        "t5.t5_multi_head_attention.T5MultiHeadAttention": _call(
+            _t5_call, "dropout_layer"
+        ),
+        "video_prism.video_prism_layers.VideoPrismAttention": _call(
+            _video_prism_call, "dropout_layer"
+        ),
+    }.items()
+}

@@ -1,0 +1,263 @@
+"""KerasHub's attention layers on the kernel: those that have a method of its own
+for what happens between the projections.
+
+The classes are told by their names, so that KerasHub is imported by nobody here.
+What KerasHub computes is `softmax(scale * query key^T + mask) value`, with a float32
+`keras.layers.Softmax`, which gives zeros to a query that sees no key.
+"""
+
+import functools
+import math
+
+import keras
+
+from hw3tf.acceleration.coverage import Family
+from hw3tf.layers.fused_attention import attend
+from hw3tf.ops import dot_product_attention
+
+_PRODUCT = ("_compute_attention",)
+_SOFTMAX = ("_compute_attention", "_masked_softmax")
+
+
+def _decoder(groups="num_key_value_groups", window=None, dropout=None):
+    """Families of decoders that repeat key heads, unless told that there is one
+    group, and then call `_compute_attention(query, key, value, attention_mask)`.
+
+    Args:
+        groups: Name of the attribute with the number of queries to a key head; None
+            if there is none.
+        window: Function of the layer: its sliding window, or None.
+        dropout: Name of the attribute with the dropout of the weights, if any.
+    """
+
+    def replace(layer):
+        if dropout is not None and getattr(layer, dropout).rate >= 1:
+            return "its dropout leaves no weights"
+        product = functools.partial(
+            _decoder_product, layer, window and window(layer), dropout
+        )
+        attributes = {"_compute_attention": product}
+        if groups is not None:
+            attributes[groups] = 1
+        return attributes
+
+    methods = _SOFTMAX if window is None else (*_SOFTMAX, "_mask_sliding_window")
+    return Family(replace, methods)
+
+
+def _decoder_product(
+    layer,
+    window,
+    dropout,
+    query,
+    key,
+    value,
+    attention_mask=None,
+    training=None,
+    cache_update_index=None,
+):
+    attention_mask, window = _window(layer, window, attention_mask, cache_update_index)
+    return attend(
+        query,
+        key,
+        value,
+        mask=attention_mask,
+        scale=layer._inv_norm_factor,
+        dropout=None if dropout is None else getattr(layer, dropout),
+        training=training,
+        sliding_window=window,
+    )[0]
+
+
+def _window(layer, window, mask, cache_update_index):
+    """Mask and sliding window for the kernel, which counts from position 0: in a
+    cache, the layer's own mask of the window has to do."""
+    at_start = cache_update_index is None or (
+        isinstance(cache_update_index, int) and cache_update_index == 0
+    )
+    if window is None or at_start:
+        return mask, window
+    return layer._mask_sliding_window(mask, cache_update_index=cache_update_index), None
+
+
+def _gemma(layer):
+    product = functools.partial(_gemma_product, layer)
+    return _unless_all_drops(layer, {"_compute_attention": product})
+
+
+def _unless_all_drops(layer, attributes):
+    return "its dropout leaves no weights" if layer.dropout >= 1 else attributes
+
+
+def _gemma_product(
+    layer, q, k, v, attention_mask, training=False, cache_update_index=0
+):
+    head_dim = layer.head_dim
+    if not layer.query_head_dim_normalize:
+        head_dim = layer.hidden_dim // layer.num_query_heads
+    window = None
+    if layer.use_sliding_window_attention and attention_mask is not None:
+        window = layer.sliding_window_size
+        if getattr(layer, "use_bidirectional_attention", False):  # not centred
+            attention_mask = layer._mask_sliding_window(attention_mask)
+            window = None
+    attention_mask, window = _window(layer, window, attention_mask, cache_update_index)
+    return attend(
+        q,
+        k,
+        v,
+        mask=attention_mask,
+        scale=1 / math.sqrt(head_dim),
+        attn_logits_soft_cap=layer.logit_soft_cap,
+        sliding_window=window,
+        dropout=layer.dropout_layer,
+        training=training,
+    )[0]
+
+
+def _gemma4_text(layer):
+    def product(q, k, v, attention_mask, training=False, cache_update_index=0):
+        return attend(
+            q,
+            k,
+            v,
+            mask=attention_mask,
+            scale=1.0,  # query and key are normalized instead
+            attn_logits_soft_cap=layer.logit_soft_cap,
+            dropout=layer.dropout_layer,
+            training=training,
+        )[0]
+
+    return _unless_all_drops(layer, {"_compute_attention": product})
+
+
+def _gemma4_vision(layer):
+    def product(q, k, v, attention_mask, training=False):
+        return attend(
+            q,
+            k,
+            v,
+            mask=None if attention_mask is None else attention_mask[:, None, :],
+            scale=1.0,
+            attn_logits_soft_cap=layer.logit_soft_cap,
+            dropout=layer.dropout_layer,
+            training=training,
+        )[0]
+
+    return _unless_all_drops(layer, {"_compute_attention": product})
+
+
+def _t5_gemma(layer):
+    """Their mask is a bias."""
+
+    def product(query_states, key_states, value_states, attention_mask, training):
+        return attend(
+            query_states,
+            key_states,
+            value_states,
+            bias=attention_mask,
+            scale=layer.scaling,
+            attn_logits_soft_cap=layer.logit_soft_cap,
+            dropout=layer.dropout_layer,
+            training=training,
+        )[0]
+
+    attributes = {"_compute_attention": product, "num_key_value_groups": 1}
+    return _unless_all_drops(layer, attributes)
+
+
+def _gpt_oss(layer):
+    """One more logit to every query, the head's sink, takes weight and gives no
+    value: what the others get shrinks by `sigmoid(logsumexp - sink)`."""
+    ops = keras.ops
+
+    def product(query, key, value, attention_mask=None, start_index=0):
+        window = layer.sliding_window
+        if window is not None and window > 0:
+            at = ops.arange(ops.shape(query)[1])[:, None] + start_index
+            near = ops.arange(ops.shape(key)[1])[None] >= at - window
+            mask = near[None]
+            if attention_mask is not None:
+                mask = ops.logical_and(mask, ops.cast(attention_mask, "bool"))
+        else:
+            mask = attention_mask
+        return _with_sink(query, key, value, mask, layer)
+
+    return {"_compute_attention": product, "num_key_value_groups": 1}
+
+
+def _with_sink(query, key, value, mask, layer):
+    ops = keras.ops
+    output, logsumexp = dot_product_attention(
+        query,
+        key,
+        value,
+        mask=None if mask is None else mask[:, None],
+        scale=layer._inv_norm_factor,
+        return_logsumexp=True,
+    )
+    sinks = ops.cast(ops.reshape(layer.sinks, (1, -1, 1)), logsumexp.dtype)
+    share = ops.transpose(ops.sigmoid(logsumexp - sinks), (0, 2, 1))[..., None]
+    return ops.multiply(output, ops.cast(share, output.dtype))
+
+
+def _mmdit(layer):
+    """The two streams of Stable Diffusion 3, joined; no mask."""
+
+    def product(query, key, value):
+        scale = layer._inverse_sqrt_key_dim
+        output = attend(query, key, value, scale=float(scale))[0]
+        shape = keras.ops.shape(query)
+        return keras.ops.reshape(output, (shape[0], -1, shape[2] * shape[3]))
+
+    return {"_compute_attention": product}
+
+
+def _qwen_window(layer):
+    return layer.sliding_window_size if layer.use_sliding_window_attention else None
+
+
+def _qwen3_window(layer):
+    return layer.sliding_window_size or None
+
+
+_MODELS = "keras_hub.src.models."
+FAMILIES = {
+    _MODELS + name: family
+    for name, family in {
+        "gemma.gemma_attention.CachedGemmaAttention": Family(_gemma, _PRODUCT),
+        "gemma3.gemma3_attention.CachedGemma3Attention": Family(_gemma, _PRODUCT),
+        "gemma4.gemma4_attention.Gemma4TextAttention": Family(_gemma4_text, _PRODUCT),
+        "gemma4.gemma4_attention.Gemma4VisionAttention": Family(
+            _gemma4_vision, _PRODUCT
+        ),
+        "gpt_neo_x.gpt_neo_x_attention.GPTNeoXAttention": _decoder(
+            groups=None, dropout="_attn_dropout_layer"
+        ),
+        "gpt_oss.gpt_oss_attention.GptOssAttention": Family(_gpt_oss, _PRODUCT),
+        "llama.llama_attention.LlamaAttention": _decoder(),
+        "mistral.mistral_attention.CachedMistralAttention": _decoder(
+            groups="_num_key_value_groups"
+        ),
+        "mixtral.mixtral_attention.CachedMixtralAttention": _decoder(),
+        "phi3.phi3_attention.Phi3Attention": _decoder(),
+        "qwen.qwen_attention.QwenAttention": _decoder(window=_qwen_window),
+        "qwen3.qwen3_attention.Qwen3Attention": _decoder(window=_qwen3_window),
+        "qwen3_5.qwen3_5_attention.Qwen3_5Attention": _decoder(window=_qwen3_window),
+        "qwen3_moe.qwen3_moe_attention.Qwen3MoeAttention": _decoder(
+            window=_qwen3_window
+        ),
+        "qwen_moe.qwen_moe_attention.QwenMoeAttention": _decoder(window=_qwen_window),
+        "smollm3.smollm3_layers.SmolLM3Attention": _decoder(),
+        "stable_diffusion_3.mmdit.MMDiTBlock": Family(_mmdit, _PRODUCT),
+        "t5gemma.t5gemma_attention.T5GemmaAttention": Family(
+            _t5_gemma, (*_PRODUCT, "_compute_attention_without_fused_op")
+        ),
+        "t5gemma2.t5gemma2_attention.T5Gemma2Attention": Family(
+            _t5_gemma, (*_PRODUCT, "_compute_attention_without_fused_op")
+        ),
+        "t5gemma2.t5gemma2_attention.T5Gemma2MergedAttention": Family(
+            _t5_gemma, (*_PRODUCT, "_compute_attention_without_fused_op")
+        ),
+    }.items()
+}

@@ -1,0 +1,42 @@
+"""Attributes of one layer replaced, in a way that can be taken back.
+
+They are put into the layer's `__dict__` and not set: Keras's and TensorFlow's
+`__setattr__` track what they are given, and then it would be saved. Config, class
+and weights stay as they are; copies, clones and saved files know nothing of it.
+"""
+
+_PATCH = "_hw3tf_patch"
+_ABSENT = object()
+
+
+class _Patch:
+    """What was there before. An object of its own, because Keras looks for weights
+    inside the dicts and lists that a layer has as attributes."""
+
+    def __init__(self, before):
+        self.before = before
+
+
+def is_attached(layer):
+    """Whether `attach` was called on `layer`, and `detach` not since."""
+    return _PATCH in layer.__dict__
+
+
+def attach(layer, attributes):
+    """Replaces `attributes`, a dict of names and values, on `layer` alone."""
+    before = {name: layer.__dict__.get(name, _ABSENT) for name in attributes}
+    layer.__dict__[_PATCH] = _Patch(before)
+    layer.__dict__.update(attributes)
+
+
+def detach(layer):
+    """Takes `attach` back. Returns whether there was anything to take back."""
+    patch = layer.__dict__.pop(_PATCH, None)
+    if patch is None:
+        return False
+    for name, value in patch.before.items():
+        if value is _ABSENT:
+            layer.__dict__.pop(name, None)
+        else:
+            layer.__dict__[name] = value
+    return True

@@ -1,0 +1,60 @@
+"""What the tests of `hw3tf.acceleration` share."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+EPS = np.finfo(np.float32).eps
+
+
+def randomize(model, rng):
+    """Gives all weights values at which it matters where a query looks: those that
+    KerasHub starts with leave attention nearly uniform."""
+    for weight in model.weights:
+        if not keras.backend.is_float_dtype(weight.dtype):
+            continue
+        values = rng.standard_normal(weight.shape)
+        if len(weight.shape) > 1:
+            rows = weight.shape[-2] if len(weight.shape) == 2 else weight.shape[0]
+            weight.assign(values * 2 / np.sqrt(rows))
+        else:
+            weight.assign(keras.ops.convert_to_numpy(weight) + 0.1 * values)
+
+
+def outputs(model, inputs, **kwargs):
+    """All results of a call, as arrays of float32."""
+    flat = keras.tree.flatten(model(inputs, **kwargs))
+    return [np.asarray(x, "float32") for x in flat if x is not None]
+
+
+def gradients(model, inputs):
+    """Those of the sum of squares of all results, as arrays; None if there is none."""
+    with tf.GradientTape() as tape:
+        flat = keras.tree.flatten(model(inputs, training=False))
+        loss = sum(tf.reduce_sum(x * x) for x in flat if x.dtype.is_floating)
+    found = tape.gradient(loss, model.trainable_weights)
+    return [tf.convert_to_tensor(g).numpy() for g in found if g is not None]
+
+
+def moved_by_rounding(model, inputs, rng, results=outputs):
+    """How far the results go when every weight moves by one rounding: the size of
+    the errors that this model makes of a change in the order of its sums."""
+    before, weights = results(model, inputs), model.get_weights()
+    for weight in model.weights:
+        if keras.backend.is_float_dtype(weight.dtype):
+            factors = 1 + EPS * rng.choice([-1, 1], weight.shape)
+            weight.assign(keras.ops.convert_to_numpy(weight) * factors)
+    after = results(model, inputs)
+    model.set_weights(weights)
+    return [np.abs(x - y).max() for x, y in zip(before, after, strict=True)]
+
+
+def assert_equal_up_to_rounding(got, expected, moved=None, what="", terms=0.0):
+    """The difference is at most 4 times what one rounding of the weights does, and
+    16 units in the last place of the largest number. `terms`: the size of the terms
+    that the numbers are sums of, if they may cancel each other."""
+    for i, (x, y) in enumerate(zip(got, expected, strict=True)):
+        assert x.shape == y.shape
+        bound = 16 * EPS * max(terms, np.abs(y).max()) + (4 * moved[i] if moved else 0)
+        error = np.abs(x - y).max()
+        assert error <= bound, f"{what}[{i}]: {error:.2e} > {bound:.2e}"

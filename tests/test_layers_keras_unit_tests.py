@@ -1,0 +1,78 @@
+"""Keras's own unit tests of its attention layers, from the installed package, on ours.
+
+Their modules are loaded anew, and in these copies the name of the layer stands for
+ours. All tests in them run, and each tells whether it reached the kernel.
+"""
+
+import importlib.util
+import pathlib
+
+import keras
+import pytest
+from keras.src.layers import attention
+
+import hw3tf
+
+# `test_lora` does what Keras warns of, which is an error in our tests.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict"),
+    pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer"),
+]
+
+# Tests that look at arguments, shapes or weights, and let nothing attend.
+WITHOUT_A_CALL = {
+    "test_dtype_policy_map",
+    "test_flash_attention_with_errors",
+    "test_initializer",
+    "test_invalid_scalar_args_rejected",
+    "test_mha_constraints",
+    "test_multi_head_attention_output_shape_error",
+    "test_session",
+    "test_shape_mismatch_error",
+    "test_sliding_window_serialization",
+    "test_sliding_window_validation",
+    "test_symbolic_shape_with_return_attention_scores",
+    "test_symbolic_shape_without_return_attention_scores",
+    "test_basics_with_flash_attention",
+}
+
+
+class Layers:
+    """`keras.layers` with one layer replaced."""
+
+    def __init__(self, **replaced):
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name):
+        return getattr(keras.src.layers, name)
+
+
+def keras_tests(module, **replaced):
+    """The test class in Keras's `module`, with layers replaced."""
+    path = pathlib.Path(attention.__file__).with_name(f"{module}.py")
+    spec = importlib.util.spec_from_file_location(f"{module}_on_ours", path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    loaded.layers = Layers(**replaced)
+    classes = [x for x in vars(loaded).values() if isinstance(x, type)]
+    (found,) = [x for x in classes if x.__module__ == loaded.__name__]
+    return found
+
+
+MultiHeadAttentionTest = keras_tests(
+    "multi_head_attention_test", MultiHeadAttention=hw3tf.layers.MultiHeadAttention
+)
+GroupedQueryAttentionTest = keras_tests(
+    "grouped_query_attention_test",
+    GroupedQueryAttention=hw3tf.layers.GroupQueryAttention,
+)
+
+
+@pytest.fixture(autouse=True)
+def _on_the_kernel(request, kernel_calls):
+    """After each of their tests: the kernel was called, where anything was."""
+    yield
+    if request.cls is not None:
+        name = request.node.originalname or request.node.name
+        expected = not any(name.startswith(x) for x in WITHOUT_A_CALL)
+        assert bool(kernel_calls) == expected, name
