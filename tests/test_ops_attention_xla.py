@@ -308,3 +308,22 @@ np.testing.assert_array_equal(module(data["x"]), data["want"])
 print("equal")
 """
     assert run_python(code).endswith("equal\n")
+
+
+def test_intra_op_parallelism_sets_the_threads():
+    """As in the op: the pool starts that many threads less the caller's."""
+    code = """
+import os
+import numpy as np, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(3)
+from hw3tf import ops
+x = tf.constant(np.ones((1, 600, 2, 32), "float32"))
+spec = [tf.TensorSpec([1, None, 2, 32])]
+run = tf.function(lambda x: ops.dot_product_attention(x, x, x), spec, jit_compile=True)
+for length in (2, 3):  # serial: too small; XLA has its threads afterwards
+    run(x[:, :length])
+before = len(os.listdir("/proc/self/task"))
+run(x)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    assert run_python(code, HW3TF_NUM_THREADS=None).split()[-1] == "2"

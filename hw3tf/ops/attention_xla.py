@@ -1,6 +1,10 @@
 """The kernel under XLA: two custom calls in place of the two ops.
 
 The C++ side, csrc/tensorflow/attention_xla.cc, reads what is put together here.
+
+A call costs what the op does: for (2, 512, 512, 12, 12, 64) the median ratio of 150
+interleaved calls, compiled by XLA / not, was 0.94 forward and 1.01 with gradients
+(processor time: 1.00, 1.01). The reference under XLA took 3 to 4 times as long.
 """
 
 import struct
