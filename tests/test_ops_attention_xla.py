@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from checks import run_python
-from option_checks import check, make_arrays, run, scores_shape
+from option_checks import EPS, check, make_arrays, rounded, run, scores_shape
 
 from hw3tf import layers, ops
 from hw3tf.ops import attention_call
@@ -61,13 +61,16 @@ def test_option_is_as_exact_as_keras(name, rng):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
 def test_all_options_give_the_bits_of_the_op(dtype, rng):
     arrays = make_arrays(rng, *SIZES) | {"bias": rng.standard_normal((1, 4, 9, 7))}
+    arrays = rounded(arrays, dtype)
     options = make_options(rng, arrays)
     got, want = (
         run(ops.dot_product_attention, arrays, dtype, options, True, jit)
         for jit in (True, False)
     )
     for name, x in want.items():
-        np.testing.assert_array_equal(got[name], x, name)
+        # XLA may leave out what rounds the bias and its gradient to 16 bits.
+        unit = EPS[dtype] if name == "grad_bias" and "16" in dtype else 0
+        np.testing.assert_allclose(got[name], x, rtol=unit, err_msg=name)
 
 
 def compiled(function, *specs):
@@ -175,16 +178,18 @@ def test_wrong_sizes_at_run_time_raise(rng):
         np.testing.assert_array_equal(y, again)
 
 
-def test_sizes_that_depend_on_values_raise():
-    """XLA knows an upper bound of them only, and hands such arrays to no call."""
+@pytest.mark.parametrize("axis", [0, 1])
+def test_sizes_that_depend_on_values_raise(axis):
+    """XLA knows an upper bound of them only: the arrays are larger than they say.
+    Later versions than 2.16 refuse them themselves."""
 
     @tf.function(jit_compile=True)
     def call(x, keep):
-        y = tf.boolean_mask(x, keep)
+        y = tf.boolean_mask(x, keep, axis=axis)
         return ops.dot_product_attention(y, y, y)
 
-    with pytest.raises(tf.errors.OpError, match="dynamic dimension"):
-        call(tf.zeros((2, 9, 2, 8)), tf.constant([True, False]))
+    with pytest.raises(tf.errors.OpError, match=r"dynamic dimension|depend on values"):
+        call(tf.zeros((2, 2, 2, 8)), tf.constant([True, False]))
 
 
 def test_second_derivative_raises():

@@ -5,6 +5,7 @@
 // that hw3tf/ops/xla_module.py makes: the header below, then the sizes of every
 // array given. All else is as in the ops: the same checks, the same kernels.
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/attention.h"
@@ -43,7 +44,9 @@ double Number(int64_t bits) {
   return number;
 }
 
-// Operands of XLA: the header, the seed of dropout, the arrays that are given.
+// Operands of XLA: the header, the seed of dropout, the arrays that are given,
+// and their sizes once more, as they are at run time: less than those of the
+// arrays, which are bounds, where they depend on values.
 struct XlaCall {
   DType dtype = DType::kFloat32;
   int threads = 0;
@@ -70,7 +73,14 @@ struct XlaCall {
       operands[i] = {Dims(sizes, sizes + rank), *arrays++};
       sizes += rank;
     }
-    error = in.Set(dtype, numbers, operands);
+    const auto* actual = static_cast<const int64_t*>(*arrays);
+    const int64_t* bounds = header + kRanks + count;
+    if (std::equal(bounds, sizes, actual))
+      error = in.Set(dtype, numbers, operands);
+    else
+      error =
+          "hw3tf's attention knows no sizes under XLA that depend on values, "
+          "as after tf.boolean_mask. Pass masks or lengths instead";
   }
 };
 

@@ -74,7 +74,15 @@ def attention_xla(query, key, value, options):
 
 
 def _call(target, header, arguments, results):
-    """One custom call: the tensors that it returns."""
+    """One custom call: the tensors that it returns.
+
+    The last argument is the sizes as TensorFlow has them. Where they depend on
+    values, they are less than those of the arrays, which are upper bounds: XLA
+    refuses such arrays as operands, or, in TensorFlow 2.16, hands them over. The
+    call compares.
+    """
+    sizes = tf.concat([tf.shape(x, tf.int64) for x in arguments[1:]], 0)
+    arguments = [*arguments, sizes]
     outputs = gen_xla_ops.xla_call_module(
         arguments,
         version=VERSION,
