@@ -31,7 +31,7 @@ def scores_shape(arrays):
     return batch, heads, query_length, arrays["key"].shape[1]
 
 
-def run(function, arrays, dtype, options, graph=False):
+def run(function, arrays, dtype, options, graph=False, jit_compile=None):
     """Dict of float64 arrays: the results of `function` and its gradients.
 
     Args:
@@ -41,6 +41,7 @@ def run(function, arrays, dtype, options, graph=False):
         options: Keyword arguments; those that are arrays enter a graph with
             unknown sizes, except those of 1.
         graph: Whether to run in a `tf.function` of unknown sizes.
+        jit_compile: Of that `tf.function`.
     """
     inputs = ["query", "key", "value"] + ["bias"] * ("bias" in arrays)
     logsumexp = "grad_logsumexp" in arrays
@@ -73,7 +74,7 @@ def run(function, arrays, dtype, options, graph=False):
         spec = {
             n: tf.TensorSpec(unknown(n, x), x.dtype, name=n) for n, x in tensors.items()
         }
-        compute = tf.function(compute, input_signature=[spec])
+        compute = tf.function(compute, input_signature=[spec], jit_compile=jit_compile)
     results = compute(tensors)
     for name, x in results.items():
         wide = name in ("logsumexp", "grad_bias")
@@ -148,7 +149,9 @@ def with_rounded_output(arrays, rounding, options):
     return run(reference.dot_product_attention, shifted, "float64", options)
 
 
-def check(arrays, dtype="float32", options=None, graph=False, terms=1.0):
+def check(
+    arrays, dtype="float32", options=None, graph=False, terms=1.0, jit_compile=None
+):
     """Asserts that `hw3tf.ops.dot_product_attention` is as exact as Keras.
 
     The judge is the reference in float64. The error may be twice that of Keras
@@ -162,12 +165,12 @@ def check(arrays, dtype="float32", options=None, graph=False, terms=1.0):
     the units.
 
     Args:
-        arrays, dtype, options, graph: As `run`.
+        arrays, dtype, options, graph, jit_compile: As `run`.
         terms: The size of the terms whose differences the results are.
     """
     options = options or {}
     arrays = rounded(arrays, dtype)
-    got = run(ops.dot_product_attention, arrays, dtype, options, graph)
+    got = run(ops.dot_product_attention, arrays, dtype, options, graph, jit_compile)
     exact = run(reference.dot_product_attention, arrays, "float64", options)
     narrow = "float32" if dtype == "float64" else dtype
     plain = run(plain_attention(arrays, options), arrays, narrow, options)

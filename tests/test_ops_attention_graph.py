@@ -1,4 +1,4 @@
-"""The op in graphs: unknown shapes, functional models, saving, export, XLA."""
+"""The op in graphs: unknown shapes, functional models, saving, export."""
 
 import keras
 import numpy as np
@@ -109,23 +109,6 @@ assert "Hw3tfAttention" in names | {{n.op for n in graph.node}}, names
 print("equal")
 """
     assert run_python(code).endswith("equal\n")
-
-
-def test_xla_takes_the_reference_with_the_same_result(rng):
-    x = tf.constant(rng.standard_normal((2, 9, 2, 8), np.float32))
-    paths = []
-
-    @tf.function(jit_compile=True)
-    def run(x):
-        paths.append(ops.attention_path(x, x, x))
-        return ops.dot_product_attention(x, x, x, is_causal=True)
-
-    got = run(x)
-    assert paths[0].path == "reference"
-    assert "XLA" in paths[0].reason
-    # Outputs of size 1 and 9 keys: two ways to round.
-    want = ops.dot_product_attention(x, x, x, is_causal=True)
-    np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def test_intra_op_parallelism_sets_the_threads_not_the_result():

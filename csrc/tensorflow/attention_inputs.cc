@@ -52,18 +52,6 @@ void* Create(TF_OpKernelConstruction* construction) {
 
 void Destroy(void* kernel) { delete static_cast<AttentionKernel*>(kernel); }
 
-// nullptr if it is not given.
-template <typename T>
-const T* Data(const Tensor& tensor) {
-  return Given(tensor) ? static_cast<const T*>(TF_TensorData(tensor.get()))
-                       : nullptr;
-}
-
-ScoreStrides StridesOf(const std::optional<Dims>& dims) {
-  if (!dims) return {0, 0, 0, 0};
-  return BroadcastStrides(*dims, ContiguousStrides(*dims));
-}
-
 }  // namespace
 
 AttentionInputs::AttentionInputs(Call* call, const AttentionKernel& kernel) {
@@ -73,34 +61,22 @@ AttentionInputs::AttentionInputs(Call* call, const AttentionKernel& kernel) {
   call->Require(CheckDims("numbers", DimsOf(tensors[kNumbers]), {3}));
   if (!call->Ok()) return;
 
-  arguments = {DimsOf(tensors[kQuery]),     DimsOf(tensors[kKey]),
-               DimsOf(tensors[kValue]),     Given(tensors[kBias]),
-               Given(tensors[kMask]),       Given(tensors[kQueryMask]),
-               Given(tensors[kKeyMask]),    Given(tensors[kQueryLengths]),
-               Given(tensors[kKeyLengths]), Given(tensors[kQuerySplits]),
-               Given(tensors[kKeySplits])};
-  const auto* numbers =
+  Operand operands[kAttentionOperands];
+  for (int i = 0; i < kAttentionOperands; ++i)
+    operands[i] = {i <= kValue ? DimsOf(tensors[i]) : Given(tensors[i]),
+                   TF_TensorData(tensors[i].get())};
+  const auto* values =
       static_cast<const double*>(TF_TensorData(tensors[kNumbers].get()));
-  options.scale = numbers[0];
-  options.soft_cap = numbers[1];
-  options.dropout_rate = numbers[2];
-  options.dropout_seed =
+  AttentionOptions numbers;
+  numbers.scale = values[0];
+  numbers.soft_cap = values[1];
+  numbers.dropout_rate = values[2];
+  numbers.dropout_seed =
       *static_cast<const uint64_t*>(TF_TensorData(tensors[kDropoutSeed].get()));
-  options.is_causal = kernel.is_causal;
-  options.window_before = kernel.window_before;
-  options.window_after = kernel.window_after;
-  options.query_mask = Data<uint8_t>(tensors[kQueryMask]);
-  options.key_mask = Data<uint8_t>(tensors[kKeyMask]);
-  options.query_lengths = Data<int32_t>(tensors[kQueryLengths]);
-  options.key_lengths = Data<int32_t>(tensors[kKeyLengths]);
-  options.query_splits = Data<int64_t>(tensors[kQuerySplits]);
-  options.key_splits = Data<int64_t>(tensors[kKeySplits]);
-  call->Require(CheckAttention(kernel.dtype, arguments, &options, &shape));
-  if (!call->Ok()) return;
-  options.bias = Data<void>(tensors[kBias]);
-  options.bias_strides = StridesOf(arguments.bias);
-  options.mask = Data<uint8_t>(tensors[kMask]);
-  options.mask_strides = StridesOf(arguments.mask);
+  numbers.is_causal = kernel.is_causal;
+  numbers.window_before = kernel.window_before;
+  numbers.window_after = kernel.window_after;
+  call->Require(Set(kernel.dtype, numbers, operands));
 }
 
 bool RegisterAttentionOp(const char* name,

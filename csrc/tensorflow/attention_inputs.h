@@ -3,8 +3,7 @@
 
 #pragma once
 
-#include "checks/attention_checks.h"
-#include "kernels/attention.h"
+#include "tensorflow/attention_operands.h"
 #include "tensorflow/op_support.h"
 
 namespace hw3tf {
@@ -19,30 +18,17 @@ struct AttentionKernel {
   SessionThreads threads;
 };
 
-// The order of the inputs of Hw3tfAttention; those of the gradient go on. An
-// optional one that is not given is empty, of rank 1.
+// The inputs of Hw3tfAttention are the operands, in their order, and these;
+// those of the gradient go on. An optional one that is not given is empty, of
+// rank 1.
 enum AttentionInput {
-  kQuery,
-  kKey,
-  kValue,
-  kBias,
-  kMask,
-  kQueryMask,
-  kKeyMask,
-  kQueryLengths,
-  kKeyLengths,
-  kQuerySplits,
-  kKeySplits,
-  kDropoutSeed,
+  kDropoutSeed = kAttentionOperands,
   kNumbers,
   kAttentionInputs,
 };
 
-struct AttentionInputs {
+struct AttentionInputs : AttentionOperands {
   Tensor tensors[kAttentionInputs];
-  AttentionArguments arguments;
-  AttentionShape shape;
-  AttentionOptions options;
 
   // Reports to `call` what is wrong with them.
   AttentionInputs(Call* call, const AttentionKernel& kernel);

@@ -44,10 +44,11 @@ def dot_product_attention(
     square, forward and backward.
 
     The fused kernel covers float32, bfloat16, float16 and float64 with every
-    option below, in any combination. Calls with a tensor as `scale`, under XLA,
-    or where a GPU is visible run in pure Keras and give the same numbers:
-    `hw3tf.ops.attention_path`, with the same arguments, tells which and why. In
-    bfloat16 and float16 the kernel computes scores, softmax and sums in float32.
+    option below, in any combination, with `jit_compile=True` too. Calls with a
+    tensor as `scale`, or where a GPU is visible, run in pure Keras and give the
+    same numbers: `hw3tf.ops.attention_path`, with the same arguments, tells which
+    and why. In bfloat16 and float16 the kernel computes scores, softmax and sums
+    in float32.
 
     Args:
         query: Float tensor of shape `(batch, query_length, num_heads, head_dim)`.
@@ -114,7 +115,9 @@ def dot_product_attention(
             `attn_logits_soft_cap` or `sliding_window` is not positive, if
             `dropout_rate` is outside `[0, 1)` or given without a seed.
         tensorflow.errors.InvalidArgumentError: The same, where it is known only
-            when the graph runs, and if lengths are out of range.
+            when the graph runs, and if lengths are out of range. From XLA it
+            comes as `InternalError`; sizes that depend on values, as after
+            `tf.boolean_mask`, are an `UnimplementedError` there.
         NotImplementedError: On differentiating the gradient of the kernel.
 
     Example:
@@ -169,7 +172,7 @@ def attention_path(query, key, value, *args, **kwargs):
 
     Returns:
         A `hw3tf.ops.AttentionPath`, with the attributes `path` (`"op"`,
-        `"pybind"` or `"reference"`) and `reason`.
+        `"xla"`, `"pybind"` or `"reference"`) and `reason`.
 
     Raises:
         ValueError: As the function.

@@ -20,7 +20,7 @@ class AttentionPath:
     """Which implementation a call takes, and why.
 
     Attributes:
-        path: `"op"`, `"pybind"` or `"reference"`.
+        path: `"op"`, `"xla"` (the kernel, called by XLA), `"pybind"`, `"reference"`.
         reason: Half a sentence that explains the choice.
     """
 
@@ -45,7 +45,7 @@ def op_library_path():
 
 @functools.cache
 def load_op_library():
-    """Loads the TensorFlow ops, once, and registers their gradients.
+    """Loads the TensorFlow ops, once; registers their gradients, and XLA's calls.
 
     `import hw3tf` does this on the TensorFlow backend, so that saved models
     that contain the ops can be loaded.
@@ -59,10 +59,11 @@ def load_op_library():
     """
     import tensorflow as tf
 
-    from hw3tf.ops import attention_gradient
+    from hw3tf.ops import attention_gradient, xla_probe
 
     library = tf.load_op_library(op_library_path())
     attention_gradient.register(library)
+    xla_probe.register_targets(op_library_path())
     return library
 
 
@@ -84,8 +85,12 @@ def forced_path():
     return path
 
 
-def kernel_path():
-    """The path of a call that the kernel covers, on this machine, now."""
+def kernel_path(has_xla_call=False):
+    """The path of a call that the kernel covers, on this machine, now.
+
+    Args:
+        has_xla_call: Whether the kernel is a custom call of XLA, too.
+    """
     forced = forced_path()
     if forced == "reference":
         return AttentionPath("reference", "HW3TF_PATH forces it")
@@ -94,6 +99,8 @@ def kernel_path():
     if _gpu_visible():
         return AttentionPath("reference", "TensorFlow sees a GPU")
     if _under_xla():
+        if has_xla_call and forced != "pybind":
+            return _xla_path()
         return AttentionPath("reference", "the call is compiled by XLA")
     if forced == "pybind":
         return AttentionPath("pybind", "HW3TF_PATH forces it")
@@ -105,6 +112,18 @@ def kernel_path():
     if error:
         return AttentionPath("pybind", f"the op library fails: {error}")
     return AttentionPath("op", "the kernel covers the call")
+
+
+def _xla_path():
+    error = op_library_error()
+    if not error:
+        from hw3tf.ops import xla_probe
+
+        error = xla_probe.call_error(op_library_path())
+    if error:
+        reason = f"the call is compiled by XLA, which cannot call us: {error}"
+        return AttentionPath("reference", reason)
+    return AttentionPath("xla", "the kernel covers the call, compiled by XLA")
 
 
 @functools.cache

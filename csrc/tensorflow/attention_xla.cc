@@ -1,0 +1,159 @@
+// Attention as two custom calls of XLA: what Hw3tfAttention and
+// Hw3tfAttentionGrad are where TensorFlow runs the graph itself.
+//
+// A custom call is told no shapes. So its first operand is a vector of int64
+// that hw3tf/ops/xla_module.py makes: the header below, then the sizes of every
+// array given. All else is as in the ops: the same checks, the same kernels.
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/attention.h"
+#include "tensorflow/attention_operands.h"
+#include "tensorflow/xla_registry.h"
+
+namespace hw3tf {
+namespace {
+
+// What follows the operands of both in a gradient.
+enum GradOperand {
+  kOutput = kAttentionOperands,
+  kStatistics,
+  kGradOutput,
+  kGradLogsumexp,
+  kGradOperands,
+};
+
+// The header. Names of the calls end in a version: another header, another
+// name, because saved models keep the calls.
+enum Header {
+  kDType,  // 0..3, as in DType
+  kIsCausal,
+  kWindowBefore,
+  kWindowAfter,
+  kThreads,  // of the session; 0 if it is not set
+  kScale,    // the bits of a double, like the two that follow
+  kSoftCap,
+  kDropoutRate,
+  kRanks,  // of each array, -1 where it is not given; then their sizes
+};
+
+double Number(int64_t bits) {
+  double number;
+  std::memcpy(&number, &bits, sizeof number);
+  return number;
+}
+
+// Operands of XLA: the header, the seed of dropout, the arrays that are given,
+// and their sizes once more, as they are at run time: less than those of the
+// arrays, which are bounds, where they depend on values.
+struct XlaCall {
+  DType dtype = DType::kFloat32;
+  int threads = 0;
+  Operand operands[kGradOperands];
+  AttentionOperands in;
+  std::string error;
+
+  XlaCall(const void** arrays, int count) {
+    const auto* header = static_cast<const int64_t*>(*arrays++);
+    AttentionOptions numbers;
+    numbers.dropout_seed = *static_cast<const uint64_t*>(*arrays++);
+    numbers.is_causal = header[kIsCausal] != 0;
+    numbers.window_before = header[kWindowBefore];
+    numbers.window_after = header[kWindowAfter];
+    numbers.scale = Number(header[kScale]);
+    numbers.soft_cap = Number(header[kSoftCap]);
+    numbers.dropout_rate = Number(header[kDropoutRate]);
+    dtype = static_cast<DType>(header[kDType]);
+    threads = static_cast<int>(header[kThreads]);
+    const int64_t* sizes = header + kRanks + count;
+    for (int i = 0; i < count; ++i) {
+      const int64_t rank = header[kRanks + i];
+      if (rank < 0) continue;
+      operands[i] = {Dims(sizes, sizes + rank), *arrays++};
+      sizes += rank;
+    }
+    const auto* actual = static_cast<const int64_t*>(*arrays);
+    const int64_t* bounds = header + kRanks + count;
+    if (std::equal(bounds, sizes, actual))
+      error = in.Set(dtype, numbers, operands);
+    else
+      error =
+          "hw3tf's attention knows no sizes under XLA that depend on values, "
+          "as after tf.boolean_mask. Pass masks or lengths instead";
+  }
+};
+
+// The strings are XLA's from here on: made and freed by the same libstdc++.
+void Fail(XlaCustomCallStatus_* status, const std::string& message) {
+  status->message = message;
+}
+
+void Forward(void* results, const void** arrays, const char*, size_t,
+             XlaCustomCallStatus_* status) {
+  const XlaCall call(arrays, kAttentionOperands);
+  if (!call.error.empty()) return Fail(status, call.error);
+  auto** out = static_cast<void**>(results);
+  const AttentionForwardArgs args{
+      call.dtype,
+      call.in.shape,
+      call.in.options,
+      View(call.operands[kQuery]),
+      View(call.operands[kKey]),
+      View(call.operands[kValue]),
+      MutableView(OutputDims(call.in.arguments), out[0]),
+      out[1],
+      out[2]};
+  if (!AttentionForward(args, call.threads))
+    Fail(status, "out of memory for the scratch arrays of attention");
+}
+
+void Backward(void* results, const void** arrays, const char*, size_t,
+              XlaCustomCallStatus_* status) {
+  const XlaCall call(arrays, kGradOperands);
+  std::string error = call.error;
+  if (error.empty())
+    error = CheckResults(
+        call.in.arguments,
+        {*call.operands[kOutput].dims, *call.operands[kStatistics].dims,
+         *call.operands[kGradOutput].dims, call.operands[kGradLogsumexp].dims});
+  if (!error.empty()) return Fail(status, error);
+  auto** out = static_cast<void**>(results);
+  const auto grad = [&](int i) {
+    return MutableView(*call.operands[i].dims, out[i]);
+  };
+  const AttentionBackwardArgs args{
+      call.dtype,
+      call.in.shape,
+      call.in.options,
+      View(call.operands[kQuery]),
+      View(call.operands[kKey]),
+      View(call.operands[kValue]),
+      View(call.operands[kOutput]),
+      call.operands[kStatistics].data,
+      View(call.operands[kGradOutput]),
+      call.operands[kGradLogsumexp].data,
+      grad(kQuery),
+      grad(kKey),
+      grad(kValue),
+      HasGradBias(call.in.arguments) ? out[kBias] : nullptr};
+  if (!AttentionBackward(args, call.threads))
+    Fail(status,
+         "out of memory for the scratch arrays of the gradient of attention");
+}
+
+}  // namespace
+}  // namespace hw3tf
+
+// For hw3tf/ops/libraries.py: registers both. Returns "" or why it cannot.
+extern "C" __attribute__((visibility("default"))) const char*
+Hw3tfRegisterXlaTargets() {
+  using hw3tf::RegisterXlaTarget;
+  static const std::string error = [] {
+    std::string why = RegisterXlaTarget("hw3tf_attention_1", hw3tf::Forward);
+    if (why.empty())
+      why = RegisterXlaTarget("hw3tf_attention_grad_1", hw3tf::Backward);
+    return why;
+  }();
+  return error.c_str();
+}

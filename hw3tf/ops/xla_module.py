@@ -1,0 +1,172 @@
+"""A custom call of XLA as a StableHLO module, in text.
+
+`tf.raw_ops.XlaCallModule` puts a module into a TensorFlow graph. XLA compiles it
+once the sizes are known, so the module says how the sizes of the results follow
+from those of the arguments, and hands all sizes to the call, which is told none.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+ELEMENTS = {
+    "float32": "f32",
+    "bfloat16": "bf16",
+    "float16": "f16",
+    "float64": "f64",
+    "bool": "i1",
+    "int32": "i32",
+    "int64": "i64",
+}
+
+
+class Axis(NamedTuple):
+    """The size of an axis of an argument, unknown while the graph is made."""
+
+    argument: int
+    axis: int
+
+
+class Array(NamedTuple):
+    """An argument or a result: sizes, each an integer or an `Axis`, and dtype."""
+
+    sizes: tuple
+    dtype: str
+
+    @property
+    def shape(self):
+        """With None for a size that is not known yet."""
+        return [None if isinstance(size, Axis) else size for size in self.sizes]
+
+    @property
+    def type(self):
+        sizes = ["?" if size is None else str(size) for size in self.shape]
+        return f"tensor<{'x'.join([*sizes, ELEMENTS[self.dtype]])}>"
+
+
+def arrays_of(tensors):
+    """The `Array`s of tensors that become the arguments, in this order."""
+    return [
+        Array(
+            tuple(
+                Axis(at, axis) if size is None else size
+                for axis, size in enumerate(tensor.shape)
+            ),
+            tensor.dtype.name,
+        )
+        for at, tensor in enumerate(tensors)
+    ]
+
+
+def custom_call(target, header, arguments, results):
+    """The module whose function `main` is one custom call.
+
+    Args:
+        target: Name under which the call is registered with XLA.
+        header: Integers and `Axis` es: the first operand, a vector of int64.
+        arguments: `Array`s of the arguments of `main`: the operands that follow.
+        results: `Array`s of the results.
+    """
+    body = _Body(arguments)
+    first = body.vector(header)
+    # The sizes of the results: what XLA infers them from. They come last, where
+    # the call does not look: versions differ in whether they stay operands.
+    shapes = [body.vector(result.sizes) for result in results]
+    operands = [first, *(f"%{i}" for i in range(len(arguments))), *shapes]
+    types = [
+        _vector_type(len(header)),
+        *(x.type for x in arguments),
+        *(_vector_type(len(x.sizes)) for x in results),
+    ]
+    ranks = [1, *(len(x.sizes) for x in arguments), *(1 for _ in results)]
+    places = [1 + len(arguments) + i for i in range(len(results))]
+    outputs = ", ".join(x.type for x in results)
+    attributes = ", ".join(
+        (
+            "api_version = 3 : i32",
+            "has_side_effect = false",
+            f"indices_of_shape_operands = {_dense(places, 'i64')}",
+            # Row-major, all of them: XLA copies what it holds otherwise.
+            f"operand_layouts = {_layouts(ranks)}",
+            f"result_layouts = {_layouts(len(x.sizes) for x in results)}",
+        )
+    )
+    parameters = ", ".join(f"%{i}: {x.type}" for i, x in enumerate(arguments))
+    returned = ", ".join(f"%out#{i}" for i in range(len(results)))
+    return "\n".join(
+        (
+            "module {",
+            f"func.func public @main({parameters}) -> ({outputs}) {{",
+            *body.lines,
+            f"%out:{len(results)} = stablehlo.custom_call @{target}"
+            f"({', '.join(operands)}) {{{attributes}}} : "
+            f"({', '.join(types)}) -> ({outputs})",
+            f"return {returned} : {outputs}",
+            "}",
+            "}",
+        )
+    )
+
+
+def _dense(values, element):
+    values = list(values)
+    inside = f"[{', '.join(map(str, values))}]" if values else ""
+    return f"dense<{inside}> : tensor<{len(values)}x{element}>"
+
+
+def _layouts(ranks):
+    return f"[{', '.join(_dense(reversed(range(rank)), 'index') for rank in ranks)}]"
+
+
+def _vector_type(length):
+    return f"tensor<{length}xi64>"
+
+
+@dataclass
+class _Body:
+    """The lines that compute sizes."""
+
+    arguments: list
+    lines: list = field(default_factory=list)
+    names: dict = field(default_factory=dict)
+
+    def vector(self, sizes):
+        """The name of a vector of int64 with these integers and `Axis`es."""
+        parts, run = [], []
+        for size in sizes:
+            if isinstance(size, Axis):
+                parts += [self._constant(run)] * bool(run) + [self._size(size)]
+                run = []
+            else:
+                run.append(size)
+        parts += [self._constant(run)] * bool(run)
+        if len(parts) == 1:
+            return parts[0][0]
+        types = ", ".join(_vector_type(length) for _, length in parts)
+        return self._add(
+            f"stablehlo.concatenate {', '.join(name for name, _ in parts)}, dim = 0 "
+            f": ({types}) -> {_vector_type(len(sizes))}"
+        )
+
+    def _constant(self, values):
+        text = f"stablehlo.constant {_dense(values, 'i64')}"
+        return self._add(text), len(values)
+
+    def _size(self, size):
+        if size not in self.names:
+            kind = self.arguments[size.argument].type
+            number = self._add(
+                f"stablehlo.get_dimension_size %{size.argument}, dim = {size.axis} "
+                f": ({kind}) -> tensor<i32>"
+            )
+            wide = self._add(
+                f"stablehlo.convert {number} : (tensor<i32>) -> tensor<i64>"
+            )
+            self.names[size] = self._add(
+                f"stablehlo.reshape {wide} : (tensor<i64>) -> tensor<1xi64>"
+            )
+        return self.names[size], 1
+
+    def _add(self, text):
+        name = f"%v{len(self.lines)}"
+        self.lines.append(f"{name} = {text}")
+        return name

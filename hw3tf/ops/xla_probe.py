@@ -1,0 +1,96 @@
+"""Whether the kernel can be called from XLA here, found out by calling it.
+
+The way into XLA is private to TensorFlow (csrc/tensorflow/xla_registry.h), so
+nothing is taken for granted: the symbols, the numbers of a small call and of its
+gradient, and that a call which fails raises.
+"""
+
+import ctypes
+import functools
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+
+@functools.cache
+def register_targets(library_path):
+    """Makes the kernel's custom calls known to XLA, once.
+
+    Args:
+        library_path: That of the op library, which is loaded.
+
+    Returns:
+        Empty, or why it cannot be done.
+    """
+    register = ctypes.CDLL(library_path).Hw3tfRegisterXlaTargets
+    register.restype = ctypes.c_char_p
+    return register().decode()
+
+
+@functools.cache
+def call_error(library_path):
+    """Empty if calls of the kernel from XLA work, otherwise why they do not.
+
+    Compiles a small function: 0.1 s, once per process, at the first call of
+    attention under XLA. Where it fails, a warning says what that costs.
+
+    Args:
+        library_path: That of the op library, which is loaded.
+    """
+    error = register_targets(library_path)
+    if not error:
+        try:
+            with tf.init_scope(), tf.device("CPU"):
+                error = _try_calls()
+        except Exception as failure:
+            error = f"{type(failure).__name__}: {failure}"
+    if error:
+        warnings.warn(
+            f"XLA in TensorFlow {tf.__version__} cannot call hw3tf's kernel ({error}). "
+            "Attention under jit_compile=True runs in pure Keras: the same results, "
+            "more slowly, in memory for all scores. With jit_compile=False the kernel "
+            "serves.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return error
+
+
+def _try_calls():
+    from hw3tf.ops.attention_paths import attention_op
+    from hw3tf.ops.attention_xla import attention_xla
+
+    x = np.sin(np.arange(2 * 3 * 2 * 4, dtype="float32")).reshape(2, 3, 2, 4)
+    lengths, too_long = tf.constant([3, 1]), tf.constant([3, 4])
+    sizes_unknown = [tf.TensorSpec([None, None, 2, 4]), tf.TensorSpec([None], tf.int32)]
+    compiled = tf.function(
+        functools.partial(_output_and_gradient, attention_xla),
+        input_signature=sizes_unknown,
+        jit_compile=True,
+        autograph=False,
+    )
+    wanted = _output_and_gradient(attention_op, tf.constant(x), lengths)
+    for got, want in zip(compiled(x, lengths), wanted, strict=True):
+        if not np.array_equal(got, want):
+            return "a small call gives other numbers than the op"
+    try:
+        compiled(x, too_long)
+    except tf.errors.OpError as error:
+        if "`key_lengths` must be" in error.message:
+            return ""
+    return "a call with wrong lengths raises no error of ours"
+
+
+def options_of(lengths):
+    from hw3tf.ops.attention_options import AttentionOptions
+
+    return AttentionOptions(scale=0.5, is_causal=True, key_lengths=lengths)
+
+
+def _output_and_gradient(attention, x, lengths):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        output, logsumexp = attention(x, x, x, options_of(lengths))
+        loss = tf.reduce_sum(output * x) + tf.reduce_sum(logsumexp)
+    return output, logsumexp, tape.gradient(loss, x)
