@@ -188,13 +188,14 @@ def report(results):
     return "\n\n".join(parts) + "\n"
 
 
-def write_markdown(text, path):
+def write_markdown(text, path, marks=(BEGIN, END)):
     """Writes a file, or what stands between the marks of one that has them."""
+    begin, end = marks
     old = path.read_text() if path.exists() else ""
-    if BEGIN in old and END in old:
-        before, rest = old.split(BEGIN, 1)
-        after = rest.split(END, 1)[1]
-        text = f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+    if begin in old and end in old.split(begin, 1)[1]:
+        before, rest = old.split(begin, 1)
+        after = rest.split(end, 1)[1]
+        text = f"{before}{begin}\n\n{text}\n{end}{after}"
     path.write_text(text)
 
 
