@@ -56,7 +56,12 @@ def tutorials(session):
             session.run(*run, "--data", "imdb")
 
 
-BENCHMARKS = ("attention.py", "attention_memory.py", "imdb_training.py")
+BENCHMARKS = (
+    "attention.py",
+    "attention_memory.py",
+    "models.py",
+    "imdb_training.py",
+)
 
 
 @nox.session

@@ -28,6 +28,7 @@ if _find_spec("hw3tf._core") is None:
 
 from hw3tf import acceleration, data, layers, ops, plots, reference
 from hw3tf.acceleration import accelerate, disable, enable, restore
+from hw3tf.ops import load_op_library, op_library_path
 
 __version__ = _version("hw3tf")
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "disable",
     "enable",
     "layers",
+    "load_op_library",
+    "op_library_path",
     "ops",
     "plots",
     "reference",

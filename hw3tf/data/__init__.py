@@ -4,12 +4,22 @@ from hw3tf.data.baseline import bag_of_words_predictions
 from hw3tf.data.reviews import Reviews, load_reviews
 from hw3tf.data.sample import sample_reviews
 from hw3tf.data.text import ReviewTokenizer, review_batches
+from hw3tf.data.workers import (
+    fit_worker,
+    run_workers,
+    this_worker,
+    worker_strategy,
+)
 
 __all__ = [
     "ReviewTokenizer",
     "Reviews",
     "bag_of_words_predictions",
+    "fit_worker",
     "load_reviews",
     "review_batches",
+    "run_workers",
     "sample_reviews",
+    "this_worker",
+    "worker_strategy",
 ]

@@ -18,6 +18,7 @@ from hw3tf.ops.libraries import (
     AttentionPath,
     load_op_library,
     num_threads,
+    op_library_path,
     runtime_info,
     set_num_threads,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "integer_rnn_path",
     "load_op_library",
     "num_threads",
+    "op_library_path",
     "ragged_dot_product_attention",
     "runtime_info",
     "set_num_threads",

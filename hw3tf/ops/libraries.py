@@ -32,8 +32,23 @@ class AttentionPath:
 
 
 def op_library_path():
-    """Path of the library with the TensorFlow ops, for `tf.load_op_library`,
-    TensorFlow Serving or a C++ program."""
+    """Path of the library with the TensorFlow ops.
+
+    For `tf.load_op_library` where hw3tf's Python is not wanted, TensorFlow Serving or
+    a C++ program; `python -m hw3tf --op-library` prints it. The library needs
+    `libhw3tf_kernels` beside it, nothing else of hw3tf.
+
+    Returns:
+        A string.
+
+    Raises:
+        FileNotFoundError: If the library is not installed.
+
+    Example:
+
+    >>> hw3tf.op_library_path()  # doctest: +ELLIPSIS
+    '...libhw3tf_ops...'
+    """
     package = pathlib.Path(_core.__file__).parent
     for name in ("libhw3tf_ops.so", "libhw3tf_ops.dylib"):
         if (package / name).exists():
@@ -56,6 +71,12 @@ def load_op_library():
     Raises:
         FileNotFoundError: If the library is not installed.
         tensorflow.errors.NotFoundError: If TensorFlow cannot load it.
+
+    Example:
+
+    >>> ops = hw3tf.load_op_library()
+    >>> ops is hw3tf.load_op_library()
+    True
     """
     import tensorflow as tf
 

@@ -1,0 +1,80 @@
+"""hw3tf with the backends that have no kernel of ours: the reference, same numbers.
+
+Each in a process of its own: the backend is chosen when Keras is imported."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+from checks import run_python
+
+import hw3tf
+
+CODE = """
+import keras, numpy as np
+import hw3tf
+from hw3tf import ops
+
+data = np.load(r"{file}")
+assert keras.backend.backend() == "{backend}"
+query, key, value = (keras.ops.convert_to_tensor(data[k]) for k in "qkv")
+path = ops.attention_path(query, key, value)
+assert str(path) == "reference (the backend is {backend})", path
+
+def check(name, got):
+    # Sums of at most 12 float32 products of size 1, in another order.
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(got), data[name], atol=1e-5, err_msg=name
+    )
+
+options = dict(is_causal=True, sliding_window=3, key_mask=data["mask"])
+check("output", ops.dot_product_attention(query, key, value, **options))
+layer = hw3tf.layers.MultiHeadAttention(2, 4)
+layer.build((2, 9, 8), (2, 9, 8))
+layer.set_weights([data[f"weight_{{i}}"] for i in range(len(layer.weights))])
+x = keras.ops.convert_to_tensor(data["x"])
+mask = keras.ops.convert_to_tensor(data["mask"])
+check("layer", layer(x, x, value_mask=mask, use_causal_mask=True))
+attending = keras.Input((9, 8))
+attention = keras.layers.MultiHeadAttention(2, 4)
+model = keras.Model(attending, attention(attending, attending))
+before = keras.ops.convert_to_numpy(model(x))
+report = hw3tf.accelerate(model)
+assert report.num_fused == 0 and "the backend is {backend}" in str(report), report
+np.testing.assert_array_equal(keras.ops.convert_to_numpy(model(x)), before)
+integers = keras.ops.convert_to_tensor([[[5], [3], [4], [1]]])
+minus_one = keras.initializers.Constant(-1)
+recurrent = hw3tf.layers.IntegerRNN(
+    1, recurrent_initializer=minus_one, overflow="wrap", dtype="int32"
+)
+assert keras.ops.convert_to_numpy(recurrent(integers)).tolist() == [[-5]]
+inputs = keras.Input((9, 8))
+fitted = keras.Model(inputs, hw3tf.layers.MultiHeadAttention(2, 4)(inputs, inputs))
+fitted.compile("sgd", "mse")
+losses = fitted.fit(data["x"], data["x"], epochs=3, verbose=0).history["loss"]
+assert losses[-1] < losses[0], losses
+print("equal")
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_layers_and_functions_are_right_on_another_backend(backend, rng, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    query, key, value = rng.standard_normal((3, 2, 9, 2, 4), np.float32)
+    x = rng.standard_normal((2, 9, 8), np.float32)
+    mask = np.arange(9) < np.array([[9], [5]])
+    layer = keras.layers.MultiHeadAttention(2, 4)
+    layer.build((2, 9, 8), (2, 9, 8))
+    output = hw3tf.ops.dot_product_attention(
+        query, key, value, is_causal=True, sliding_window=3, key_mask=mask
+    )
+    weights = {f"weight_{i}": w for i, w in enumerate(layer.get_weights())}
+    file = tmp_path / "data.npz"
+    np.savez(
+        file, q=query, k=key, v=value, x=x, mask=mask, output=output,
+        layer=layer(x, x, value_mask=mask, use_causal_mask=True), **weights,
+    )  # fmt: skip
+    out = run_python(CODE.format(file=file, backend=backend), KERAS_BACKEND=backend)
+    assert out.endswith("equal\n")
