@@ -261,6 +261,21 @@ def test_ragged_attention_gives_the_bits_of_the_op(rng):
     assert [p.path for p in paths] == ["xla", "op"]
 
 
+def test_ragged_value_of_other_lengths_raises():
+    """XLA leaves assertions out."""
+
+    def call(values, splits, others):
+        x, v = (
+            tf.RaggedTensor.from_row_splits(values, s, validate=False)
+            for s in (splits, others)
+        )
+        return ops.ragged_dot_product_attention(x, x, v).values
+
+    x = tf.zeros((9, 2, 8))
+    with pytest.raises(tf.errors.OpError, match=r"`key_splits` must be.*=-1"):
+        compiled(call)(x, tf.constant([0, 4, 9]), tf.constant([0, 5, 9]))
+
+
 def make_model():
     inputs = keras.Input((None,), dtype="int32")
     x = keras.layers.Embedding(20, 16, mask_zero=True)(inputs)

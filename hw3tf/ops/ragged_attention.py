@@ -176,11 +176,11 @@ def _same_splits(key, value):
         return one
     if not tf.executing_eagerly():
         message = "`value` must have the lengths of `key`"
-        same = tf.debugging.assert_equal(
-            tf.cast(one, "int64"), tf.cast(other, "int64"), message
-        )
+        one, other = tf.cast(one, "int64"), tf.cast(other, "int64")
+        same = tf.debugging.assert_equal(one, other, message)
         with tf.control_dependencies([same]):
-            return tf.identity(one)
+            # XLA leaves assertions out: there the kernel refuses a split of -1.
+            return tf.where(one == other, one, -1)
     if not bool(tf.reduce_all(tf.cast(one, "int64") == tf.cast(other, "int64"))):
         raise ValueError(
             "`value` must have the lengths of `key`, "
