@@ -58,6 +58,69 @@ print("equal")
 """
 
 
+INTEGERS = """
+import keras, numpy as np
+from hw3tf import ops
+from hw3tf.layers import IntegerRNN
+
+data = np.load(r"{file}")
+for dtype in {dtypes}:
+    for overflow in ("raise", "wrap", "saturate"):
+        name = f"{{dtype}}-{{overflow}}"
+        got = ops.integer_rnn(
+            data[f"{{name}}-x"], data[dtype + "-w"], data[dtype + "-u"],
+            overflow=overflow, return_sequences=True,
+        )
+        got = keras.ops.convert_to_numpy(got)
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(got, data[name], err_msg=name)
+if "int64" not in {dtypes}:
+    for act in (
+        lambda: ops.integer_rnn(data["int64-wrap-x"], data["int64-w"], data["int64-u"]),
+        lambda: IntegerRNN(2, dtype="int64")(np.ones((1, 2, 3), "int32")),
+    ):
+        try:
+            act()
+        except NotImplementedError as error:
+            assert "JAX_ENABLE_X64=1" in str(error)
+        else:
+            raise AssertionError("64 bits of which JAX drops half")
+print("equal")
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtypes", "more"),
+    [
+        ("jax", ["int32", "int64"], {"JAX_ENABLE_X64": "1"}),
+        ("jax", [], {"JAX_ENABLE_X64": "0"}),
+        ("torch", ["int32", "int64"], {}),
+    ],
+    ids=["jax", "jax-32-bits", "torch"],
+)
+def test_integers_are_exact_on_another_backend(backend, dtypes, more, rng, tmp_path):
+    """Sums far above 2**24, beyond which float32 rounds."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    data = {}
+    for dtype in ("int32", "int64"):
+        top = int(np.iinfo(dtype).max)
+        w, u = data[dtype + "-w"], data[dtype + "-u"] = (
+            rng.integers(-5, 6, (rows, 2)).astype(dtype) for rows in (3, 2)
+        )
+        for overflow in ("raise", "wrap", "saturate"):
+            limit = top // 10**6 if overflow == "raise" else top
+            x = rng.integers(-limit, limit, (2, 5, 3)).astype(dtype)
+            data[f"{dtype}-{overflow}-x"] = x
+            data[f"{dtype}-{overflow}"] = hw3tf.ops.integer_rnn(
+                x, w, u, overflow=overflow, return_sequences=True
+            )
+    file = tmp_path / "integers.npz"
+    np.savez(file, **data)
+    code = INTEGERS.format(file=file, dtypes=dtypes)
+    assert run_python(code, KERAS_BACKEND=backend, **more).endswith("equal\n")
+
+
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_layers_and_functions_are_right_on_another_backend(backend, rng, tmp_path):
     if importlib.util.find_spec(backend) is None:

@@ -102,8 +102,9 @@ def fit_worker(model, dataset, epochs):
 def run_workers(count, command):
     """Runs a command in `count` processes of this machine, each with its `TF_CONFIG`.
 
-    They talk over free ports of the loopback address. Their output goes where that of
-    this process goes, that of all but the chief to nowhere, unless one fails.
+    They talk over free ports of the loopback address. What the chief prints goes where
+    the output of this process goes; of the others, only what they write to standard
+    error.
 
     Args:
         count: Number of processes, at least 1.

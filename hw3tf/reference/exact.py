@@ -7,6 +7,7 @@ most four share a part. `carried` brings them into digits from 0 to 65535.
 """
 
 import itertools
+import math
 
 from keras import backend, ops
 
@@ -23,6 +24,25 @@ def int64(value):
             "exact sums need integers of 64 bits; JAX has them with JAX_ENABLE_X64=1"
         )
     return tensor
+
+
+def product(a, b, axes):
+    """`tensordot` of integers, modulo `2**bits` of their dtype.
+
+    Not `ops.matmul`, which goes through float32; under PyTorch, neither
+    `ops.tensordot`, which does so there.
+
+    Args:
+        a: Integer tensor of `axes + 1` axes.
+        b: Integer tensor of the same dtype, whose first `axes` axes are the last of
+            `a`.
+        axes: 1 or 2.
+    """
+    if backend.backend() != "torch":
+        return ops.tensordot(a, b, axes)
+    shape = (a.shape[0], *b.shape[axes:])
+    a, b = ops.reshape(a, (shape[0], -1)), ops.reshape(b, (-1, math.prod(shape[1:])))
+    return ops.reshape(ops.sum(a[:, :, None] * b, axis=1), shape)
 
 
 def num_digits(dtype):
@@ -54,7 +74,7 @@ def factor(weights, num_digits, num_parts):
 
     Returns:
         int64 tensor of shape `(num_digits, features, num_parts, units)`. With it,
-        `ops.tensordot(digits(x, axis=1), factor, 2)` is the product `x @ weights`.
+        `product(digits(x, axis=1), factor, 2)` is `x @ weights`.
     """
     parts = digits(weights, axis=1)
     above = num_parts - parts.shape[1]  # at least num_digits - 1

@@ -120,6 +120,8 @@ def integer_rnn_and_overflow(
         it has no meaning.
     """
     given = (inputs, kernel, recurrent_kernel, bias, initial_state, mask)
+    if any(str(getattr(x, "dtype", "")) == "int64" for x in given):
+        exact.int64(0)  # or JAX would take the lower half
     tensors = [None if x is None else ops.convert_to_tensor(x) for x in given]
     check_tensors(*tensors)
     inputs, kernel, recurrent_kernel, bias, state, mask = tensors
@@ -185,9 +187,8 @@ def sums_of_steps(
         recurrent_kernel = ops.cast(recurrent_kernel, dtype)
 
         def wrapping(x, state):
-            # Not `ops.matmul`, which goes through float32.
-            new = ops.tensordot(ops.cast(x, dtype), kernel, 1)
-            new = new + ops.tensordot(state, recurrent_kernel, 1)
+            new = exact.product(ops.cast(x, dtype), kernel, 1)
+            new = new + exact.product(state, recurrent_kernel, 1)
             return (new if bias is None else new + bias), None
 
         return wrapping
@@ -205,9 +206,10 @@ def sums_of_steps(
         addend = addend + ops.pad(bias, ((0, num_parts - state_digits), (0, 0)))
 
     def wide(x, state):
-        number = addend + ops.tensordot(exact.digits(x, axis=1), kernel, 2)
+        number = addend + exact.product(exact.digits(x, axis=1), kernel, 2)
         state = exact.digits(state, axis=1)
-        digits, sign = exact.carried(number + ops.tensordot(state, recurrent_kernel, 2))
+        number = number + exact.product(state, recurrent_kernel, 2)
+        digits, sign = exact.carried(number)
         if fractional_bits:
             digits = exact.shifted(digits, sign, fractional_bits)
         return exact.narrowed(digits, sign, dtype, saturate=overflow == "saturate")

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from hw3tf.reference import exact
 from hw3tf.reference.integer_rnn import activated, sums_of_steps
 from hw3tf.reference.integer_rnn_arguments import check_options
 from hw3tf.reference.integers import check_integers, integer_initializer
@@ -84,6 +85,8 @@ class IntegerRNNCell(keras.layers.Layer):
         self.fractional_bits = fractional_bits
 
     def build(self, input_shape):
+        if self.variable_dtype == "int64":
+            exact.int64(0)  # JAX would make weights of 32 bits
         self.kernel = self._add_integers(
             "kernel", (input_shape[-1], self.units), self.kernel_initializer
         )
