@@ -105,9 +105,8 @@ def test_integers_are_exact_on_another_backend(backend, dtypes, more, rng, tmp_p
     data = {}
     for dtype in ("int32", "int64"):
         top = int(np.iinfo(dtype).max)
-        w, u = data[dtype + "-w"], data[dtype + "-u"] = (
-            rng.integers(-5, 6, (rows, 2)).astype(dtype) for rows in (3, 2)
-        )
+        w, u = (rng.integers(-5, 6, (rows, 2)).astype(dtype) for rows in (3, 2))
+        data |= {dtype + "-w": w, dtype + "-u": u}
         for overflow in ("raise", "wrap", "saturate"):
             limit = top // 10**6 if overflow == "raise" else top
             x = rng.integers(-limit, limit, (2, 5, 3)).astype(dtype)
