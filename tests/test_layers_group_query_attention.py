@@ -235,3 +235,13 @@ def test_symbolic_shapes_are_the_eager_shapes():
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="must be divisible"):
         make(num_key_value_heads=3)
+
+
+def test_queries_beyond_the_reach_of_a_window_get_what_keras_gives(rng):
+    """Nine queries, five keys: the last three see none. Zeros, because of dropout."""
+    shapes = {"query": (2, 9, 8), "value": (2, 5, 8)}
+    made = layers({"sliding_window": 2, "dropout": 0.3, "use_bias": False}, shapes)
+    tensors = make_tensors(rng, shapes)
+    assert_equals_keras(made, tensors, training=False)
+    output = made[0](**tensors).numpy()
+    np.testing.assert_array_equal(output[:, 6:], 0)

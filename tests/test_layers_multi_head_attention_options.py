@@ -293,3 +293,12 @@ def test_every_argument_survives_the_config():
     assert MultiHeadAttention.from_config(config).get_config() == config
     for name in ("num_heads", "output_shape", "sliding_window", "use_gate", "seed"):
         assert config[name] == options[name]
+
+
+def test_queries_beyond_the_reach_of_a_window_get_what_keras_gives(rng):
+    """Nine queries, five keys: the last three see none. Zeros, because of dropout."""
+    shapes = {"query": (2, 9, 8), "value": (2, 5, 8)}
+    made = layers({"sliding_window": 2, "dropout": 0.3, "use_bias": False}, shapes)
+    tensors = make_tensors(rng, shapes)
+    assert_equals_keras(made, tensors, training=False)
+    np.testing.assert_array_equal(results(made[0], tensors)[0][:, 6:], 0)
