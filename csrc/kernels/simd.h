@@ -117,6 +117,16 @@ inline Vec FromBits(VecInt bits) {
   return value;
 }
 
+// 2^r for |r| <= 1/2.
+inline Vec Exp2OfFraction(Vec r) {
+  Vec p = r * 1.5353362e-4f + 1.3398875e-3f;
+  p = r * p + 9.6184369e-3f;
+  p = r * p + 5.5503324e-2f;
+  p = r * p + 2.4022648e-1f;
+  p = r * p + 6.9314718e-1f;
+  return r * p + 1.0f;
+}
+
 // 2^y: exactly 1 at 0, 0 far below the range, infinity from 128 on; NaN gives
 // NaN.
 //
@@ -145,13 +155,7 @@ inline Vec Exp2(Vec y) {
   y = Max(Broadcast(-127.0f), y);        // this order keeps a NaN in y
   y = Select(y > 128.0f, Broadcast(128.0f), y);
   const Vec shifted = y + kRound;
-  const Vec r = y - (shifted - kRound);
-  Vec p = r * 1.5353362e-4f + 1.3398875e-3f;
-  p = r * p + 9.6184369e-3f;
-  p = r * p + 5.5503324e-2f;
-  p = r * p + 2.4022648e-1f;
-  p = r * p + 6.9314718e-1f;
-  p = r * p + 1.0f;
+  const Vec p = Exp2OfFraction(y - (shifted - kRound));
   // A product, not an addition to the exponent, so that NaN stays NaN.
   return p * FromBits((Bits(shifted) + 127) << 23);
 #endif
@@ -176,14 +180,8 @@ inline Vec Scale(Vec p, Vec n) {
 // of the whole kernel).
 inline Vec Exp2Finite(Vec y) {
 #if defined(__AVX512DQ__)
-  const Vec n = ToNearest(y), r = y - n;
-  Vec p = r * 1.5353362e-4f + 1.3398875e-3f;
-  p = r * p + 9.6184369e-3f;
-  p = r * p + 5.5503324e-2f;
-  p = r * p + 2.4022648e-1f;
-  p = r * p + 6.9314718e-1f;
-  p = r * p + 1.0f;
-  return Scale(p, n);
+  const Vec n = ToNearest(y);
+  return Scale(Exp2OfFraction(y - n), n);
 #else
   return Exp2(y);
 #endif
