@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recurrence_cases import (
+from integer_rnn_cases import (
     ACTIVATIONS,
     INPUT_DTYPES,
     POLICIES,

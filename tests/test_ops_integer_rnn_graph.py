@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from checks import run_python
-from recurrence_cases import arguments, assert_exact
+from integer_rnn_cases import arguments, assert_exact
 
 from hw3tf import ops
 

@@ -5,7 +5,7 @@ with sums that cannot overflow: Python integers would take minutes."""
 
 import numpy as np
 import pytest
-from recurrence_cases import assert_exact, integers
+from integer_rnn_cases import assert_exact, integers
 
 from hw3tf import _core
 

@@ -6,7 +6,7 @@ import integer_formula
 import numpy as np
 import pytest
 import tensorflow as tf
-from recurrence_cases import ACTIVATIONS, INPUT_DTYPES, POLICIES, limits
+from integer_rnn_cases import ACTIVATIONS, INPUT_DTYPES, POLICIES, limits
 
 from hw3tf import reference
 
