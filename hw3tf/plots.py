@@ -1,16 +1,45 @@
 """Pictures that more than one tutorial draws. Needs matplotlib (the extra
-`tutorials`); writes PNG files, opens no window."""
+`tutorials`); writes PNG and SVG files, opens no window."""
+
+import os
+import pathlib
+import sys
 
 import numpy as np
 
 
-def _figure(rows, columns, size):
+def new_figure(rows, columns, size):
+    """Returns a figure of `size` (width, height) inches and its array of axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, np.atleast_1d(figure.subplots(rows, columns))
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def save_figure(figure, path):
+    """Writes a figure as PNG and, beside it, as SVG; in a notebook, shows it too.
+
+    The files are written under another name and renamed when they are whole. Equal
+    figures give equal files.
+
+    Args:
+        figure: A matplotlib figure.
+        path: The PNG file; the SVG file has the same name but for its suffix.
+    """
+    import matplotlib
+
+    path = pathlib.Path(path)
+    for kind, options in (("png", {"dpi": 120}), ("svg", {"metadata": {"Date": None}})):
+        beside = path.with_name(f".{path.stem}.{kind}.part")
+        with matplotlib.rc_context({"svg.hashsalt": "hw3tf"}):
+            figure.savefig(beside, format=kind, **options)
+        os.replace(beside, path.with_suffix(f".{kind}"))
+    if "ipykernel" in sys.modules:
+        from IPython.display import Image, display
+
+        display(Image(filename=path))
 
 
 def plot_learning_curves(history, path):
@@ -19,18 +48,18 @@ def plot_learning_curves(history, path):
     Args:
         history: Dict of lists `loss`, `accuracy`, `val_loss`, `val_accuracy`,
             one entry per epoch: `History.history` of `keras.Model.fit`.
-        path: PNG file to write.
+        path: PNG file to write; the SVG file stands beside it.
     """
     epochs = range(1, len(history["loss"]) + 1)
-    figure, axes = _figure(1, 2, (9, 3.6))
-    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+    figure, axes = new_figure(1, 2, (9, 3.6))
+    for axis, name in zip(axes[0], ("loss", "accuracy"), strict=True):
         axis.plot(epochs, history[name], "o-", label="training, with dropout")
         axis.plot(epochs, history[f"val_{name}"], "s-", label="validation")
         axis.set(xlabel="epoch", ylabel=name, xticks=list(epochs))
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    axes[0, 0].legend()
     figure.suptitle("Learning curves")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def plot_attention(scores, words, path):
@@ -39,7 +68,7 @@ def plot_attention(scores, words, path):
     Args:
         scores: Array of shape `(num_heads, length, length)`; rows sum to 1.
         words: The `length` words of the text.
-        path: PNG file to write.
+        path: PNG file to write; the SVG file stands beside it.
 
     Raises:
         ValueError: If there is another number of words than of scores.
@@ -51,12 +80,12 @@ def plot_attention(scores, words, path):
             f"Received: scores.shape={scores.shape}"
         )
     side = 1.6 + 0.22 * len(words)
-    figure, axes = _figure(1, len(scores), (len(scores) * side, side))
-    for head, axis in enumerate(axes):
+    figure, axes = new_figure(1, len(scores), (len(scores) * side, side))
+    for head, axis in enumerate(axes[0]):
         picture = axis.imshow(scores[head], cmap="viridis", vmin=0)
         axis.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
         axis.set_yticks(range(len(words)), words, fontsize=8)
         axis.set(title=f"head {head}", xlabel="attends to")
         figure.colorbar(picture, ax=axis, shrink=0.7)
     figure.suptitle("Attention weights: the words at the left look at those below")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
