@@ -261,6 +261,11 @@ def parse_arguments(argv):
     add("--list", action="store_true", help="name the cases and end")
     add("--json", type=pathlib.Path, help="write every figure here")
     add(
+        "--append",
+        action="store_true",
+        help="keep what stands in --json of other numbers of threads",
+    )
+    add(
         "--markdown",
         type=pathlib.Path,
         help="write the tables here, or between the marks of this file",
@@ -275,6 +280,8 @@ def parse_arguments(argv):
     unknown = set(options.libraries) - set(PEERS)
     if unknown:
         parser.error(f"--libraries: unknown: {', '.join(sorted(unknown))}")
+    if options.append and not (options.json and options.json.exists()):
+        parser.error("--append needs a file of an earlier run as --json")
     if options.rounds < 1 or min(options.threads, default=0) < 1:
         parser.error("--rounds and --threads are 1 or more")
     options.curve = options.curve or bool(options.picture and not options.from_json)
@@ -318,16 +325,28 @@ def measure(options, command):
     results = {
         "machine": attention_report.machine(),
         "date": time.strftime("%Y-%m-%d"),
+        "versions": {},
+        "runs": [],
+    }
+    if options.append:
+        earlier = json.loads(options.json.read_text())
+        if earlier["machine"] != results["machine"]:
+            raise SystemExit(
+                f"--append: {options.json} is of another machine: {earlier['machine']}"
+            )
+        results["versions"] = earlier["versions"]
+        results["runs"] = [
+            run for run in earlier["runs"] if run["threads"] not in options.threads
+        ]
+    how = {
         "command": command,
         "rounds": options.rounds,
         "seconds": options.seconds,
         "quick": options.quick,
-        "versions": {},
-        "runs": [],
     }
     for threads, cases_of_run in plan.items():
         run = Run(threads, options, peak, progress)
-        results["runs"].append(run.measure(cases_of_run))
+        results["runs"].append(how | run.measure(cases_of_run))
         results["versions"] |= run.versions
         if options.json:  # after every number of threads: a long run may be cut off
             options.json.write_text(json.dumps(results, indent=1) + "\n")
