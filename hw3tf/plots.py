@@ -33,9 +33,12 @@ def save_figure(figure, path):
     path = pathlib.Path(path)
     for kind, options in (("png", {"dpi": 120}), ("svg", {"metadata": {"Date": None}})):
         beside = path.with_name(f".{path.stem}.{kind}.part")
-        with matplotlib.rc_context({"svg.hashsalt": "hw3tf"}):
-            figure.savefig(beside, format=kind, **options)
-        os.replace(beside, path.with_suffix(f".{kind}"))
+        try:
+            with matplotlib.rc_context({"svg.hashsalt": "hw3tf"}):
+                figure.savefig(beside, format=kind, **options)
+            os.replace(beside, path.with_suffix(f".{kind}"))
+        finally:
+            beside.unlink(missing_ok=True)
     if "ipykernel" in sys.modules:
         from IPython.display import Image, display
 

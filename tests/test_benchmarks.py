@@ -27,7 +27,7 @@ def _folder_is_importable():
     sys.path.remove(str(FOLDER))
     for name in set(sys.modules) - before:
         if name.startswith(
-            ("attention_", "recurrence_", "machine_peak", "compare_", "models")
+            ("attention", "recurrence_", "machine_peak", "compare_", "models")
         ):
             del sys.modules[name]
 
@@ -81,6 +81,29 @@ def test_the_program_measures_checks_and_reports(tmp_path):
     assert page.read_text().startswith("before\n<!--")
     assert page.read_text().endswith("<!-- to here -->\nafter\n")
     assert "\nold\n" not in page.read_text()
+
+    more = ["--quick", "--threads", "2", "--cases", "forward-32x200*", "--append"]
+    subprocess.run(
+        [sys.executable, FOLDER / "attention.py", *more, "--libraries", "hw3tf"]
+        + ["--json", tmp_path / "a.json", "--markdown", page],
+        check=True,
+        capture_output=True,
+    )
+    first, second = json.loads((tmp_path / "a.json").read_text())["runs"]
+    assert first == run
+    assert (second["threads"], list(second["cases"][0]["libraries"])) == (2, ["hw3tf"])
+    assert page.read_text().count("\npython benchmarks/attention.py --quick") == 2
+
+
+def test_nothing_is_appended_to_no_file_or_to_another_machine(tmp_path):
+    program = importlib.import_module("attention")
+    with pytest.raises(SystemExit):
+        program.parse_arguments(["--append", "--json", str(tmp_path / "none.json")])
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"machine": "an abacus", "versions": {}, "runs": []}))
+    options = ["--quick", "--append", "--json", str(file), "--cases", "curve-*"]
+    with pytest.raises(SystemExit, match="another machine: an abacus"):
+        program.measure(program.parse_arguments(options), "")
 
 
 def test_work_counts_only_what_is_visible(cases):
@@ -168,6 +191,17 @@ def test_verdicts_name_what_was_missed(cases, report):
     run["cases"].append(made_up(case, hw3tf=1.0))
     words = report.verdict(made_up(slow, hw3tf=1.0), run)
     assert words == "75% of its neighbour: met"
+
+
+def test_bandwidth_is_that_of_the_rounds_of_the_case(cases, report):
+    case = cases.Case("decode", (4, 1, 4096, 8, 8, 128))
+    assert case.bound == "bandwidth"
+    whole = {"float32": 1.0, "bfloat16": 1.0, "bandwidth": 100.0}
+    mine = made_up(case, hw3tf=case.bytes_of("key", "value") * 1e-9)  # 1 GB/s
+    mine["peaks"] = [{"bandwidth": 1.25}, {"bandwidth": 2.0}]
+    assert report.share_of_peak(mine, whole) == pytest.approx(0.5)
+    mine["peaks"] = [{"bandwidth": None}]
+    assert report.share_of_peak(mine, whole) is None
 
 
 def test_picture_shows_every_library(cases, report, tmp_path):

@@ -38,3 +38,35 @@ def test_words_and_scores_of_different_number_are_refused(tmp_path):
         ValueError, match=r"`scores` must have shape \(num_heads, 3, 3\)"
     ):
         plots.plot_attention(np.ones((1, 4, 4)), list("abc"), tmp_path / "a.png")
+
+
+def draw_line(height, path):
+    figure, axes = plots.new_figure(1, 1, (4, 3))
+    axes[0, 0].plot([0, height])
+    plots.save_figure(figure, path)
+
+
+def test_figures_are_png_and_svg_and_equal_ones_are_equal_files(tmp_path):
+    draw_line(1, tmp_path / "a.png")
+    draw_line(1, tmp_path / "b.png")
+    draw_line(2, tmp_path / "c.png")
+    assert len(list(tmp_path.iterdir())) == 6
+    for kind in ("png", "svg"):
+        a, b, c = ((tmp_path / f"{x}.{kind}").read_bytes() for x in "abc")
+        assert a == b
+        assert a != c
+    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+
+
+def test_a_figure_that_fails_leaves_the_old_file(tmp_path):
+    class Broken:
+        def savefig(self, path, **options):
+            path.write_text("half")
+            raise OSError("disk full")
+
+    draw_line(1, tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(OSError, match="disk full"):
+        plots.save_figure(Broken(), tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "a.svg"]

@@ -3,7 +3,7 @@ r"""# How attention copies
 
 *Attention without a single weight copies its input. When, and why?*
 
-Run time: 2 min on 2 CPU cores, `--quick` 1 min. Download: none.
+Run time: 1 min on 2 CPU cores, `--quick` half a minute. Download: none.
 
 Take four orthogonal vectors $a, b, c, d$ of norm $\beta$ and make three tokens of
 them: $x_1 = d + b$, $x_2 = a$, $x_3 = c + b$. The simplest self-attention has no
@@ -115,8 +115,8 @@ def relative_error(y, x):
 #   w_2 = \frac{(\epsilon,\ 1,\ \epsilon)}{1 + 2\epsilon}, \qquad
 #   w_3 = \frac{(\epsilon,\ \epsilon^2,\ 1)}{1 + \epsilon + \epsilon^2}$$
 #
-# Every row has one weight that goes to 1 as $\beta$ grows, its own: **each token is most
-# like itself**, so $y_i = \sum_j w_{ij} x_j \to x_i$. How good is the copy? With
+# Every row has one weight that goes to 1 as $\beta$ grows, its own: **each token is
+# most like itself**, so $y_i = \sum_j w_{ij} x_j \to x_i$. How good is the copy? With
 # $p = \epsilon^2/(1 + \epsilon + \epsilon^2)$, $q = \epsilon/(1 + \epsilon +
 # \epsilon^2)$ and $r = \epsilon/(1 + 2\epsilon)$, the parts of the error along
 # $d, b, a, c$ are
@@ -127,8 +127,8 @@ def relative_error(y, x):
 # $$\frac{|y_1 - x_1|}{|x_1|} = \sqrt{\frac{(p + q)^2 + 2p^2 + q^2}{2}}, \qquad
 #   \frac{|y_2 - x_2|}{|x_2|} = r\sqrt{10}$$
 #
-# The second is the larger. It falls to $10^{-3}$ where $e^{\beta^2} = 1000\sqrt{10} - 2$,
-# at $\beta = \sqrt{\ln(1000\sqrt{10} - 2)} = 2.8387$.
+# The second is larger. It falls to $10^{-3}$ where $e^{\beta^2} = 1000\sqrt{10} -
+# 2$, at $\beta = \sqrt{\ln(1000\sqrt{10} - 2)} = 2.8387$.
 
 
 # %%
@@ -197,20 +197,22 @@ def find_good_beta(size, scale, seed):
 # %% [markdown]
 # ## What breaks the copy
 #
-# **A token that is a part of others.** Add $x_4 = b$. Its score with $x_1$ is
-# $b \cdot (d + b) = \beta^2$, with $x_3$ the same, with itself $\beta^2$: a tie of three.
-# However large $\beta$ is, $y_4 = (x_1 + x_3 + x_4)/3 = b + (c + d)/3$, an average. Being
-# like oneself is not enough; others must be less alike: $x_i \cdot x_j < |x_i|^2$.
+# **A token that is a part of others.** Add $x_4 = b$. Its score with $x_1$ is $b \cdot
+# (d + b) = \beta^2$, with $x_3$ the same, with itself $\beta^2$: a tie of three.
+# However large $\beta$ is, $y_4 = (x_1 + x_3 + x_4)/3 = b + (c + d)/3$, an average.
+# Being like oneself is not enough; others must be less alike: $x_i \cdot x_j <
+# |x_i|^2$.
 #
 # **The scale.** Transformers divide scores by $\sqrt n$. That is $\beta^2/\sqrt n$ in
-# place of $\beta^2$, so $\beta$ must be $n^{1/4}$ times as large. For learned embeddings
-# of norm 1 a copy has to be learned, too: by matrices that make scores large.
+# place of $\beta^2$, so $\beta$ must be $n^{1/4}$ times as large. For learned
+# embeddings of norm 1 a copy has to be learned, too: by matrices that make scores
+# large.
 #
 # **Noise in the norms.** Let token $i$ be $n_i x_i$. Token 1 scores $2 n_1^2 \beta^2$
 # with itself and $n_1 n_3 \beta^2$ with token 3. If $n_3 > 2 n_1$, it becomes a copy of
-# token 3: in a dot product the loud win. For $n_i = e^{\sigma \varepsilon_i}$ with normal
-# $\varepsilon_i$, $\ln n_3 - \ln n_1$ is normal with standard deviation $\sigma\sqrt 2$,
-# so that happens with probability $\Phi(-\ln 2 / (\sigma\sqrt 2))$.
+# token 3: in a dot product the loud win. For $n_i = e^{\sigma \varepsilon_i}$ with
+# normal $\varepsilon_i$, $\ln n_3 - \ln n_1$ is normal with standard deviation
+# $\sigma\sqrt 2$, so that happens with probability $\Phi(-\ln 2 / (\sigma\sqrt 2))$.
 
 
 # %%
@@ -243,10 +245,10 @@ def expected_copies(sigma):
 # %% [markdown]
 # ## What repairs it: two heads
 #
-# Weight matrices may send the tokens elsewhere before they are compared. The four tokens
-# $x_1 \dots x_4$ are linearly independent, so one matrix, for queries and keys alike,
-# sends them to any four points we like. Take four points of a circle, a quarter turn
-# apart. Products of different ones are now 0 or negative, of a point with itself
+# Weight matrices may send the tokens elsewhere before they are compared. The four
+# tokens $x_1 \dots x_4$ are linearly independent, so one matrix, for queries and keys
+# alike, sends them to any four points we like. Take four points of a circle, a quarter
+# turn apart. Products of different ones are now 0 or negative, of a point with itself
 # positive: every token wins in its own row, **whatever the norms**.
 #
 # The circle has two dimensions, and a head of an $n$-dimensional model with $n/2$ of
@@ -308,8 +310,8 @@ def count_copies(settings, sigmas):
 #
 # Without them, attention does not know where it is: swap two tokens and the outputs
 # swap. To copy, it need not know. To reverse, it can only guess. It knows the token at
-# its own position, and that the answer is one of the $n - 1$ others, each as likely; the
-# best guess is the most frequent of them. So nothing without positions can be right
+# its own position, and that the answer is one of the $n - 1$ others, each as likely;
+# the best guess is the most frequent of them. So nothing without positions can be right
 # more often than that token is found among them.
 
 
@@ -319,7 +321,10 @@ def build_model(settings, positions):
     tokens = keras.Input((settings.sequence_length,), dtype="int32")
     if positions:
         x = hw3tf.layers.TokenAndPositionEmbedding(
-            settings.vocab_size, settings.sequence_length, settings.embed_dim
+            settings.vocab_size,
+            settings.sequence_length,
+            settings.embed_dim,
+            mask_zero=False,  # here 0 is a token like any other
         )(tokens)
     else:
         x = keras.layers.Embedding(settings.vocab_size, settings.embed_dim)(tokens)
@@ -348,8 +353,8 @@ def best_guess(tokens):
 
 
 def train(task, positions, settings):
-    """Returns the test accuracy, the share of rows of the map whose largest weight is at
-    a token that is right, and the map of the first test sequence."""
+    """Returns the test accuracy, the share of rows of the map whose largest weight is
+    at a token that is right, and the map of the first test sequence."""
     keras.utils.set_random_seed(settings.seed)
     model = build_model(settings, positions)
     batch_size = 100
@@ -428,7 +433,7 @@ def draw_heads(plain, heads, path):
         axis.text(*(1.2 * point), name, ha="center", va="center", fontsize=13)
     axis.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
     axis.set(title="Queries and keys of both heads", xlabel="first", ylabel="second")
-    draw_weights(axes[0, 2], heads, names, "Weights of either head: every token copies")
+    draw_weights(axes[0, 2], heads, names, "Weights of either head")
     hw3tf.plots.save_figure(figure, path)
 
 
@@ -453,7 +458,7 @@ def draw_scale_and_noise(sizes, betas, copies, path):
 
 
 def draw_trained(trained, path):
-    figure, axes = hw3tf.plots.new_figure(1, 4, (15, 4.3))
+    figure, axes = hw3tf.plots.new_figure(1, 4, (15, 4.9))
     for axis, ((task, positions), result) in zip(axes[0], trained.items(), strict=True):
         accuracy, _, (tokens, weights) = result
         axis.imshow(weights, cmap="Greys", vmin=0, vmax=1)
@@ -513,9 +518,9 @@ def check_claims(results):
 #
 # Attention copies because a token is most like itself, and it fails where that is not
 # so: when a token is contained in others, when another is loud, when scores are small.
-# Weight matrices repair all three by moving the tokens to where they are told apart, and
-# several heads bring back what one has no room for. What attention cannot know without
-# being told is where a token stands.
+# Weight matrices repair all three by moving the tokens to where they are told apart,
+# and several heads bring back what one has no room for. What attention cannot know
+# without being told is where a token stands.
 #
 # ## Exercises
 #
@@ -527,8 +532,8 @@ def check_claims(results):
 #
 # ## References
 #
-# - A. Vaswani et al., [Attention is all you need](https://arxiv.org/abs/1706.03762), 2017:
-#   the scale $1/\sqrt n$, heads, positions.
+# - A. Vaswani et al., [Attention is all you
+#   need](https://arxiv.org/abs/1706.03762), 2017: the scale, heads, positions.
 # - C. Eckart and G. Young, [The approximation of one matrix by another of lower
 #   rank](https://doi.org/10.1007/BF02288367), 1936.
 # - M. Milakov and N. Gimelshein, [Online normalizer calculation for
@@ -540,7 +545,7 @@ def main(argv=None):
     parser = argument_parser(
         "Find out when attention without weights copies its input.",
         out="runs/self_attention_copying",
-        quick="fewer sequences: one minute",
+        quick="fewer sequences: half a minute",
         seed="of directions, noise and training",
     )
     args = parser.parse_args(argv)

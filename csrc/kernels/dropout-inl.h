@@ -9,47 +9,101 @@ namespace hw3tf {
 namespace {
 
 typedef uint32_t VecUint __attribute__((vector_size(kVecBytes)));
-typedef uint64_t HalfWide
+typedef uint64_t VecWide
     __attribute__((vector_size(kVecBytes)));  // kLanes / 2 lanes
 
-// The high and the low words of a * b: two products of the even and of the odd
-// lanes, whose halves are then put back together.
-inline void MultiplyWords(uint32_t a, VecUint b, VecUint* high, VecUint* low) {
-  HalfWide pairs;
-  std::memcpy(&pairs, &b, sizeof pairs);
-  const HalfWide even = (pairs & 0xFFFFFFFFu) * static_cast<uint64_t>(a);
-  const HalfWide odd = (pairs >> 32) * static_cast<uint64_t>(a);
-  const HalfWide h = (even >> 32) | (odd & 0xFFFFFFFF00000000u);
-  const HalfWide l = (even & 0xFFFFFFFFu) | (odd << 32);
-  std::memcpy(high, &h, sizeof h);
-  std::memcpy(low, &l, sizeof l);
+// A word for every lane, as products want it: those of the even and those of
+// the odd lanes, in the low half of 64 bits. The high halves hold anything.
+struct Words {
+  VecWide even, odd;
+};
+
+inline VecWide Wide(uint64_t x) { return VecWide{} + x; }
+
+inline Words Split(VecUint lanes) {
+  VecWide pairs;
+  std::memcpy(&pairs, &lanes, sizeof pairs);
+  return {pairs, pairs >> 32};
+}
+
+inline VecUint Join(const Words& words) {
+  const VecWide pairs = (words.even & Wide(0xFFFFFFFFu)) | (words.odd << 32);
+  VecUint lanes;
+  std::memcpy(&lanes, &pairs, sizeof lanes);
+  return lanes;
+}
+
+// 64-bit products of the low halves.
+inline VecWide MultiplyLow(VecWide a, uint32_t b) {
+#if defined(__AVX512F__)
+  // The form without a mask warns of its own undefined operand (GCC 12).
+  return reinterpret_cast<VecWide>(_mm512_maskz_mul_epu32(
+      0xFF, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(Wide(b))));
+#elif defined(__AVX2__)
+  return reinterpret_cast<VecWide>(_mm256_mul_epu32(
+      reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(Wide(b))));
+#elif defined(__SSE2__)
+  return reinterpret_cast<VecWide>(_mm_mul_epu32(
+      reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(Wide(b))));
+#else
+  return (a & Wide(0xFFFFFFFFu)) * static_cast<uint64_t>(b);
+#endif
+}
+
+inline Words Multiply(const Words& a, uint32_t b) {
+  return {MultiplyLow(a.even, b), MultiplyLow(a.odd, b)};
+}
+
+// The high halves of `a`, exclusive or of `b` and `c`.
+inline Words MixHigh(const Words& a, const Words& b, uint64_t c) {
+  return {(a.even >> 32) ^ b.even ^ Wide(c), (a.odd >> 32) ^ b.odd ^ Wide(c)};
 }
 
 // keep[key - first_key], for keys [first_key, end_key): bit `first_bit` + i is
 // whether the weight of lane i is kept.
+//
+// In the first two rounds most is the same for all lanes or for all quads of
+// keys, and is multiplied once. Words stay split until the end. With lanes put
+// together after every product, and ten whole rounds, the forward pass of
+// 2x2048x2048x8x8x32 took 66.7 ms, now 62.3; without dropout 44 (two threads,
+// Zen 4).
 inline void AddDropoutBits(uint32_t threshold, uint64_t seed, uint32_t batch,
                            VecUint head, VecUint query, int64_t first_key,
                            int64_t end_key, int first_bit, uint32_t* keep) {
+  uint32_t k0[kPhiloxRounds], k1[kPhiloxRounds];
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    const auto r = static_cast<uint32_t>(round);
+    k0[round] = static_cast<uint32_t>(seed) + r * kPhiloxWeyl0;
+    k1[round] = static_cast<uint32_t>(seed >> 32) + r * kPhiloxWeyl1;
+  }
+  const Words of_head = Multiply(Split(head), kPhiloxMultiplier1);
+  const Words of_query =
+      Multiply(MixHigh(of_head, Split(query), k0[0]), kPhiloxMultiplier0);
   for (int64_t quad = first_key / 4; quad * 4 < end_key; ++quad) {
-    VecUint c[4] = {VecUint{} + static_cast<uint32_t>(quad), query, head,
-                    VecUint{} + batch};
-    uint32_t k0 = static_cast<uint32_t>(seed);
-    uint32_t k1 = static_cast<uint32_t>(seed >> 32);
-    for (int round = 0; round < kPhiloxRounds; ++round) {
-      VecUint high0, low0, high1, low1;
-      MultiplyWords(kPhiloxMultiplier0, c[0], &high0, &low0);
-      MultiplyWords(kPhiloxMultiplier1, c[2], &high1, &low1);
-      c[0] = high1 ^ c[1] ^ k0;
-      c[1] = low1;
-      c[2] = high0 ^ c[3] ^ k1;
-      c[3] = low0;
-      k0 += kPhiloxWeyl0;
-      k1 += kPhiloxWeyl1;
+    const uint64_t of_quad =
+        static_cast<uint64_t>(kPhiloxMultiplier0) * static_cast<uint32_t>(quad);
+    const auto mixed = static_cast<uint32_t>(of_quad >> 32) ^ batch ^ k1[0];
+    const uint64_t of_mixed = static_cast<uint64_t>(kPhiloxMultiplier1) * mixed;
+    // Rounds 0 and 1 end here.
+    Words c[4] = {
+        {of_head.even ^ Wide((of_mixed >> 32) ^ k0[1]),
+         of_head.odd ^ Wide((of_mixed >> 32) ^ k0[1])},
+        {Wide(of_mixed), Wide(of_mixed)},
+        MixHigh(of_query, {Wide(of_quad), Wide(of_quad)}, k1[1]),
+        of_query,
+    };
+    for (int round = 2; round < kPhiloxRounds; ++round) {
+      const Words product0 = Multiply(c[0], kPhiloxMultiplier0);
+      const Words product1 = Multiply(c[2], kPhiloxMultiplier1);
+      c[0] = MixHigh(product1, c[1], k0[round]);
+      c[2] = MixHigh(product0, c[3], k1[round]);
+      c[1] = product1;
+      c[3] = product0;
     }
     for (int word = 0; word < 4; ++word) {
       const int64_t key = quad * 4 + word;
       if (key < first_key || key >= end_key) continue;
-      keep[key - first_key] |= BitsOf(c[word] >= threshold) << first_bit;
+      keep[key - first_key] |= BitsOf(Join(c[word]) >= threshold) << first_bit;
     }
   }
 }
