@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import subprocess
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ from hw3tf.__main__ import main
 # What a graph computes, against the same graph in another process: TensorFlow may
 # rewrite products when it loads one; the numbers are near 1.
 ATOL = 1e-5
+EXAMPLE = pathlib.Path(__file__).parents[1] / "docs" / "serving.cc"
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,68 @@ def test_accelerated_model_is_served_by_the_op_library_alone(exported, tmp_path)
 
 def test_accelerated_model_without_the_ops_is_refused(exported):
     assert "Hw3tfAttention" in run(exported, "accelerated", "")
+
+
+def test_accelerated_model_is_served_by_a_cpp_program(exported, tmp_path):
+    """docs/serving.cc, compiled against the installed TensorFlow."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    assert compiler, "the extension was built with one"
+    folder = pathlib.Path(tf.__file__).parent
+    program = tmp_path / "serving"
+    warnings = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
+    libraries = ["libtensorflow_cc.so.2", "libtensorflow_framework.so.2"]
+    subprocess.run(
+        [compiler, "-std=c++17", *warnings, EXAMPLE, "-o", program]
+        + ["-isystem", folder / "include", f"-L{folder}", f"-Wl,-rpath,{folder}"]
+        + [f"-l:{name}" for name in libraries],
+        check=True,
+    )
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((exported / "accelerated/saved_model.pb").read_bytes())
+    signature = saved.meta_graphs[0].signature_def["serving_default"]
+    ends = [*signature.inputs.values(), *signature.outputs.values()]
+    names = [end.name.removesuffix(":0") for end in ends]
+    data = np.load(exported / "data.npz")
+    command = [program, hw3tf.op_library_path(), exported / "accelerated", *names]
+    done = subprocess.run(
+        [*command, "2,9,8"], input=data["inputs"].tobytes(), capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    output = np.frombuffer(done.stdout, np.float32).reshape(2, 9, 3)
+    np.testing.assert_allclose(output, data["want"], atol=ATOL)
+
+    done = subprocess.run(
+        [program, tmp_path / "none.so", *command[2:], "2,9,8"], capture_output=True
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"serving: the library: " in done.stderr
+
+
+def test_a_restored_model_is_the_same_onnx_file(tmp_path):
+    code = f"""
+import keras, onnx, hw3tf
+
+def operators(model, name):
+    path = rf"{tmp_path}/" + name
+    model.export(path, format="onnx", verbose=False)
+    return sorted(node.op_type for node in onnx.load(path).graph.node)
+
+x = keras.Input((9, 8))
+model = keras.Model(x, keras.layers.MultiHeadAttention(2, 4)(x, x))
+model(keras.ops.ones((1, 9, 8)))  # Keras exports what has been called
+before = operators(model, "before.onnx")
+hw3tf.accelerate(model)
+accelerated = operators(model, "accelerated.onnx")
+hw3tf.restore(model)
+assert "Softmax" in before and "Hw3tfAttention" not in before
+assert "Hw3tfAttention" in accelerated
+assert operators(model, "after.onnx") == before
+print("equal")
+"""
+    assert run_python(code).splitlines()[-1] == "equal"
 
 
 def test_restored_model_is_served_without_hw3tf(exported):
