@@ -239,8 +239,8 @@ def draw_unrolled(x, path):
     figure, axes = hw3tf.plots.new_figure(1, 1, (11, 3.9))
     axis, last = axes[0, 0], len(x)
 
-    def node(place, text, color):
-        box = {"boxstyle": "round,pad=0.5", "fc": color, "ec": "black"}
+    def node(place, text, color, shape="round"):
+        box = {"boxstyle": f"{shape},pad=0.5", "fc": color, "ec": "black"}
         axis.text(*place, text, ha="center", va="center", fontsize=12, bbox=box)
 
     def arrow(start, end, weight, offset):
@@ -254,7 +254,8 @@ def draw_unrolled(x, path):
     node((0, 1), "$h_0 = 0$", "white")
     for t, value in enumerate(x, 1):
         state = value - state
-        node((t, 0), f"$x_{t} = {value}$", "#cfe3f5" if t % 2 else "#fbe0b8")
+        look = ("#cfe3f5", "round") if t % 2 else ("#fbe0b8", "square")
+        node((t, 0), f"$x_{t} = {value}$", *look)
         node((t, 1), f"$h_{t} = {state}$", "#e8e8e8")
         arrow((t, 0), (t, 1), "1", (0.07, 0))
         arrow((t - 1, 1), (t, 1), "$-$1", (0, 0.09))
@@ -262,8 +263,8 @@ def draw_unrolled(x, path):
     arrow((last, 1), (last + 1.15, 1), r"$\sigma(1000\,h)$", (0.05, 0.13))
     even, odd = sum(x[1::2]), sum(x[::2])
     text = (
-        f"even positions (orange): {' + '.join(map(str, x[1::2]))} = {even}      "
-        f"odd positions (blue): {' + '.join(map(str, x[::2]))} = {odd}      "
+        f"even positions (square): {' + '.join(map(str, x[1::2]))} = {even}      "
+        f"odd positions (round): {' + '.join(map(str, x[::2]))} = {odd}      "
         f"${even} - {odd} = {state}$"
     )
     axis.text((last + 1) / 2, -0.5, text, ha="center", fontsize=11)
