@@ -110,6 +110,7 @@ TEX = {
     "fonts-dejavu-core": ["fc-list", "--quiet", "DejaVu Sans Mono"],
     "latexmk": ["latexmk", "--version"],
     "lmodern": ["kpsewhich", "lmroman10-regular.otf"],
+    "texlive-fonts-recommended": ["kpsewhich", "pzdr.tfm"],
     "texlive-latex-extra": ["kpsewhich", "tabulary.sty"],
     "texlive-xetex": ["xelatex", "--version"],
 }
@@ -131,7 +132,8 @@ def pdf(session):
     session.install(".[docs]")
     build_pages(session, "latex", "build/pdf", "-t", "pdf")
     with session.chdir("build/pdf"):
-        session.run("latexmk", "-xelatex", "-silent", "hw3tf.tex", external=True)
+        options = ("-xelatex", "-silent", "-interaction=nonstopmode")
+        session.run("latexmk", *options, "hw3tf.tex", external=True)
     session.log("The PDF is build/pdf/hw3tf.pdf")
 
 

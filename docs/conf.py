@@ -15,6 +15,8 @@ import os
 import pathlib
 import re
 
+from docutils import nodes
+
 import hw3tf
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -63,7 +65,6 @@ nb_execution_in_temp = True  # their folder `runs` stays out of the checkout
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = -1
-nb_merge_streams = True  # of a progress bar only its last state stays
 nb_output_stderr = "remove"
 nb_ipywidgets_js = {}  # would come from a network
 
@@ -80,6 +81,25 @@ def state_of_the_code():
 
 
 nb_execution_cache_path = str(ROOT / "build/notebooks" / state_of_the_code())
+
+
+def join_what_is_printed(app, doctree):
+    """Of what a cell prints piece by piece makes one block, in which the last state of
+    every progress bar stays; myst-nb's `nb_merge_streams` would keep them all."""
+    blocks = [
+        x for x in doctree.findall(nodes.literal_block) if "stream" in x["classes"]
+    ]
+    for block in reversed(blocks):
+        before = block.previous_sibling()
+        if before in blocks:
+            before[:] = [nodes.Text(before.astext() + block.astext())]
+            block.parent.remove(block)
+        else:
+            states = (line.split("\r") for line in block.astext().split("\n"))
+            text = "\n".join(line[-1].replace("\b", "") for line in states)
+            block[:] = [nodes.Text(text)]
+            block.rawsource = text
+
 
 # -- Docstrings: Google style, with Markdown's backticks and links
 
@@ -162,6 +182,7 @@ def keep_notebooks_in_build(app):
 
 def setup(app):
     app.connect("source-read", programs_are_downloads)
+    app.connect("doctree-read", join_what_is_printed)
     app.connect("autodoc-process-docstring", links_of_markdown)
     app.connect("autodoc-process-signature", signature_of_layers)
     app.connect("builder-inited", keep_notebooks_in_build, priority=900)
