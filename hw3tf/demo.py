@@ -211,7 +211,7 @@ def build_interface(model):
             second = _review_column(gr, "Another review, to compare", EXAMPLES[1])
         button = gr.Button("Judge", variant="primary")
         sentence = gr.Markdown()
-        gr.Examples([EXAMPLES], [first[0], second[0]])
+        gr.Examples([list(EXAMPLES)], [first[0], second[0]])
         button.click(answer, [first[0], second[0]], [sentence, *first[1:], *second[1:]])
     return page
 

@@ -34,7 +34,7 @@ def check_opening(text, name):
     before, claims = text.split("Claims, checked by `check_claims()`")
     assert len(before.split()) > 30, "what is asked, in sentences"
     assert numbers(claims) == list(range(1, 1 + len(numbers(claims)))) != []
-    assert f"\n    python tutorials/{name}" in claims
+    assert re.search(rf"^ *python tutorials/{name}", claims, re.M)
 
 
 def check_end(text):

@@ -48,7 +48,7 @@ class Visit:
         self.complaints, self.outside = [], []
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("requestfailed", lambda request: self._failed(request.url))
+        page.on("requestfailed", self._failed)
         page.route("**/*", self._route)
 
     def _console(self, message):
@@ -56,9 +56,10 @@ class Visit:
         if message.type in ("error", "warning") and about.startswith(self.allowed):
             self.complaints.append(f"console: {message.text}")
 
-    def _failed(self, url):
-        if url.startswith(self.allowed):
-            self.complaints.append(f"failed: {url}")
+    def _failed(self, request):
+        given_up = request.failure == "net::ERR_ABORTED"  # by the page itself
+        if request.url.startswith(self.allowed) and not given_up:
+            self.complaints.append(f"{request.failure}: {request.url}")
 
     def _route(self, route):
         if route.request.url.startswith(self.allowed):

@@ -44,6 +44,7 @@ def visited(visit, address):
 def ask(page, *reviews):
     """Types the reviews, clicks, and returns the sentence that comes, and the chances
     in it."""
+    page.get_by_role("button", name="Judge").wait_for()
     for box, review in zip(page.locator("textarea").all(), reviews, strict=False):
         box.fill(review)
     page.get_by_role("button", name="Judge").click()

@@ -24,7 +24,9 @@ Claims, checked by `check_claims()` when the script ends:
 5. An int32 state that overflows raises and names the step; wrapped or saturated on
    demand, it is what two's complement or the nearest number says.
 
-    python tutorials/02_integer_recurrence.py --out runs/integer_recurrence
+```
+python tutorials/02_integer_recurrence.py --out runs/integer_recurrence
+```
 """
 
 # %%
