@@ -1,7 +1,10 @@
-"""One command per need: `nox -s lint | tests | cpp | tutorials | bench | docs`."""
+"""One command per need: `nox -s lint | tests | cpp | tutorials | bench | docs | pdf |
+demo`."""
 
 import os
 import pathlib
+import shutil
+import subprocess
 
 import nox
 
@@ -9,7 +12,7 @@ nox.options.sessions = ["lint", "tests", "cpp"]
 nox.needs_version = ">=2024.4.15"
 
 CPP = sorted(str(p) for p in pathlib.Path("csrc").rglob("*.[ch]*"))
-CPP = [p for p in CPP if p.endswith((".h", ".cc"))]
+CPP = [p for p in CPP if p.endswith((".h", ".cc"))] + ["docs/serving.cc"]
 LINTERS = ("ruff==0.17.6", "clang-format==23.1.5", "mypy==2.4.1", "numpy")
 
 
@@ -81,8 +84,61 @@ def bench(session):
         session.run("python", str(pathlib.Path("benchmarks", name)), *arguments)
 
 
+def build_pages(session, builder, out, *options):
+    """Runs Sphinx over the repository, with short tutorials unless `full` is given."""
+    arguments = "" if "full" in session.posargs else "--quick"
+    env = {"HW3TF_TUTORIAL_ARGUMENTS": arguments, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    options = ("-b", builder, "--fresh-env", "--fail-on-warning", *options)
+    session.run("sphinx-build", *options, "-c", "docs", ".", out, env=env)
+
+
 @nox.session
 def docs(session):
-    """The site, into site/."""
+    """The site, into site/, and a look at it in a headless browser.
+
+    Its tutorials are run with `--quick`; `nox -s docs -- full` runs them in full.
+    `nox -s docs -- unseen` does without the browser.
+    """
     session.install(".[docs]")
-    session.run("mkdocs", "build", "--strict")
+    build_pages(session, "html", "site")
+    if "unseen" not in session.posargs:
+        session.run("pytest", "tests_browser/test_site.py")
+
+
+# What the PDF is typeset with, by Debian package: how to see that it is there.
+TEX = {
+    "fonts-dejavu-core": ["fc-list", "--quiet", "DejaVu Sans Mono"],
+    "latexmk": ["latexmk", "--version"],
+    "lmodern": ["kpsewhich", "lmroman10-regular.otf"],
+    "texlive-fonts-recommended": ["kpsewhich", "pzdr.tfm"],
+    "texlive-latex-extra": ["kpsewhich", "tabulary.sty"],
+    "texlive-xetex": ["xelatex", "--version"],
+}
+
+
+def is_there(command):
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return shutil.which(command[0]) and not subprocess.run(command, **quiet).returncode
+
+
+@nox.session
+def pdf(session):
+    """One PDF of all tutorials, text, code and results: build/pdf/hw3tf.pdf.
+
+    `nox -s pdf -- full` runs the tutorials in full, not with `--quick`.
+    """
+    if missing := [name for name, command in TEX.items() if not is_there(command)]:
+        session.error(f"TeX is missing: apt-get install {' '.join(missing)}")
+    session.install(".[docs]")
+    build_pages(session, "latex", "build/pdf", "-t", "pdf")
+    with session.chdir("build/pdf"):
+        options = ("-xelatex", "-silent", "-interaction=nonstopmode")
+        session.run("latexmk", *options, "hw3tf.tex", external=True)
+    session.log("The PDF is build/pdf/hw3tf.pdf")
+
+
+@nox.session
+def demo(session):
+    """The demo, used in a headless browser. To use it yourself: `hw3tf-demo`."""
+    session.install(".[demo]", "pytest", "playwright")
+    session.run("pytest", "tests_browser/test_demo.py")

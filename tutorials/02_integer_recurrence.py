@@ -1,10 +1,9 @@
-"""
-Title: What does this recurrent net compute?
-Author: the hw3tf authors
-Date created: 2026-11-24
-Last modified: 2026-11-24
-Description: One hidden unit, three weights, exact integers: a question answered.
-Run time: 30 s on 2 CPU cores, `--quick` 10 s. No download.
+# %% [markdown]
+r"""# What does this recurrent net compute?
+
+*One hidden unit, three weights, exact integers: a question answered.*
+
+Run time: 30 s on 2 CPU cores, `--quick` 10 s. Download: none.
 
 A recurrent net reads a sequence of integers of even length. It has one hidden unit
 without bias and activation, the input weight is 1, the recurrent weight -1. When the
@@ -19,31 +18,27 @@ Claims, checked by `check_claims()` when the script ends:
 2. The output is 1 where the even positions sum up to more, 0 where they sum up to
    less, and 0.5 in a tie, for the same sequences.
 3. With an odd length the state is the other difference: the answer is turned round.
-4. In float32 the same net is right as long as its state stays within 2**24; from the
+4. In float32 the same net is right as long as its state stays within $2^{24}$; from the
    first state beyond on it is wrong, and there is a sequence of four numbers, each of
    them a float32, for which it sees a tie that is none.
 5. An int32 state that overflows raises and names the step; wrapped or saturated on
    demand, it is what two's complement or the nearest number says.
 
-    python tutorials/02_integer_recurrence.py --out runs/integer_recurrence
+```
+python tutorials/02_integer_recurrence.py --out runs/integer_recurrence
+```
 """
 
 # %%
-# Setup
-# -----
-
-import argparse
 import itertools
-import pathlib
 import re
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 import hw3tf
+from hw3tf.tutorial import argument_parser, prepare_folder, print_summary, run
 
 EXAMPLE = (5, 3, 4, 1)
 
@@ -61,9 +56,9 @@ class Settings:
 QUICK = Settings(num_sequences=20_000)
 
 
-# %%
-# The net
-# -------
+# %% [markdown]
+# ## The net
+#
 # With the input $x_t$ at step $t$ and the state $h_t$, starting from $h_0 = 0$:
 #
 # $$h_t = w\,x_t + u\,h_{t-1}, \qquad w = 1, \quad u = -1$$
@@ -71,9 +66,11 @@ QUICK = Settings(num_sequences=20_000)
 # $$y = \sigma(1000\,h_n) = \frac{1}{1 + e^{-1000\,h_n}}$$
 #
 # `IntegerRNN` computes the first line without rounding, `Logistic` the second. Its
-# gain of 1000 is so steep that every integer but 0 gives a flat 0 or 1.
+# gain of 1000 is so steep that every integer but 0 gives a flat 0 or 1: what is missing
+# is $e^{-1000}$ or less, some $10^{-434}$, and no float is that small.
 
 
+# %%
 def recurrent_layer(**options):
     """The hidden unit: integers (batch, timesteps, 1) -> states (batch, 1)."""
     return hw3tf.layers.IntegerRNN(
@@ -92,9 +89,9 @@ def build_model():
     return keras.Model(inputs, [states, hw3tf.layers.Logistic(gain=1000)(states)])
 
 
-# %%
-# The answer on paper
-# -------------------
+# %% [markdown]
+# ## The answer on paper
+#
 # Put the recurrence into itself, from the end:
 #
 # $$h_n = x_n - h_{n-1} = x_n - x_{n-1} + h_{n-2} = \dots
@@ -110,10 +107,14 @@ def build_model():
 #
 # $$y = \begin{cases} 1 & E > O \\ 1/2 & E = O \\ 0 & E < O \end{cases}$$
 #
+# **The net tells whether the numbers at even positions sum up to more than those at
+# odd ones**, and nothing else: sequences with the same $E - O$ are one to it.
+#
 # If $n$ is odd, the positions change sides: $h_n = O - E$, and the net says the
-# opposite of what it says for even lengths. The assumption is not for decoration.
+# opposite of what it says for even lengths. That the length is even is not decoration.
 
 
+# %%
 def even_minus_odd(x):
     """The closed form; positions count from 1. (batch, timesteps) -> (batch,)."""
     return x[:, 1::2].sum(axis=1, dtype="int64") - x[:, ::2].sum(axis=1, dtype="int64")
@@ -124,14 +125,15 @@ def answers(difference):
     return (np.sign(difference) + 1) / 2
 
 
-# %%
-# The answer, checked
-# -------------------
+# %% [markdown]
+# ## The answer, checked
+#
 # Small sequences: all of them. Long ones: at random, as many of length 10 to 100 as
 # of 1000 to 10,000. Their numbers are bytes, -128 to 127, which the kernel reads as
 # they are.
 
 
+# %%
 def count_wrong(x, layer, sign=1):
     """How many sequences (batch, timesteps) contradict `sign` times the closed form,
     in the state or in the output."""
@@ -164,9 +166,9 @@ def check_random(settings):
     return num_batches * size, wrong, max(lengths)
 
 
-# %%
-# What floats get wrong
-# ---------------------
+# %% [markdown]
+# ## What floats get wrong
+#
 # A float32 has 24 binary digits: it holds every integer up to $2^{24}$ and beyond it
 # only the even ones, then the multiples of 4, and so on. Keras's own `SimpleRNN` with
 # our weights reads $x_t = (-1)^t \cdot 1001$, which makes $h_t = (-1)^t \cdot 1001\,t$:
@@ -177,6 +179,7 @@ def check_random(settings):
 # $-2^{24}$, and what should be $h_4 = 1$ is 0: a tie, for the float.
 
 
+# %%
 def float_states(x):
     """The states of the same net in float32, by `keras.layers.SimpleRNN`."""
     layer = keras.layers.SimpleRNN(1, activation=None, return_sequences=True)
@@ -202,15 +205,16 @@ def compare_with_floats(timesteps=20_000):
     return exact, error, states
 
 
-# %%
-# When even integers end
-# ----------------------
+# %% [markdown]
+# ## When even integers end
+#
 # An int32 reaches from $-2^{31}$ to $2^{31} - 1$. What happens beyond is said, not
 # left to chance: `overflow="raise"`, the default, `"wrap"` or `"saturate"`. Here the
 # state grows by $10^8$ a step. The first that does not fit is that of the 22nd step,
 # timestep 21 for a program, which counts from 0.
 
 
+# %%
 def compare_policies(timesteps=40):
     """States of an int32 layer that overflows under every policy, and the error."""
     x = alternating(10**8, timesteps)[:, :, None]
@@ -227,24 +231,18 @@ def compare_policies(timesteps=40):
     return states, message
 
 
+# %% [markdown]
+# ## Pictures
+
+
 # %%
-# Pictures
-# --------
-
-
-def new_figure(columns, size):
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns)
-
-
 def draw_unrolled(x, path):
     """The net, one column per step, with its weights and the numbers of `x`."""
-    figure, axis = new_figure(1, (11, 3.9))
-    last = len(x)
+    figure, axes = hw3tf.plots.new_figure(1, 1, (11, 3.9))
+    axis, last = axes[0, 0], len(x)
 
-    def node(place, text, color):
-        box = {"boxstyle": "round,pad=0.5", "fc": color, "ec": "black"}
+    def node(place, text, color, shape="round"):
+        box = {"boxstyle": f"{shape},pad=0.5", "fc": color, "ec": "black"}
         axis.text(*place, text, ha="center", va="center", fontsize=12, bbox=box)
 
     def arrow(start, end, weight, offset):
@@ -258,7 +256,8 @@ def draw_unrolled(x, path):
     node((0, 1), "$h_0 = 0$", "white")
     for t, value in enumerate(x, 1):
         state = value - state
-        node((t, 0), f"$x_{t} = {value}$", "#cfe3f5" if t % 2 else "#fbe0b8")
+        look = ("#cfe3f5", "round") if t % 2 else ("#fbe0b8", "square")
+        node((t, 0), f"$x_{t} = {value}$", *look)
         node((t, 1), f"$h_{t} = {state}$", "#e8e8e8")
         arrow((t, 0), (t, 1), "1", (0.07, 0))
         arrow((t - 1, 1), (t, 1), "$-$1", (0, 0.09))
@@ -266,35 +265,39 @@ def draw_unrolled(x, path):
     arrow((last, 1), (last + 1.15, 1), r"$\sigma(1000\,h)$", (0.05, 0.13))
     even, odd = sum(x[1::2]), sum(x[::2])
     text = (
-        f"even positions (orange): {' + '.join(map(str, x[1::2]))} = {even}      "
-        f"odd positions (blue): {' + '.join(map(str, x[::2]))} = {odd}      "
+        f"even positions (square): {' + '.join(map(str, x[1::2]))} = {even}      "
+        f"odd positions (round): {' + '.join(map(str, x[::2]))} = {odd}      "
         f"${even} - {odd} = {state}$"
     )
     axis.text((last + 1) / 2, -0.5, text, ha="center", fontsize=11)
     axis.set(xlim=(-0.5, last + 1.7), ylim=(-0.65, 1.45), title="The net, unrolled")
     axis.axis("off")
-    figure.savefig(path, dpi=120)
+    hw3tf.plots.save_figure(figure, path)
 
 
 def draw_floats(exact, error, path):
-    figure, axes = new_figure(2, (10, 3.8))
+    figure, axes = hw3tf.plots.new_figure(1, 2, (10, 3.8))
+    left, right = axes[0]
     even = np.arange(2, len(exact) + 1, 2)
-    axes[0].plot(even, exact[1::2] / 1e6, label="exact state")
-    axes[0].axhline(2**24 / 1e6, color="C3", ls="--", label="$2^{24}$")
-    axes[0].set(ylabel="millions", title="A state that grows by 1001 a step")
-    axes[1].plot(even, error[1::2])
-    axes[1].set(title="What float32 makes of it", ylabel="minus the exact state")
+    left.plot(even, exact[1::2] / 1e6, label="exact state")
+    left.axhline(2**24 / 1e6, color="C3", ls="--", label="$2^{24}$")
+    left.set(
+        ylabel="last state, in millions", title="A state that grows by 1001 a step"
+    )
+    right.plot(even, error[1::2])
+    right.set(title="What float32 makes of it", ylabel="float32 minus exact state")
     beyond = np.argmax(np.abs(exact) > 2**24)
-    axes[1].axvline(beyond, color="C3", ls="--", label="beyond $2^{24}$")
-    for axis in axes:
+    right.axvline(beyond, color="C3", ls="--", label="beyond $2^{24}$")
+    for axis in (left, right):
         axis.set(xlabel="length of the sequence (even)", xticks=range(0, 20_001, 5000))
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.savefig(path, dpi=120)
+    hw3tf.plots.save_figure(figure, path)
 
 
 def draw_policies(states, path):
-    figure, axis = new_figure(1, (8, 4.2))
+    figure, axes = hw3tf.plots.new_figure(1, 1, (8, 4.2))
+    axis = axes[0, 0]
     even = np.arange(2, len(states["exact"]) + 1, 2)
     for name, style in (("exact", "k:"), ("wrap", "C1s-"), ("saturate", "C0o-")):
         axis.plot(even, states[name][1::2] / 1e9, style, ms=4, label=name)
@@ -307,14 +310,14 @@ def draw_policies(states, path):
     axis.set(title="A state that does not fit into int32, by policy")
     axis.grid(alpha=0.3)
     axis.legend()
-    figure.savefig(path, dpi=120)
+    hw3tf.plots.save_figure(figure, path)
+
+
+# %% [markdown]
+# ## The claims
 
 
 # %%
-# The claims
-# ----------
-
-
 def check_claims(results):
     """Raises AssertionError if the run contradicts the text above."""
     assert results["small"] == (7**2 + 7**4 + 7**6, 0), results["small"]
@@ -340,39 +343,61 @@ def check_claims(results):
     print("All claims hold.")
 
 
+# %% [markdown]
+# ## Conclusion
+#
+# The net compares two sums: three lines of substitution say so, and a million
+# sequences do not object. They ask the program that runs, not the formula, and programs
+# have what formulas leave out. A float32 state counts up to $2^{24}$ and then answers
+# wrongly, with the same confidence; an int32 state ends at $2^{31} - 1$, and what comes
+# after it has to be decided. Integers with an error in place of a wrong number decide
+# it for you.
+#
+# ## Exercises
+#
+# 1. Which weights make a net that tells whether the *last* number of a sequence is
+#    positive? Which make one that tells whether the sum of all of them is? Check both
+#    as the net above was checked.
+# 2. With $u = 2$ the net reads binary digits. For a sequence of ones, at which length
+#    does an int64 state overflow, and at which does a float32 state stop being exact?
+# 3. Let a `keras.layers.SimpleRNN` of one linear unit learn the alternating sum from
+#    examples, then convert it by `IntegerRNN.from_simple_rnn`. How close to 1 and -1
+#    must its weights be to round to them, and what would 0.999 do to long sequences?
+#
+# ## References
+#
+# - J. L. Elman, [Finding structure in time](https://doi.org/10.1207/s15516709cog1402_1),
+#   1990: the recurrent net of one hidden layer.
+# - D. Goldberg, [What every computer scientist should know about floating-point
+#   arithmetic](https://doi.org/10.1145/103162.103163), 1991: why $2^{24}$.
+# - G. E. Blelloch, [Prefix sums and their
+#   applications](https://www.cs.cmu.edu/~guyb/papers/Ble93.pdf), 1993: a linear
+#   recurrence cut over time, as the kernel does with long sequences.
+
+
 # %%
-# From the command line
-# ---------------------
-
-
-def parse_arguments(argv):
-    parser = argparse.ArgumentParser(
-        description="Find out which function a small recurrent net computes.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    out = pathlib.Path("runs/integer_recurrence")
-    add = parser.add_argument
-    add("--seed", type=int, default=Settings.seed, help="of the random sequences")
-    add("--quick", action="store_true", help="fewer random sequences: 10 seconds")
-    add("--out", type=pathlib.Path, default=out, help="folder for pictures")
-    return parser.parse_args(argv)
+def show_cases():
+    """The net on three sequences, one of each answer; returns the outputs."""
+    cases = np.array([(3, 5, 1, 4), (3, 5, 4, 2), EXAMPLE])[:, :, None]
+    states, outputs = build_model().predict(cases, verbose=0)
+    for x, h, y in zip(cases[:, :, 0], states[:, 0], outputs[:, 0], strict=True):
+        even, odd = x[1::2].sum(), x[::2].sum()
+        print(f"{x.tolist()}: E = {even}, O = {odd}, h = {h}, y = {y}")
+    return outputs[:, 0].tolist()
 
 
 def main(argv=None):
-    args = parse_arguments(argv)
+    parser = argument_parser(
+        "Find out which function a small recurrent net computes.",
+        out="runs/integer_recurrence",
+        quick="fewer random sequences: 10 seconds",
+        seed="of the random sequences",
+    )
+    args = parser.parse_args(argv)
     settings = replace(QUICK if args.quick else Settings(), seed=args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(args.out)
 
-    model, results = build_model(), {}
-    cases = np.array([(3, 5, 1, 4), (3, 5, 4, 2), EXAMPLE])[:, :, None]
-    states, outputs = model.predict(cases, verbose=0)
-    for x, h, y in zip(cases[:, :, 0], states[:, 0], outputs[:, 0], strict=True):
-        print(
-            f"{x.tolist()}: E = {x[1::2].sum()}, O = {x[::2].sum()}, h = {h}, y = {y}"
-        )
-    results["outputs"] = outputs[:, 0].tolist()
-
-    results["small"] = check_small((2, 4, 6))
+    results = {"outputs": show_cases(), "small": check_small((2, 4, 6))}
     print("{:,} of even length over -3..3: {} wrong".format(*results["small"]))
     results["odd"] = check_small((1, 3, 5), sign=-1)
     print("{:,} of odd length, signs turned round: {} wrong".format(*results["odd"]))
@@ -382,7 +407,8 @@ def main(argv=None):
 
     exact, error, results["four"] = compare_with_floats()
     results["float states"] = exact, error
-    print(f"float32 is wrong from step {np.argmax(error != 0) + 1:,} on")
+    first_wrong = int(np.argmax(error != 0)) + 1
+    print(f"float32 is wrong from step {first_wrong:,} on")
     print("after the four numbers: exactly {}, in float32 {}".format(*results["four"]))
     results["policies"] = compare_policies()
     print(f"int32: {results['policies'][1]}")
@@ -392,8 +418,17 @@ def main(argv=None):
     draw_policies(results["policies"][0], args.out / "overflow.png")
     print(f"Pictures are in {args.out}")
     check_claims(results)
+    number, wrong, longest = results["random"]
+    summary = {
+        "sequences": results["small"][0] + results["odd"][0] + number,
+        "wrong": results["small"][1] + results["odd"][1] + wrong,
+        "longest": longest,
+        "float32_wrong_from_step": first_wrong,
+        "int32_error": results["policies"][1],
+    }
+    print_summary("02_integer_recurrence", summary)
     return results
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -36,8 +36,9 @@ def ragged_dot_product_attention(
             equal lengths.
         bias, mask: Optional tensors that broadcast to `(batch, num_heads,
             longest query, longest key)`.
-        scale, is_causal, attn_logits_soft_cap, sliding_window, dropout_rate,
-            dropout_seed: As `hw3tf.reference.dot_product_attention`.
+        scale, is_causal: As in `hw3tf.reference.dot_product_attention`.
+        attn_logits_soft_cap, sliding_window: As there.
+        dropout_rate, dropout_seed: As there.
 
     Returns:
         `tf.RaggedTensor` of shape `(batch, (query_length), num_heads,

@@ -1,0 +1,300 @@
+"""`python -m hw3tf.demo`, or `hw3tf-demo`: type a review and see, in the browser, its
+sentiment and what every head of attention looks at; or compare two.
+
+Shows the model that tutorial 4 has saved, and has the tutorial train a quick one if
+there is none. Needs Gradio (the extra `demo`). Nothing leaves this machine.
+"""
+
+import argparse
+import contextlib
+import functools
+import html
+import os
+import pathlib
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from hw3tf.tutorial import UserError, run
+
+MODEL = pathlib.Path("runs/imdb_sentiment/sentiment.keras")
+TUTORIAL = pathlib.Path("tutorials/04_imdb_sentiment.py")
+ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+ALL_WORDS = -1
+EXAMPLES = (
+    "the acting is not dull, it is gripping.",
+    "the acting is not gripping, it is dull.",
+)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a model says of one review.
+
+    Attributes:
+        probability: That the review is positive.
+        words: List of the tokens that the model has read.
+        attention: List of pairs, one per call of an attention layer: its name, and
+            its weights, an array of shape `(num_heads, queries, keys)`.
+    """
+
+    probability: float
+    words: list
+    attention: list
+
+
+@contextlib.contextmanager
+def recorded_attention(model):
+    """While it lasts, calls of the attention layers in `model`, however deep, leave
+    their weights in the list that this yields: pairs of a name and an array of shape
+    `(batch, num_heads, queries, keys)`. What the model computes stays the same.
+
+    Example:
+
+    >>> with recorded_attention(model) as recorded:
+    ...     _ = model(texts)
+    """
+    recorded = []
+
+    def call_and_record(layer, call, *args, **kwargs):
+        asked = kwargs.get("return_attention_scores", False)
+        kwargs["return_attention_scores"] = True
+        output, scores = call(*args, **kwargs)
+        recorded.append((layer.name, keras.ops.convert_to_numpy(scores)))
+        return (output, scores) if asked else output
+
+    layers = [x for x in model._flatten_layers() if isinstance(x, ATTENTION)]
+    # Into `__dict__`, past Keras, which would track what is set; an accelerated layer
+    # has a `call` of its own there.
+    before = [layer.__dict__.get("call") for layer in layers]
+    for layer in layers:
+        layer.__dict__["call"] = functools.partial(call_and_record, layer, layer.call)
+    try:
+        yield recorded
+    finally:
+        for layer, call in zip(layers, before, strict=True):
+            if call is None:
+                del layer.__dict__["call"]
+            else:
+                layer.__dict__["call"] = call
+
+
+def read_words(model, texts):
+    """The tokens that `model` makes of the first of `texts`, as a list of strings.
+
+    Raises:
+        UserError: If no layer of the model has a vocabulary.
+    """
+    for layer in model._flatten_layers():
+        if hasattr(layer, "get_vocabulary"):
+            vocabulary = layer.get_vocabulary()
+            return [vocabulary[i] for i in np.ravel(layer(texts))]
+    raise UserError(
+        "the model must read texts: a layer with `get_vocabulary` was expected, "
+        f"{model.name!r} has none"
+    )
+
+
+def judge(model, text):
+    """Returns the `Judgement` of a model, strings in and probabilities out, on a
+    review.
+
+    Raises:
+        UserError: If the model is none of this kind.
+    """
+    texts = keras.ops.convert_to_tensor([text], dtype="string")
+    words = read_words(model, texts)
+    with recorded_attention(model) as recorded:
+        output = np.ravel(model(texts))
+    if output.shape != (1,) or not 0 <= output[0] <= 1:
+        raise UserError(
+            f"the model must give one probability per text. It gave {output}"
+        )
+    attention = [(name, scores[0]) for name, scores in recorded]
+    return Judgement(float(output[0]), words, attention)
+
+
+def highlight(words, weights):
+    """Words as HTML, each on a ground as strong as its weight; the heaviest word gets
+    the full color. The weight itself shows under the pointer."""
+    shape = "padding: 0.1em 0.2em; border-radius: 0.2em"
+    spans = []
+    for word, weight in zip(words, weights, strict=True):
+        alpha = 0.7 * weight / max(weights.max(), np.finfo("float32").tiny)
+        ground = f"background: rgba(37, 99, 235, {alpha:.2f})"
+        word = html.escape(word)
+        spans.append(
+            f'<span title="{weight:.3f}" style="{shape}; {ground}">{word}</span>'
+        )
+    return " ".join(spans)
+
+
+def show_attention(judgement, query):
+    """What every head looks at, as HTML: from the word of index `query`, or on average
+    over all words for `ALL_WORDS`."""
+    words, parts = judgement.words, []
+    for name, weights in judgement.attention:
+        if weights.shape[-2:] != (len(words), len(words)):
+            parts.append(
+                f"<p>{html.escape(name)}: does not look from word to word.</p>"
+            )
+            continue
+        for head, scores in enumerate(weights):
+            row = scores.mean(axis=0) if query == ALL_WORDS else scores[query]
+            title = html.escape(f"{name}, head {head}")
+            parts.append(f"<p><b>{title}</b><br>{highlight(words, row)}</p>")
+    return "".join(parts) or "<p>The model has no attention layer.</p>"
+
+
+def compare(judgements):
+    """One or two judgements in a sentence."""
+    p = [judgement.probability for judgement in judgements]
+    if len(p) == 1:
+        name = "positive" if p[0] > 0.5 else "negative"
+        return f"The review sounds {name}: it is positive with probability {p[0]:.3f}."
+    which = "first" if p[0] > p[1] else "second"
+    return (
+        f"The {which} review sounds more positive: "
+        f"probability {max(p):.3f} against {min(p):.3f}."
+    )
+
+
+def _review_column(gr, label, example):
+    """One review: (text box, verdict, choice of the word that looks, attention)."""
+    with gr.Column(min_width=300):
+        text = gr.Textbox(label=label, placeholder=example, lines=4)
+        verdict = gr.Label(label="Sentiment", num_top_classes=2, visible=False)
+        query = gr.Dropdown(label="The word that looks", visible=False)
+        attention = gr.HTML(visible=False)
+        judgement = gr.State()
+    query.input(show_attention, [judgement, query], attention)
+    return text, verdict, query, attention, judgement
+
+
+def build_interface(model):
+    """The page, as `gradio.Blocks`, for a model that `judge` can ask."""
+    import gradio as gr
+
+    def column(judgement):
+        """New values for the parts of a column, without its text box."""
+        if judgement is None:
+            hidden = {"visible": False}
+            return gr.Label(**hidden), gr.Dropdown(**hidden), gr.HTML(**hidden), None
+        p = judgement.probability
+        words = [(f"{i + 1}: {word}", i) for i, word in enumerate(judgement.words)]
+        choices = [("all words, on average", ALL_WORDS), *words]
+        return (
+            gr.Label({"positive": p, "negative": 1 - p}, visible=True),
+            gr.Dropdown(choices, value=ALL_WORDS, visible=True),
+            gr.HTML(show_attention(judgement, ALL_WORDS), visible=True),
+            judgement,
+        )
+
+    def answer(*texts):
+        """New values for the sentence and for both columns."""
+        judgements = [judge(model, text) if text.strip() else None for text in texts]
+        there = [judgement for judgement in judgements if judgement]
+        sentence = compare(there) if there else "Type a review first."
+        return [sentence, *(part for x in judgements for part in column(x))]
+
+    with gr.Blocks(title="Sentiment of reviews", analytics_enabled=False) as page:
+        gr.Markdown(
+            "# Sentiment of reviews\n\nType a review, or two to compare them. Below, "
+            "what every head of attention looks at: the stronger the ground of a word, "
+            "the larger its weight."
+        )
+        with gr.Row():
+            first = _review_column(gr, "Review", EXAMPLES[0])
+            second = _review_column(gr, "Another review, to compare", EXAMPLES[1])
+        button = gr.Button("Judge", variant="primary")
+        sentence = gr.Markdown()
+        gr.Examples([list(EXAMPLES)], [first[0], second[0]])
+        button.click(answer, [first[0], second[0]], [sentence, *first[1:], *second[1:]])
+    return page
+
+
+def train_quick_model(path, data):
+    """Has tutorial 4 save a model to `path`, in a process of its own.
+
+    Raises:
+        UserError: If the tutorial is not there, or fails.
+    """
+    beside_the_package = pathlib.Path(__file__).parents[1] / TUTORIAL
+    program = next((p for p in (TUTORIAL, beside_the_package) if p.exists()), None)
+    if program is None:
+        raise UserError(
+            f"no model in {path}, and no {TUTORIAL} to train one: start the demo in "
+            "the checkout, or name a model with --model"
+        )
+    print(f"No model in {path}: {program} trains a quick one.", flush=True)
+    command = [sys.executable, program, "--quick", "--data", data]
+    status = subprocess.run([*command, "--out", path.parent]).returncode
+    if status or not path.exists():
+        raise UserError(f"{program} has saved no model: it ended with status {status}")
+
+
+def load_model(path, data="auto"):
+    """Loads the model of the demo; trains one if `path` is None and there is none.
+
+    Raises:
+        UserError: If there is no model, or the file is none.
+    """
+    if path is None and not MODEL.exists():
+        train_quick_model(MODEL, data)
+    path = path or MODEL
+    if not path.exists():
+        raise UserError(f"--model {path} does not exist")
+    try:
+        return keras.models.load_model(path)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--model {path} cannot be loaded: {reason}") from error
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m hw3tf.demo",
+        description="Judge reviews in the browser, and see what attention looks at.",
+    )
+    add = parser.add_argument
+    add("--model", type=pathlib.Path, help=f"a .keras file; default: {MODEL}")
+    add(
+        "--data",
+        choices=["auto", "imdb", "sample"],
+        default="auto",
+        help="what to train a quick model on, where there is none; default: auto",
+    )
+    add("--port", type=int, help="default: the first free one from 7860 on")
+    args = parser.parse_args(argv)
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        import gradio as gr
+    except ImportError:
+        raise UserError("Gradio is missing: pip install '.[demo]'") from None
+    page = build_interface(load_model(args.model, args.data))
+    # The system's fonts: the theme's own would come from a network.
+    theme = gr.themes.Default(font="system-ui", font_mono="monospace")
+    try:
+        _, address, _ = page.launch(
+            server_name="127.0.0.1",
+            server_port=args.port,
+            theme=theme,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise UserError(f"--port {args.port} cannot be used: {error}") from error
+    print(f"The demo is at {address} - Ctrl-C ends it.", flush=True)
+    page.block_thread()
+
+
+def command():
+    """The program `hw3tf-demo`."""
+    run(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,68 @@
+"""The form that the tutorials share: a program that is a notebook, too, with the same
+parts in the same order."""
+
+import pathlib
+import re
+
+import jupytext
+import nbformat
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[1] / "tutorials"
+# Not in this form yet. The mark is strict: the test fails as soon as one is.
+OLD_FORM = {"04_imdb_sentiment.py"}
+
+
+def tutorials():
+    for path in sorted(FOLDER.glob("[0-9]*.py")):
+        marks = [pytest.mark.xfail(reason="old form")] if path.name in OLD_FORM else []
+        yield pytest.param(path, id=path.stem, marks=marks)
+
+
+def numbers(text):
+    """Of the items of a numbered list."""
+    return [int(number) for number in re.findall(r"^(\d+)\. \S", text, re.M)]
+
+
+def check_opening(text, name):
+    """Heading, one line of description, run time and download, claims, command."""
+    title, description, facts = (line.strip() for line in text.splitlines()[:5:2])
+    assert re.fullmatch(r"# \S.*", title), title
+    assert re.fullmatch(r"\*\S.*\S\*", description), description
+    pattern = r"Run time: .+ on 2 CPU cores, `--quick` .+\. Download: .+\."
+    assert re.fullmatch(pattern, facts), facts
+    before, claims = text.split("Claims, checked by `check_claims()`")
+    assert len(before.split()) > 30, "what is asked, in sentences"
+    assert numbers(claims) == list(range(1, 1 + len(numbers(claims)))) != []
+    assert re.search(rf"^ *python tutorials/{name}", claims, re.M)
+
+
+def check_end(text):
+    """Conclusion, three exercises, references with their links."""
+    names = ("Conclusion", "Exercises", "References")
+    parts = re.split(rf"^## (?:{'|'.join(names)})$", text, flags=re.M)
+    assert re.findall(r"^## (.+)$", text, re.M)[-3:] == list(names)
+    _, conclusion, exercises, references = parts
+    assert len(conclusion.split()) > 30
+    assert numbers(exercises) == [1, 2, 3]
+    items = re.split(r"^- ", references.strip(), flags=re.M)[1:]
+    assert items
+    assert all(re.search(r"\]\(https?://\S+\)", item) for item in items), items
+
+
+@pytest.mark.parametrize("path", tutorials())
+def test_form(path):
+    notebook = jupytext.read(path, fmt="py:percent")
+    nbformat.validate(notebook)
+    first, last = notebook.cells[0], notebook.cells[-1]
+    assert first.cell_type == "markdown"
+    check_opening(first.source, path.name)
+    text = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    assert len(re.findall(r"^# ", text, re.M)) == 1
+    assert text.count("$$") % 2 == 0
+    check_end(text)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(code), "an empty cell"
+    assert sum("def check_claims(" in cell for cell in code) == 1
+    assert last.cell_type == "code"
+    assert last.source.endswith('if __name__ == "__main__":\n    run(main)')
