@@ -50,7 +50,7 @@ def check_end(text):
     assert all(re.search(r"\]\(https?://\S+\)", item) for item in items), items
 
 
-@pytest.mark.parametrize("path", tutorials())
+@pytest.mark.parametrize("path", list(tutorials()))
 def test_form(path):
     notebook = jupytext.read(path, fmt="py:percent")
     nbformat.validate(notebook)
