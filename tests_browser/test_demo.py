@@ -50,6 +50,9 @@ def ask(page, *reviews):
     page.get_by_role("button", name="Judge").click()
     sentence = page.get_by_text(re.compile(r"The (first |second )?review sounds"))
     sentence.wait_for()
+    # The parts of a column come one by one.
+    page.get_by_label("The word that looks").nth(len(reviews) - 1).wait_for()
+    page.locator("span[title]").first.wait_for()
     text = sentence.inner_text()
     return text, [float(p) for p in re.findall(r"\d\.\d+", text)]
 
@@ -57,6 +60,7 @@ def ask(page, *reviews):
 def words_and_weights(page):
     """Of the first head: the highlighted words and their weights."""
     words = page.locator("p:has(b)").first.locator("span[title]")
+    words.first.wait_for()
     weights = words.evaluate_all("all => all.map(word => Number(word.title))")
     return words.all_inner_texts(), weights
 
