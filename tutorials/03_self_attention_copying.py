@@ -30,7 +30,9 @@ Claims, checked by `check_claims()` when the script ends:
    reverse a sequence only with them: without, it stays at what guessing from the bag of
    tokens gives.
 
-    python tutorials/03_self_attention_copying.py --out runs/self_attention_copying
+```
+python tutorials/03_self_attention_copying.py --out runs/self_attention_copying
+```
 """
 
 # %%
