@@ -89,3 +89,66 @@ def plot_attention(scores, words, path):
         figure.colorbar(picture, ax=axis, shrink=0.7)
     figure.suptitle("Attention weights: the words at the left look at those below")
     save_figure(figure, path)
+
+
+_LINES = ("o-", "s--", "^:", "d-.", "x-")
+
+
+def plot_lines(axis, x, lines, **names):
+    """Draws curves that can be told apart in grey: each has its own line and marker.
+
+    Args:
+        axis: A matplotlib axis.
+        x: The places, the same for all curves.
+        lines: Dict from the name of a curve to its values.
+        **names: Passed to `axis.set`: `title`, `xlabel`, `ylabel`, ...
+
+    Raises:
+        ValueError: If there are more curves than looks.
+    """
+    if len(lines) > len(_LINES):
+        raise ValueError(
+            f"`lines` must hold at most {len(_LINES)} lines. Received: {len(lines)}"
+        )
+    for style, (name, y) in zip(_LINES, lines.items(), strict=False):
+        axis.plot(x, y, style, ms=4, label=name)
+    axis.set(**names)
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
+
+
+def plot_confusion(matrices, class_names, path):
+    """Draws confusion matrices side by side, with their counts.
+
+    Args:
+        matrices: Dict from a title to an integer array `(classes, classes)`: rows are
+            the true classes, columns the predicted ones.
+        class_names: The names of the classes.
+        path: PNG file to write; the SVG file stands beside it.
+
+    Raises:
+        ValueError: If a matrix has another shape.
+    """
+    size = len(class_names)
+    for title, matrix in matrices.items():
+        if np.shape(matrix) != (size, size):
+            raise ValueError(
+                f"`matrices` must have shape ({size}, {size}). "
+                f"Received: {np.shape(matrix)} for {title!r}"
+            )
+    side = 2.2 + 0.38 * size
+    figure, axes = new_figure(1, len(matrices), (side * len(matrices), side))
+    for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
+        axis.imshow(np.sqrt(matrix), cmap="Greys")  # the root: mistakes are few
+        middle = np.max(matrix) / 4
+        for (i, j), count in np.ndenumerate(matrix):
+            if count:
+                color = "white" if count > middle else "black"
+                axis.text(
+                    j, i, count, ha="center", va="center", fontsize=7, color=color
+                )
+        axis.set_xticks(range(size), class_names, rotation=45, ha="right", fontsize=8)
+        axis.set_yticks(range(size), class_names, fontsize=8)
+        axis.set(title=title, xlabel="predicted class", ylabel="true class")
+    figure.suptitle("Confusion: test images by true and predicted class")
+    save_figure(figure, path)
