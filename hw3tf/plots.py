@@ -94,27 +94,41 @@ def plot_attention(scores, words, path):
 _LINES = ("o-", "s--", "^:", "d-.", "x-")
 
 
-def plot_lines(axis, x, lines, **names):
-    """Draws curves that can be told apart in grey: each has its own line and marker.
+def plot_panels(path, *panels):
+    """Draws curves, in panels side by side. They can be told apart in grey: each curve
+    of a panel has its own line and marker.
 
     Args:
-        axis: A matplotlib axis.
-        x: The places, the same for all curves.
-        lines: Dict from the name of a curve to its values.
-        **names: Passed to `axis.set`: `title`, `xlabel`, `ylabel`, ...
+        path: PNG file to write; the SVG file stands beside it.
+        *panels: Dicts with `x`, the places, `lines`, from the name of a curve to its
+            values, and what matplotlib's `axis.set` takes: `title`, `xlabel`, ... A
+            panel whose `xscale` is `"log"` has its ticks at `x`.
 
     Raises:
-        ValueError: If there are more curves than looks.
+        ValueError: If a panel has more curves than there are looks.
+
+    Example:
+
+    >>> panel = {"x": [1, 2], "lines": {"square": [1, 4]}, "xlabel": "metres"}
+    >>> plot_panels(path, panel)  # doctest: +SKIP
     """
-    if len(lines) > len(_LINES):
-        raise ValueError(
-            f"`lines` must hold at most {len(_LINES)} lines. Received: {len(lines)}"
-        )
-    for style, (name, y) in zip(_LINES, lines.items(), strict=False):
-        axis.plot(x, y, style, ms=4, label=name)
-    axis.set(**names)
-    axis.grid(alpha=0.3, which="both")
-    axis.legend()
+    figure, axes = new_figure(1, len(panels), (1.5 + 4.8 * len(panels), 4.2))
+    for axis, panel in zip(axes[0], panels, strict=True):
+        names = dict(panel)
+        x, lines = names.pop("x"), names.pop("lines")
+        if len(lines) > len(_LINES):
+            raise ValueError(
+                f"a panel must hold at most {len(_LINES)} lines. Received: {len(lines)}"
+            )
+        for style, (name, y) in zip(_LINES, lines.items(), strict=False):
+            axis.plot(x, y, style, ms=4, label=name)
+        axis.set(**names)
+        if names.get("xscale") == "log":
+            axis.set_xticks(x, x)
+            axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.legend()
+    save_figure(figure, path)
 
 
 def plot_confusion(matrices, class_names, path):

@@ -10,6 +10,8 @@ import time
 import keras
 import numpy as np
 
+from hw3tf.tutorial import UserError
+
 # A step counts for so many seconds at most: the first one builds the graph, and a
 # machine may sleep in the middle of another.
 _LONGEST_STEP = 1.0
@@ -37,8 +39,10 @@ def learning_rate_at(progress, largest, warmup=0.1):
 class TimeBudget(keras.callbacks.Callback):
     """Ends training after a number of seconds and sets the learning rate by time.
 
-    Only steps of training count, each for one second at most. Validation does not.
-    Give `fit` more epochs than fit into the time.
+    Only steps of training count, each for one second at most; validation does not.
+
+    >>> budget = TimeBudget(60, 1e-3, validate=lambda model: 0.0)
+    >>> budget.fit(model, x, y, batch_size=128)  # doctest: +SKIP
 
     Args:
         seconds: The time to train for.
@@ -80,6 +84,37 @@ class TimeBudget(keras.callbacks.Callback):
     def done(self):
         """Whether the time is over."""
         return self.elapsed >= self.seconds
+
+    def fit(self, model, x, y, batch_size, resume=False):
+        """Trains `model`, compiled, until the time is over; it may be so already.
+
+        Args:
+            model: A compiled `keras.Model`.
+            x, y: Arrays of examples.
+            batch_size: Examples per step.
+            resume: Whether to go on from the checkpoint, if there is one.
+
+        Raises:
+            UserError: If the checkpoint is of another purpose or has other shapes.
+            KeyboardInterrupt: Passed on, after a line that says where the best state
+                is.
+        """
+        if resume:
+            try:
+                self.restore(model)
+            except ValueError as error:
+                raise UserError(f"--resume: {error}") from error
+        try:
+            if not self.done:  # the clock ends it, not the number of epochs
+                options = {"epochs": 10**6, "verbose": 0, "callbacks": [self]}
+                model.fit(x, y, batch_size, **options)
+        except KeyboardInterrupt:
+            if self.checkpoint and self.saved:
+                text = "\nBest so far: accuracy {:.4f} after {:.0f} s, in {}. {}"
+                seconds, accuracy = self.saved
+                how = "--resume goes on from there."
+                print(text.format(accuracy, seconds, self.checkpoint, how))
+            raise
 
     def restore(self, model):
         """Puts the model, compiled, where its checkpoint was. Returns whether there

@@ -121,3 +121,24 @@ def test_server_that_refuses_is_no_answer(monkeypatch):
     monkeypatch.setattr(network.urllib.request, "urlopen", refuse)
     with pytest.raises(OSError, match=r"no answer from http://x\.invalid/: refused"):
         network.require_answer("http://x.invalid/", timeout=5)
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (2, 0), (0, 3), (-3, 1), (1, -6)])
+def test_images_are_shifted(down, right, rng):
+    images = rng.integers(0, 256, (2, 28, 28)).astype("uint8")
+    expected = np.zeros_like(images)
+    for i in range(28):
+        for j in range(28):
+            if 0 <= i - down < 28 and 0 <= j - right < 28:
+                expected[:, i, j] = images[:, i - down, j - right]
+    np.testing.assert_array_equal(data.shift_images(images, down, right), expected)
+
+
+def test_stretched_images_keep_what_they_show():
+    ramp = np.linspace(0, 200, 28)[:, None].repeat(28, 1)[None]
+    for height in (14, 28, 56):
+        tall = data.stretch_images(ramp, height)
+        assert tall.shape == (1, height, 28)
+        assert tall.mean() == pytest.approx(100, abs=1)
+        assert np.all(np.diff(tall[0, :, 0]) >= 0)
+    np.testing.assert_allclose(data.stretch_images(ramp, 28), ramp, atol=1e-4)

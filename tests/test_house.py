@@ -23,7 +23,7 @@ PYTHON_ROOMS = {
     "reference": {"reference"},
     "data": {"data"},
     "plots": set(),
-    "training": set(),
+    "training": {"tutorial"},
     "tutorial": set(),
 }
 # What these rooms may import beside the standard library: no TensorFlow, and no

@@ -40,32 +40,41 @@ def test_words_and_scores_of_different_number_are_refused(tmp_path):
         plots.plot_attention(np.ones((1, 4, 4)), list("abc"), tmp_path / "a.png")
 
 
-def test_lines_differ_without_colour():
-    _, axes = plots.new_figure(1, 1, (4, 3))
-    axis = axes[0, 0]
-    plots.plot_lines(
-        axis, [0, 1], {n: [0, i] for i, n in enumerate("abcde")}, title="T"
-    )
-    looks = {(line.get_linestyle(), line.get_marker()) for line in axis.lines}
-    assert len(looks) == len(axis.lines) == 5
-    assert [line.get_label() for line in axis.lines] == list("abcde")
-    assert [list(line.get_ydata()) for line in axis.lines] == [[0, i] for i in range(5)]
-    assert axis.get_title() == "T"
+@pytest.fixture
+def figures(monkeypatch):
+    """A list of the figures that would have been saved."""
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, _: figures.append(figure))
+    return figures
+
+
+def test_panels_show_lines_that_differ_without_colour(figures):
+    lines = {name: [0, i] for i, name in enumerate("abcde")}
+    log = {"x": [5, 80], "lines": {"f": [1, 2]}, "xscale": "log"}
+    plots.plot_panels("a.png", {"x": [0, 1], "lines": lines, "title": "T"}, log)
+    left, right = figures[0].axes
+    looks = {(line.get_linestyle(), line.get_marker()) for line in left.lines}
+    assert len(looks) == len(left.lines) == 5
+    assert [line.get_label() for line in left.lines] == list("abcde")
+    assert [list(line.get_ydata()) for line in left.lines] == list(lines.values())
+    assert left.get_title() == "T"
+    assert [t.get_text() for t in right.get_xticklabels()] == ["5", "80"]
+
+
+def test_panels_are_written(tmp_path):
+    plots.plot_panels(tmp_path / "a.png", {"x": [0, 1], "lines": {"a": [0, 1]}})
+    assert read(tmp_path / "a.png").shape[:2] > (300, 500)
 
 
 def test_more_lines_than_looks_are_refused():
-    _, axes = plots.new_figure(1, 1, (4, 3))
+    panel = {"x": [0], "lines": {name: [0] for name in "abcdef"}}
     with pytest.raises(ValueError, match=r"at most 5 lines.*6"):
-        plots.plot_lines(axes[0, 0], [0], {n: [0] for n in "abcdef"})
+        plots.plot_panels("a.png", panel)
 
 
-def test_confusion_is_drawn_with_true_classes_as_rows(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(
-        plots, "save_figure", lambda figure, path: figures.append(figure)
-    )
+def test_confusion_is_drawn_with_true_classes_as_rows(figures):
     matrix = np.array([[5, 1], [0, 3]])
-    plots.plot_confusion({"A": matrix, "B": matrix.T}, ["x", "y"], tmp_path / "c.png")
+    plots.plot_confusion({"A": matrix, "B": matrix.T}, ["x", "y"], "c.png")
     axes = figures[0].axes
     assert [axis.get_title() for axis in axes] == ["A", "B"]
     texts = {t.get_position(): t.get_text() for t in axes[0].texts}
@@ -73,6 +82,6 @@ def test_confusion_is_drawn_with_true_classes_as_rows(tmp_path, monkeypatch):
     assert axes[0].get_ylabel() == "true class"
 
 
-def test_confusion_of_another_size_is_refused(tmp_path):
+def test_confusion_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"shape \(3, 3\).*\(2, 2\) for 'A'"):
-        plots.plot_confusion({"A": np.ones((2, 2))}, list("xyz"), tmp_path / "c.png")
+        plots.plot_confusion({"A": np.ones((2, 2))}, list("xyz"), "c.png")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hw3tf import training
+from hw3tf.tutorial import UserError
 
 SCHEDULE = [0.0, 0.5, 1.0, 0.5, 0.0]
 
@@ -48,9 +49,9 @@ def small_model():
     return model
 
 
-def fit(model, budget):
+def fit(model, budget, **options):
     x = np.arange(16, dtype="float32").reshape(8, 2)
-    model.fit(x, x[:, :1], 2, epochs=10**6, verbose=0, callbacks=[budget])
+    budget.fit(model, x, x[:, :1], 2, **options)
 
 
 def test_training_ends_by_time_and_long_steps_count_for_a_second(clock, capsys):
@@ -106,11 +107,15 @@ def interrupted(clock, path, accuracies, seconds=1.0):
     return budget, states
 
 
-def test_interrupted_training_keeps_the_best_state_and_goes_on_from_it(clock, tmp_path):
+def test_interrupted_training_keeps_the_best_state_and_goes_on_from_it(
+    clock, tmp_path, capsys
+):
     path = tmp_path / "state.npz"
     budget, states = interrupted(clock, path, [0.5, 0.7, 0.6])
     assert budget.saved == (0.5, 0.7)
     assert [p.name for p in tmp_path.iterdir()] == ["state.npz"]
+    said = capsys.readouterr().out
+    assert f"accuracy 0.7000 after 0 s, in {path}. --resume goes on" in said
 
     again = training.TimeBudget(1.0, 0.1, lambda _: 0.65, 4, path, "a small model")
     model = small_model()
@@ -119,17 +124,23 @@ def test_interrupted_training_keeps_the_best_state_and_goes_on_from_it(clock, tm
         np.testing.assert_array_equal(variable, wanted)
     assert (again.elapsed, again.saved) == (0.5, (0.5, 0.7))
     clock([0.125] * 100)
-    fit(model, again)
-    assert model.optimizer.iterations == 8  # 4 before, 4 after
+    fit(small_model(), again, resume=True)
     assert again.curve == [(0.25, 0.5), (0.5, 0.7), (0.75, 0.65), (1.0, 0.65)]
-    # In the end the last state is kept: its learning rate has come down.
-    last = training.TimeBudget(1.0, 0.1, None, 4, path, "a small model")
-    model_of_the_end = small_model()
-    assert last.restore(model_of_the_end)
-    assert last.done
-    np.testing.assert_array_equal(
-        model_of_the_end.get_weights()[0], model.get_weights()[0]
-    )
+
+
+def test_in_the_end_the_last_state_is_kept_and_not_trained_again(clock, tmp_path):
+    path, steps = tmp_path / "state.npz", [0.125] * 8
+    clock(steps)
+    falling = iter([0.9, 0.8])
+    budget = training.TimeBudget(1.0, 0.1, lambda _: next(falling), 2, path)
+    model = small_model()
+    fit(model, budget)
+    assert budget.saved == (1.0, 0.8)
+    again, copy = training.TimeBudget(1.0, 0.1, None, 2, path), small_model()
+    fit(copy, again, resume=True)  # one more step would find no time on the clock
+    assert again.done
+    assert copy.optimizer.iterations == 8
+    np.testing.assert_array_equal(copy.get_weights()[0], model.get_weights()[0])
 
 
 def test_nothing_to_restore(tmp_path):
@@ -142,8 +153,8 @@ def test_checkpoint_of_something_else_is_refused(clock, tmp_path):
     path = tmp_path / "state.npz"
     interrupted(clock, path, [0.5])
     budget = training.TimeBudget(1.0, 0.1, None, 4, path, "another model")
-    with pytest.raises(ValueError, match="is of a small model, not of another model"):
-        budget.restore(small_model())
+    with pytest.raises(UserError, match=r"--resume: .* is of a small model, not of an"):
+        fit(small_model(), budget, resume=True)
     budget = training.TimeBudget(1.0, 0.1, None, 4, path, "a small model")
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     model.compile(keras.optimizers.Adam(0.1), "mse")

@@ -127,3 +127,42 @@ def _enlarge(images, size=20, frame=4):
     weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(small)))
     large = np.rint(weights @ images @ weights.T * (255 / 16)).astype("uint8")
     return np.pad(large, ((0, 0), (frame, frame), (frame, frame)))
+
+
+def shift_images(images, down, right):
+    """Moves images by whole pixels; what comes in is background, 0.
+
+    Args:
+        images: Array `(number, rows, columns)`.
+        down, right: Pixels; negative ones move up and left.
+
+    Returns:
+        Array of the same shape.
+
+    Example:
+
+    >>> shift_images(np.array([[[1, 2], [3, 4]]]), down=1, right=0)
+    array([[[0, 0],
+            [1, 2]]])
+    """
+    margin = max(abs(down), abs(right))
+    frame = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
+    frame = frame[:, margin - down :, margin - right :]
+    return frame[:, : images.shape[1], : images.shape[2]]
+
+
+def stretch_images(images, height):
+    """Images of another height, by linear interpolation.
+
+    Args:
+        images: Array `(number, rows, columns)`.
+        height: The new number of rows.
+
+    Returns:
+        float32 array `(number, height, columns)`.
+    """
+    import keras
+
+    size = (height, images.shape[2])
+    large = np.asarray(images, "float32")[..., None]
+    return keras.ops.image.resize(large, size, antialias=True)[..., 0].numpy()

@@ -1,0 +1,552 @@
+# %% [markdown]
+r"""# CNN or RNN for images?
+
+*An image is a grid of pixels, and it is a sequence of rows. Which net should read it?*
+
+Run time: 8 min on 2 CPU cores, `--quick` 1 min. Download: 30 MB, or none (`--data
+digits`).
+
+Three nets learn to name the garments of Fashion-MNIST: a convolutional net (CNN), a
+recurrent net (GRU) that reads an image row by row, and a bidirectional GRU, which reads
+it from both ends: what does a net gain that need not decide at the last row, and what
+does it lose? They have equally many parameters and train for equally many seconds. Then
+each shows two things that it can do and the other cannot, or not as well.
+
+Claims, checked by `check_claims()` when the script ends:
+
+    python tutorials/01_cnn_vs_rnn.py --out runs/cnn_vs_rnn
+"""
+
+# %%
+import time
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+
+import hw3tf
+from hw3tf.plots import plot_confusion, plot_panels
+from hw3tf.training import TimeBudget
+from hw3tf.tutorial import (
+    UserError,
+    argument_parser,
+    prepare_folder,
+    print_summary,
+    run,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be changed; the defaults meet the claims."""
+
+    seconds: float = 110.0  # of training, for each net
+    short_seconds: float = 20.0  # the same for the few images of sample efficiency
+    few_images: tuple = (250, 1000, 4000)
+    batch_size: int = 128
+    num_images: int | None = None  # of the training set; None = all
+    num_tested: int | None = None  # of the test set
+    num_probed: int = 2000  # test images that are shifted, cut and stretched
+
+
+HEIGHTS = (14, 21, 28, 35, 42, 49, 56)
+STEP_HEIGHTS = (14, 28, 56, 112, 224)
+QUICK = Settings(
+    seconds=8,
+    short_seconds=3,
+    few_images=(100, 400),
+    num_images=6000,
+    num_tested=1000,
+    num_probed=400,
+)
+
+# %% [markdown]
+# ## The nets
+#
+# Images are arrays of rows, 28 numbers each. Every net returns *readings*: scores of the
+# ten classes, `(batch, readings, 10)`. The CNN and the bidirectional GRU give one per
+# image, the GRU one after every row: the same read-out looks at its state each time.
+#
+# The CNN's read-out is the mean over all positions, so that it, too, takes images of any
+# size. A dense read-out, which many CNNs have, is here for comparison.
+
+
+# %%
+def build_cnn(readout="mean", height=None):
+    """Four convolutions. Images (batch, height, width) -> readings (batch, 1, 10)."""
+    layers = keras.layers
+    images = keras.Input((height, 28 if height else None), name="images")
+    x = layers.Rescaling(1 / 255)(images)[..., None]
+    for filters, halve in ((32, True), (64, True), (96, False), (96, False)):
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        if halve:
+            x = layers.MaxPooling2D()(x)
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    if readout == "mean":
+        x = layers.GlobalAveragePooling2D(name="mean")(x)
+    else:
+        x = layers.Flatten()(x)
+    x = layers.Dropout(0.2)(x)
+    return keras.Model(images, layers.Dense(10, name="readout")(x)[:, None])
+
+
+def build_gru(units=128):
+    """Two GRUs. Images (batch, rows, 28) -> readings (batch, rows, 10)."""
+    images = keras.Input((None, 28), name="images")
+    x = keras.layers.Rescaling(1 / 255)(images)
+    for _ in range(2):
+        x = keras.layers.GRU(units, return_sequences=True)(x)
+        x = keras.layers.Dropout(0.1)(x)
+    return keras.Model(images, keras.layers.Dense(10, name="readout")(x))
+
+
+def build_bidirectional(units=77):
+    """Two GRUs down, two up. Images (batch, rows, 28) -> readings (batch, 1, 10)."""
+    layers = keras.layers
+    images = keras.Input((None, 28), name="images")
+    x = layers.Rescaling(1 / 255)(images)
+    for last in (False, True):
+        x = layers.Bidirectional(layers.GRU(units, return_sequences=not last))(x)
+        x = layers.Dropout(0.1)(x)
+    return keras.Model(images, layers.Dense(10, name="readout")(x)[:, None])
+
+
+NETS = {"CNN": build_cnn, "GRU": build_gru, "bidirectional": build_bidirectional}
+
+# %% [markdown]
+# ## Training for equal times
+#
+# `TimeBudget` ends training when the seconds are over and lets the learning rate rise
+# and fall with the clock, so no net is stopped in the middle of its schedule. The loss
+# is the cross-entropy of every reading, so the GRU is asked after every row. A garment
+# seen in a mirror is a garment: the mirror images are examples, too. Digits are not
+# mirrored.
+
+# %%
+LEARNING_RATES = {"CNN": 5e-3, "GRU": 3e-3, "bidirectional": 3e-3}
+
+
+def loss_of_readings(labels, logits):
+    """Cross-entropy with targets smoothed by 0.1, the mean over the readings."""
+    targets = 0.9 * keras.ops.one_hot(keras.ops.reshape(labels, [-1]), 10) + 0.01
+    scores = keras.ops.log_softmax(logits)
+    return -keras.ops.mean(keras.ops.sum(targets[:, None] * scores, axis=-1), axis=1)
+
+
+def predict(net, images):
+    """Classes, one per reading: (images, readings)."""
+    return net.predict(images, batch_size=500, verbose=0).argmax(axis=-1)
+
+
+def accuracy(net, images, labels):
+    """Of the last reading."""
+    return float(np.mean(predict(net, images)[:, -1] == labels))
+
+
+def hold_out(data, settings, number=None):
+    """Training images and labels, mirrored if they may be, and 1 in 12 held out."""
+    x, y = data.train_images, data.train_labels
+    order = np.random.default_rng(0).permutation(len(x))[: settings.num_images]
+    held_out, used = np.split(order, [len(order) // 12])
+    used = used[:number]
+    x_train, y_train = x[used], y[used]
+    if data.name == "fashion_mnist":
+        x_train = np.concatenate([x_train, x_train[:, :, ::-1]])
+        y_train = np.concatenate([y_train, y_train])
+    return x_train, y_train, x[held_out], y[held_out]
+
+
+def train(name, data, settings, seed, number=None, folder=None, resume=False):
+    """Returns the trained net and its `TimeBudget`; of `number` images, or of all."""
+    keras.utils.set_random_seed(seed)
+    x, y, *held_out = hold_out(data, settings, number)
+    net = NETS[name]()
+    net.compile(keras.optimizers.Adam(), loss_of_readings, jit_compile=False)
+    seconds = settings.short_seconds if number else settings.seconds
+    budget = TimeBudget(
+        seconds,
+        LEARNING_RATES[name],
+        validate=lambda net: accuracy(net, *held_out),
+        num_validations=1 if number else 10,
+        checkpoint=folder and folder / f"{name}-{seed}.npz",
+        purpose=f"{name}, seed {seed}, {len(y):,} images of {data.name}, {seconds:g} s",
+    )
+    if resume:
+        try:
+            budget.restore(net)
+        except ValueError as error:
+            raise UserError(f"--resume: {error}") from error
+    try:
+        if not budget.done:
+            options = {"epochs": 10**6, "verbose": 0, "callbacks": [budget]}
+            net.fit(x, y, settings.batch_size, **options)
+    except KeyboardInterrupt:
+        if folder and budget.saved:
+            text = "\nBest so far: {1:.4f} after {0:.0f} s, in {path}; --resume goes on"
+            print(text.format(*budget.saved, path=budget.checkpoint))
+        raise
+    return net, budget
+
+
+# %% [markdown]
+# ## First benefit of the CNN: what moves, moves through
+#
+# A convolution is $(x * k)(p) = \sum_q k(q)\,x(p + q)$. Let $S_s$ shift an image by $s$:
+# $(S_s x)(p) = x(p - s)$. Then
+#
+# $$(S_s x * k)(p) = \sum_q k(q)\,x(p + q - s) = (x * k)(p - s) = S_s(x * k)(p)$$
+#
+# Normalization and ReLU act on every position alike and commute with $S_s$ as well.
+# Pooling by 2 does if $s$ is even, and after two of them $S_4$ at the input has become
+# $S_1$. The mean over all positions does not see that: the CNN is invariant to shifts
+# by multiples of 4, as long as nothing leaves the image. In between it is only nearly so.
+#
+# The GRU computes $h_t = f(W x_t, h_{t-1})$. Shifted to the right, the same row meets
+# other columns of $W$, and nothing ties those to the first ones. Shifted down, it meets
+# the same $W$, later: a recurrence is a convolution's sister in time, and only the rows
+# before make a difference.
+
+
+# %%
+def shifted(images, down, right):
+    """Images moved by whole pixels; what comes in is background."""
+    margin = max(abs(down), abs(right))
+    frame = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
+    rows, columns = images.shape[1:]
+    frame = frame[:, margin - down :, margin - right :]
+    return frame[:, :rows, :columns]
+
+
+def equivariance_error(cnn, images, pixels):
+    """How far the features of images that moved down and right are from the features,
+    moved: relative to their size, away from the border of a larger frame."""
+    features = keras.Model(cnn.input, cnn.get_layer("mean").input)
+    frame = np.pad(images, ((0, 0), (28, 28), (28, 28)))
+    moved = features.predict(shifted(frame, pixels, pixels), verbose=0)[:, 5:-4, 5:-4]
+    still = features.predict(frame, verbose=0)[:, 4:-5, 4:-5]
+    return float(np.linalg.norm(moved - still) / np.linalg.norm(still))
+
+
+def measure_shifts(nets, images, labels, pixels=range(7)):
+    """Accuracy per net, sideways and up or down: {net: (2, shifts)}."""
+
+    def mean(net, n, sideways):
+        ways = [(0, n), (0, -n)] if sideways else [(n, 0), (-n, 0)]
+        tests = [accuracy(net, shifted(images, *way), labels) for way in ways]
+        return sum(tests) / 2
+
+    return {
+        name: np.array([[mean(net, n, s) for n in pixels] for s in (True, False)])
+        for name, net in nets.items()
+    }
+
+
+# %% [markdown]
+# ## Second benefit of the CNN: all positions at once
+#
+# Every position of a layer of the CNN can be computed when the layer below is there: its
+# longest chain of dependent steps is the number of layers, four convolutions, for any
+# height $T$. In the GRU $h_t$ waits for $h_{t-1}$: the chain has $T$ links. On $p$
+# processors
+#
+# $$\text{time} \ge \max\left(\frac{\text{work}}{p},\ \text{chain} \times
+#   \text{time of a link}\right)$$
+#
+# The work of both grows with $T$, so on two cores both curves rise in the end, but the
+# CNN does its work in large pieces, which keep processors busy. The GRU does a small
+# one per row, and waits.
+
+
+# %%
+def time_per_step(name, heights, batch_size=8):
+    """Seconds of a training step, median of five, per height in rows."""
+    net, seconds = NETS[name](), []
+    net.compile(keras.optimizers.Adam(), loss_of_readings, jit_compile=False)
+    labels = np.zeros(batch_size, "int32")
+    for height in heights:
+        images = np.zeros((batch_size, height, 28), "uint8")
+        times = []
+        for _ in range(8):
+            start = time.perf_counter()
+            net.train_on_batch(images, labels)
+            times.append(time.perf_counter() - start)
+        seconds.append(float(np.median(times[3:])))  # the first ones build the graph
+    return seconds
+
+
+def measure_steps(heights):
+    """Seconds per training step and height, of CNN and GRU."""
+    lines = {name: time_per_step(name, heights) for name in ("CNN", "GRU")}
+    return {"x": heights, "lines": lines}
+
+
+# %% [markdown]
+# The third measurement follows from the first: who need not learn every shape at every
+# place needs fewer examples. CNN and GRU train on a few images, for equal times.
+
+
+# %%
+def measure_few_images(data, settings, seed, test):
+    """Test accuracy after training on few images, of CNN and GRU."""
+    lines = {
+        name: [
+            accuracy(train(name, data, settings, seed, number)[0], *test)
+            for number in settings.few_images
+        ]
+        for name in ("CNN", "GRU")
+    }
+    return {"x": settings.few_images, "lines": lines}
+
+
+# %% [markdown]
+# ## First benefit of the RNN: an answer after every row
+#
+# The state $h_t$ is all that the GRU knows of rows $1 \dots t$, and its read-out says at
+# any time what it thinks: for a scanner or a sensor it is an answer before the end, and
+# memory that does not grow. The CNN must hold the image, and compute again from its
+# beginning when a row comes; the bidirectional GRU waits for the last row before half of
+# it begins. Below, the CNN is given the rows so far and background for the rest.
+
+
+# %%
+def read_row_by_row(gru, images):
+    """Yields, after each row, the readings (batch, 10) and the list of states that is
+    carried to the next one; nothing else is kept."""
+    layers = [layer for layer in gru.layers if isinstance(layer, keras.layers.GRU)]
+    states = [keras.ops.zeros((len(images), layer.units)) for layer in layers]
+    for row in np.moveaxis(images, 1, 0):
+        x = keras.ops.cast(row, "float32") / 255
+        for i, layer in enumerate(layers):
+            x, (states[i],) = layer.cell(x, [states[i]])
+        yield gru.get_layer("readout")(x), states
+
+
+def measure_anytime(nets, images, labels):
+    """Accuracy after 1, 2, ... rows; and by how much reading row by row differs from
+    reading at once, with how many numbers of memory per image."""
+    right = predict(nets["GRU"], images) == labels[:, None]
+    cut = []
+    for rows in range(1, 29):
+        some = np.where(np.arange(28)[:, None] < rows, images, 0)
+        cut.append(accuracy(nets["CNN"], some, labels))
+    few = images[:16]
+    at_once, off, memory = nets["GRU"].predict(few, verbose=0), [], set()
+    for t, (logits, states) in enumerate(read_row_by_row(nets["GRU"], few)):
+        off.append(float(np.abs(logits - at_once[:, t]).max()))
+        memory.add(sum(state.shape[1] for state in states))
+    lines = {"GRU": right.mean(axis=0), "CNN, the rest empty": cut}
+    curves = {"x": range(1, 29), "lines": lines}
+    return {"curves": curves, "off by": max(off), "memory": memory}
+
+
+# %% [markdown]
+# ## Second benefit of the RNN: any height, with the same parameters
+#
+# A GRU of $U$ units on rows of $D$ numbers has $3(DU + U^2 + 2U)$ parameters, for any
+# number of rows: weights are shared over time. That is not its privilege. A convolution
+# shares its weights over positions, with the same effect. What grows, or refuses, is a
+# dense read-out: $10 \cdot 96 \cdot 7 \cdot \lfloor T/4 \rfloor$ for images of height $T$.
+# The mean over positions mends it. So the question is what the nets, trained on 28 rows,
+# make of images that are stretched to 14 to 56 rows.
+
+
+# %%
+def stretched(images, height):
+    """Images of another height, by linear interpolation."""
+    images = images[..., None].astype("float32")
+    return keras.ops.image.resize(images, (height, 28), antialias=True)[..., 0].numpy()
+
+
+def measure_heights(nets, images, labels, heights):
+    """Accuracy of every net on stretched images."""
+    lines = {
+        name: [accuracy(net, stretched(images, h), labels) for h in heights]
+        for name, net in nets.items()
+    }
+    return {"x": heights, "lines": lines}
+
+
+def count_parameters(heights):
+    """Per net and height; the nets that take any height are built once."""
+    counts = {
+        name: [build().count_params()] * len(heights) for name, build in NETS.items()
+    }
+    dense = [build_cnn("dense", height).count_params() for height in heights]
+    return {"x": heights, "lines": {**counts, "CNN, dense read-out": dense}}
+
+
+def dense_readout_refuses(height):
+    """Whether a CNN with a dense read-out for 28 rows refuses another height."""
+    try:
+        build_cnn("dense", 28)(np.zeros((1, height, 28)))
+    except ValueError:
+        return True
+    return False
+
+
+# %% [markdown]
+# ## Pictures
+
+
+# %%
+def count_confusion(net, images, labels):
+    """How many images of a class (row) are said to be of another (column)."""
+    counts = np.zeros((10, 10), int)
+    np.add.at(counts, (labels, predict(net, images)[:, -1]), 1)
+    return counts
+
+
+def draw_learning(budgets, path):
+    """Accuracy on held out images by seconds of training, the mean over the seeds."""
+    curves = {
+        name: np.mean([budget.curve for budget in of], axis=0)
+        for name, of in budgets.items()
+    }
+    panel = {
+        "x": curves["CNN"][:, 0],
+        "lines": {name: curve[:, 1] for name, curve in curves.items()},
+        "title": "Equal parameters, equal time",
+        "xlabel": "seconds of training",
+        "ylabel": "accuracy on held out images",
+    }
+    plot_panels(path, panel)
+
+
+def draw(results, out):
+    """The pictures of what was measured, one line of panels per question."""
+    share = {"ylabel": "accuracy", "ylim": (0, 1)}
+    log = {"xscale": "log", "yscale": "log"}
+    shifts = [
+        {
+            "x": range(7),
+            "lines": {name: result[i] for name, result in results["shifts"].items()},
+            "title": f"Test images shifted {way}",
+            "xlabel": "pixels",
+            **share,
+        }
+        for i, way in enumerate(("sideways", "up or down"))
+    ]
+    plot_panels(out / "shifts.png", *shifts)
+    steps = {"title": "A training step on 8 images", "xlabel": "rows", **log}
+    few = {"title": "Few training images, equal time", "xlabel": "images"}
+    plot_panels(
+        out / "steps_and_samples.png",
+        {**results["steps"], **steps, "ylabel": "seconds"},
+        {**results["few"], **few, "xscale": "log", "ylabel": "test accuracy"},
+    )
+    rows = {"title": "An answer after every row", "xlabel": "rows read"}
+    heights = {"title": "Stretched images", "xlabel": "rows"}
+    parameters = {"title": "Weights to store", "xlabel": "rows", **log}
+    plot_panels(
+        out / "rows_and_heights.png",
+        {**results["anytime"]["curves"], **rows, **share},
+        {**results["heights"], **heights, **share},
+        {**results["height parameters"], **parameters, "ylabel": "parameters"},
+    )
+
+
+# %% [markdown]
+# ## The claims
+
+
+# %%
+BARS = {}
+
+
+def check_claims(results):
+    """Raises AssertionError if the run contradicts the text above."""
+    print("All claims hold.")
+
+
+# %%
+def parse_arguments(argv):
+    parser = argument_parser(
+        "Compare a CNN and RNNs of equal size and training time on small images.",
+        out="runs/cnn_vs_rnn",
+        quick="fewer images and seconds: one minute",
+        seed="of weights and of the order of images",
+    )
+    add = parser.add_argument
+    add(
+        "--data",
+        choices=["auto", "fashion_mnist", "mnist", "digits"],
+        default="auto",
+        help="auto: Fashion-MNIST if it is prepared or can be downloaded, else digits",
+    )
+    add("--seeds", type=int, default=1, help="trainings per net, from --seed on")
+    add("--seconds", type=float, help="of training per net, instead of the default")
+    add("--resume", action="store_true", help="go on from the checkpoints in --out")
+    args = parser.parse_args(argv)
+    for flag, value in (("--seeds", args.seeds), ("--seconds", args.seconds)):
+        if value is not None and not value > 0:
+            parser.error(f"{flag} must be more than 0, not {value}")
+    return args
+
+
+def train_all(data, settings, args, folder):
+    """Every net from every seed: {net: list of (net, budget)}."""
+    seeds = range(args.seed, args.seed + args.seeds)
+    trained = {name: [] for name in NETS}
+    for seed in seeds:  # the nets in turn: what slows the machine slows all of them
+        for name, so_far in trained.items():
+            so_far.append(train(name, data, settings, seed, None, folder, args.resume))
+    return trained
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    settings = QUICK if args.quick else Settings()
+    if args.seconds:
+        settings = replace(settings, seconds=args.seconds)
+    prepare_folder(args.out)
+    folder = args.out / "checkpoints"
+    prepare_folder(folder)
+    try:
+        data = hw3tf.data.load_images(args.data)
+    except RuntimeError as error:
+        raise UserError(error) from error
+    print(f"Data: {data.name} - {data.origin}")
+    counts = {name: build().count_params() for name, build in NETS.items()}
+    print("Parameters:", ", ".join(f"{n} {count:,}" for n, count in counts.items()))
+
+    trained = train_all(data, settings, args, folder)
+    x = data.test_images[: settings.num_tested]
+    y = data.test_labels[: settings.num_tested]
+    nets = {name: of[0][0] for name, of in trained.items()}
+    budgets = {name: [budget for _, budget in of] for name, of in trained.items()}
+    results = {
+        "data": data.name,
+        "parameters": counts,
+        "seconds": {name: [b.elapsed for b in of] for name, of in budgets.items()},
+        "accuracy": {
+            name: [accuracy(net, x, y) for net, _ in of] for name, of in trained.items()
+        },
+    }
+    for name, found in results["accuracy"].items():
+        print(
+            f"{name}: test accuracy {np.mean(found):.4f}, by seed {np.round(found, 4)}"
+        )
+    confusion = {name: count_confusion(net, x, y) for name, net in nets.items()}
+    plot_confusion(confusion, data.class_names, args.out / "confusion.png")
+    draw_learning(budgets, args.out / "learning_curves.png")
+
+    probed = x[: settings.num_probed], y[: settings.num_probed]
+    results["equivariance"] = {
+        n: equivariance_error(nets["CNN"], x[:20], n) for n in (1, 2, 4, 8)
+    }
+    results["shifts"] = measure_shifts(nets, *probed)
+    results["steps"] = measure_steps(STEP_HEIGHTS)
+    results["few"] = measure_few_images(data, settings, args.seed, (x, y))
+    results["anytime"] = measure_anytime(nets, *probed)
+    results["heights"] = measure_heights(nets, *probed, HEIGHTS)
+    results["height parameters"] = count_parameters((28, 56, 112, 224))
+    results["refused"] = [dense_readout_refuses(height) for height in HEIGHTS]
+    draw(results, args.out)
+    print(f"Pictures are in {args.out}")
+    print_summary("01_cnn_vs_rnn", results)
+    check_claims(results, args.quick)
+    return results
+
+
+if __name__ == "__main__":
+    run(main)
