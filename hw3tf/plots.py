@@ -125,7 +125,7 @@ def plot_panels(path, *panels):
         axis.set(**names)
         if names.get("xscale") == "log":
             axis.set_xticks(x, x)
-            axis.minorticks_off()
+            axis.xaxis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.legend()
     save_figure(figure, path)

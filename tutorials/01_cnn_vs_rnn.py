@@ -125,7 +125,7 @@ NETS = {"CNN": build_cnn, "GRU": build_gru, "bidirectional": build_bidirectional
 # took more time than there is. Digits are not mirrored.
 
 # %%
-LEARNING_RATES = {"CNN": 3e-3, "GRU": 5e-3, "bidirectional": 5e-3}
+LEARNING_RATES = {"CNN": 3e-3, "GRU": 3e-3, "bidirectional": 3e-3}
 
 
 def loss_of_readings(labels, logits):
@@ -404,12 +404,12 @@ def draw(results, out):
     )
     rows = {"title": "An answer after every row", "xlabel": "rows read"}
     heights = {"title": "Stretched images", "xlabel": "rows"}
-    parameters = {"title": "Weights to store", "xlabel": "rows", **log}
+    parameters = {"title": "Parameters", "xlabel": "rows", "xscale": "log"}
     plot_panels(
         out / "rows_and_heights.png",
         {**results["anytime"]["curves"], **rows, **share},
         {**results["heights"], **heights, **share},
-        {**results["height parameters"], **parameters, "ylabel": "parameters"},
+        {**results["height parameters"], **parameters, "ylim": (0, None)},
     )
 
 
