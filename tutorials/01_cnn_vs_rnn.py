@@ -14,7 +14,19 @@ Then each shows what it can do and the other cannot, or not as well.
 
 Claims, checked by `check_claims()` when the script ends:
 
-CLAIMS
+1. With parameters equal within 5 % and equal seconds of training, the CNN names 0.93 of
+   the test images, the better RNN 0.90.
+2. CNN: shifting an image by 8 pixels shifts the features by 1 and changes them by less
+   than 1e-5, wherever no border is near. Images shifted by 4 pixels sideways: the CNN
+   is right more often than the GRU by at least 0.1.
+3. CNN: for images of 224 rows a training step takes at most half the GRU's time.
+4. CNN: trained on the fewest images, it is right at least as often as the GRU.
+5. GRU: it answers after every row and carries the same few numbers from row to row;
+   read so, it says what it says of the image at once. After 14 of 28 rows it is right in
+   half the cases, and more often than the CNN on the same rows.
+6. GRU: no number of rows needs another parameter. The same holds for the CNN, but for one
+   with a dense read-out, which refuses every height but its own.
+
     python tutorials/01_cnn_vs_rnn.py --out runs/cnn_vs_rnn
 """
 
@@ -474,6 +486,37 @@ def check_claims(results, bars):
         assert grows == (counts[0] < counts[-1]), (name, counts)
     assert results["refused"] == [height != 28 for height in HEIGHTS]
     print("All claims hold.")
+
+
+# %% [markdown]
+# ## Conclusion
+#
+# The CNN is the better reader of images that lie there as a whole: it knows that a
+# shirt two pixels to the right is a shirt, it needs fewer examples to know a shirt, and
+# it keeps the processor busy. The GRU knows the same of time, and of nothing else:
+# shifted down an image loses little, shifted sideways it is lost. What it has alone is
+# its state: an answer after every row, at a cost per row that does not depend on the
+# rows before. The bidirectional GRU pays for its second look with just that. And
+# sharing weights, often told as the RNN's benefit, is what both do; only a dense
+# read-out does not.
+#
+# ## Exercises
+#
+# 1. Train the CNN on images cut after a random row. How much of the GRU's lead after 14
+#    rows is left, and what does the CNN pay for it on whole images?
+# 2. Let the GRU read columns. Which of the two panels of shifts changes, and how?
+# 3. Train on images shifted at random by up to 4 pixels. Which net gains more, on shifted
+#    and on still images, if the seconds stay the same?
+#
+# ## References
+#
+# - H. Xiao, K. Rasul, R. Vollgraf, [Fashion-MNIST](https://arxiv.org/abs/1708.07747), 2017.
+# - K. Cho et al., [Learning phrase representations using RNN
+#   encoder-decoder](https://arxiv.org/abs/1406.1078), 2014: the GRU.
+# - T. Cohen and M. Welling, [Group equivariant convolutional
+#   networks](https://arxiv.org/abs/1602.07576), 2016: what else may move.
+# - R. Zhang, [Making convolutional networks shift-invariant
+#   again](https://arxiv.org/abs/1904.11486), 2019: what pooling breaks in between.
 
 
 # %%
