@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hw3tf import data
-from hw3tf.data import reviews as reviews_module
+from hw3tf.data import network
 
 FIRST_REVIEW = (
     "there is a train , a dog and a letter . the score is by somebody new . "
@@ -59,7 +59,7 @@ def no_imdb(monkeypatch, tmp_path):
     def never(*args, **kwargs):
         time.sleep(30)
 
-    monkeypatch.setattr(reviews_module.urllib.request, "urlopen", never)
+    monkeypatch.setattr(network.urllib.request, "urlopen", never)
 
 
 @pytest.mark.filterwarnings("default")

@@ -24,6 +24,7 @@ PYTHON_ROOMS = {
     "data": {"data"},
     "demo": {"tutorial"},
     "plots": set(),
+    "training": {"tutorial"},
     "tutorial": set(),
 }
 # What these rooms may import beside the standard library: no TensorFlow, and no

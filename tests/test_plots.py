@@ -70,3 +70,50 @@ def test_a_figure_that_fails_leaves_the_old_file(tmp_path):
         plots.save_figure(Broken(), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "a.svg"]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """A list of the figures that would have been saved."""
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, _: figures.append(figure))
+    return figures
+
+
+def test_panels_show_lines_that_differ_without_colour(figures):
+    lines = {name: [0, i] for i, name in enumerate("abcde")}
+    log = {"x": [5, 80], "lines": {"f": [1, 2]}, "xscale": "log"}
+    plots.plot_panels("a.png", {"x": [0, 1], "lines": lines, "title": "T"}, log)
+    left, right = figures[0].axes
+    looks = {(line.get_linestyle(), line.get_marker()) for line in left.lines}
+    assert len(looks) == len(left.lines) == 5
+    assert [line.get_label() for line in left.lines] == list("abcde")
+    assert [list(line.get_ydata()) for line in left.lines] == list(lines.values())
+    assert left.get_title() == "T"
+    assert [t.get_text() for t in right.get_xticklabels()] == ["5", "80"]
+
+
+def test_panels_are_written(tmp_path):
+    plots.plot_panels(tmp_path / "a.png", {"x": [0, 1], "lines": {"a": [0, 1]}})
+    assert read(tmp_path / "a.png").shape[:2] > (300, 500)
+
+
+def test_more_lines_than_looks_are_refused():
+    panel = {"x": [0], "lines": {name: [0] for name in "abcdef"}}
+    with pytest.raises(ValueError, match=r"at most 5 lines.*6"):
+        plots.plot_panels("a.png", panel)
+
+
+def test_confusion_is_drawn_with_true_classes_as_rows(figures):
+    matrix = np.array([[5, 1], [0, 3]])
+    plots.plot_confusion({"A": matrix, "B": matrix.T}, ["x", "y"], "c.png")
+    axes = figures[0].axes
+    assert [axis.get_title() for axis in axes] == ["A", "B"]
+    texts = {t.get_position(): t.get_text() for t in axes[0].texts}
+    assert texts == {(0, 0): "5", (1, 0): "1", (1, 1): "3"}  # (column, row); no zeros
+    assert axes[0].get_ylabel() == "true class"
+
+
+def test_confusion_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(3, 3\).*\(2, 2\) for 'A'"):
+        plots.plot_confusion({"A": np.ones((2, 2))}, list("xyz"), "c.png")

@@ -1,6 +1,7 @@
 """The data sets of the tutorials, and the way from text to batches."""
 
 from hw3tf.data.baseline import bag_of_words_predictions
+from hw3tf.data.images import Images, load_images, shift_images, stretch_images
 from hw3tf.data.reviews import Reviews, load_reviews
 from hw3tf.data.sample import sample_reviews
 from hw3tf.data.text import ReviewTokenizer, review_batches
@@ -12,14 +13,18 @@ from hw3tf.data.workers import (
 )
 
 __all__ = [
+    "Images",
     "ReviewTokenizer",
     "Reviews",
     "bag_of_words_predictions",
     "fit_worker",
+    "load_images",
     "load_reviews",
     "review_batches",
     "run_workers",
     "sample_reviews",
+    "shift_images",
+    "stretch_images",
     "this_worker",
     "worker_strategy",
 ]

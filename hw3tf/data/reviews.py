@@ -1,12 +1,11 @@
 """Film reviews with their sentiment: IMDB through TensorFlow Datasets, or the
 generated sample."""
 
-import threading
-import urllib.request
 from dataclasses import dataclass
 
 import numpy as np
 
+from hw3tf.data.network import prepared_builder
 from hw3tf.data.sample import sample_reviews
 
 _IMDB_URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
@@ -91,16 +90,8 @@ def _load_sample(why):
 
 
 def _load_imdb(timeout):
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder("imdb_reviews")
-    if builder.is_prepared():
-        origin = f"25,000 + 25,000 IMDB reviews, prepared in {builder.data_path}"
-    else:
-        # TFDS would try an absent network for minutes.
-        _require_answer(_IMDB_URL, timeout)
-        builder.download_and_prepare()
-        origin = f"25,000 + 25,000 IMDB reviews, downloaded to {builder.data_path}"
+    builder, where = prepared_builder("imdb_reviews", _IMDB_URL, timeout)
+    origin = f"25,000 + 25,000 IMDB reviews, {where}"
     splits = {}
     for split in ("train", "test"):
         dataset = builder.as_dataset(split=split, as_supervised=True)
@@ -110,27 +101,3 @@ def _load_imdb(timeout):
             labels.append(label)
         splits[split] = texts, np.concatenate(labels).astype("int32")
     return Reviews("imdb", origin, *splits["train"], *splits["test"])
-
-
-def _require_answer(url, timeout):
-    """Raises OSError unless the server answers within `timeout` seconds.
-
-    In a thread of its own: the resolver of host names knows no timeout.
-    """
-    answer = []
-
-    def ask():
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=timeout):
-                answer.append(None)
-        except Exception as error:
-            answer.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if not answer:
-        raise TimeoutError(f"no answer from {url} within {timeout:g} seconds")
-    if answer[0] is not None:
-        raise OSError(f"no answer from {url}: {answer[0]}")

@@ -1,0 +1,168 @@
+"""Small grey images in ten classes: Fashion-MNIST and MNIST through TensorFlow
+Datasets, or the digits that come with scikit-learn."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw3tf.data.network import prepared_builder
+
+# A file of each server, to ask whether it answers.
+_URLS = {
+    "fashion_mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+    "t10k-labels-idx1-ubyte.gz",
+    "mnist": "https://storage.googleapis.com/cvdf-datasets/mnist/"
+    "t10k-labels-idx1-ubyte.gz",
+}
+_MEGABYTES = {"fashion_mnist": 30, "mnist": 12}
+_SOURCES = ("auto", *_URLS, "digits")
+_DIGITS_TEST = 450  # of 1,797
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images and labels of a training and a test set.
+
+    Attributes:
+        name: `"fashion_mnist"`, `"mnist"` or `"digits"`.
+        origin: One line: where the data come from, and why.
+        class_names: Tuple of ten strings; a label is an index into it.
+        train_images, test_images: uint8 arrays `(number, 28, 28)`, 0 = background.
+        train_labels, test_labels: int32 arrays `(number,)`.
+    """
+
+    name: str
+    origin: str
+    class_names: tuple
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def load_images(source="auto", timeout=6.0):
+    """Loads small grey images in ten classes.
+
+    Args:
+        source: `"fashion_mnist"` (Xiao et al., 2017) or `"mnist"` (LeCun et al.,
+            1998): 60,000 training and 10,000 test images, from `TFDS_DATA_DIR` or
+            downloaded by TensorFlow Datasets with its progress bar. `"digits"`: the
+            1,797 handwritten digits of scikit-learn, 1,347 of them for training,
+            enlarged from 8 x 8 to 20 x 20 pixels in a frame of 4, which is how MNIST
+            frames its own. `"auto"` (the default): Fashion-MNIST where it is prepared
+            or can be downloaded, otherwise the digits.
+        timeout: Seconds to wait for an answer of the server.
+
+    Returns:
+        `hw3tf.data.Images`.
+
+    Raises:
+        ValueError: If `source` is none of the four.
+        RuntimeError: If a data set that was asked for by name cannot be had, with the
+            remedy.
+
+    Example:
+
+    >>> images = load_images("digits")
+    >>> images.train_images.shape, images.test_images.shape
+    ((1347, 28, 28), (450, 28, 28))
+    """
+    if source not in _SOURCES:
+        known = ", ".join(map(repr, _SOURCES))
+        raise ValueError(f"`source` must be one of {known}. Received: {source!r}")
+    if source == "digits":
+        return _load_digits("asked for")
+    name = "fashion_mnist" if source == "auto" else source
+    try:
+        return _load_prepared(name, timeout)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if source == "auto":
+            return _load_digits(f"{name} cannot be loaded: {reason}")
+        raise RuntimeError(
+            f"{name} cannot be loaded ({reason}). Connect to a network and run again "
+            f"({_MEGABYTES[name]} MB are downloaded once), or set the environment "
+            f"variable TFDS_DATA_DIR to a folder in which `tfds build {name}` has been "
+            f"run, or pass `--data digits`."
+        ) from error
+
+
+def _load_prepared(name, timeout):
+    builder, where = prepared_builder(name, _URLS[name], timeout)
+    arrays = []
+    for split in ("train", "test"):
+        dataset = builder.as_dataset(split=split, as_supervised=True)
+        batches = list(dataset.batch(1000).as_numpy_iterator())
+        arrays.append(np.concatenate([images[..., 0] for images, _ in batches]))
+        arrays.append(np.concatenate([y for _, y in batches]).astype("int32"))
+    counts = f"{len(arrays[0]):,} + {len(arrays[2]):,}"
+    names = tuple(builder.info.features["label"].names)
+    return Images(name, f"{counts} images of {name}, {where}", names, *arrays)
+
+
+def _load_digits(why):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images, labels = _enlarge(digits.images), digits.target.astype("int32")
+    # Mixed: the writers come one after the other, and the last ones are hard to read.
+    order = np.random.default_rng(0).permutation(len(images))
+    train, test = order[_DIGITS_TEST:], order[:_DIGITS_TEST]
+    return Images(
+        "digits",
+        f"{len(train):,} + {len(test):,} digits of scikit-learn ({why})",
+        tuple(str(name) for name in digits.target_names),
+        images[train],
+        labels[train],
+        images[test],
+        labels[test],
+    )
+
+
+def _enlarge(images, size=20, frame=4):
+    """8 x 8 pixels of 0..16 -> 28 x 28 of 0..255, by linear interpolation."""
+    small = images.shape[1]
+    # Pixel i of the large image lies there in the small one, whose ends go on.
+    place = np.clip((np.arange(size) + 0.5) * small / size - 0.5, 0, small - 1)
+    weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(small)))
+    large = np.rint(weights @ images @ weights.T * (255 / 16)).astype("uint8")
+    return np.pad(large, ((0, 0), (frame, frame), (frame, frame)))
+
+
+def shift_images(images, down, right):
+    """Moves images by whole pixels; what comes in is background, 0.
+
+    Args:
+        images: Array `(number, rows, columns)`.
+        down, right: Pixels; negative ones move up and left.
+
+    Returns:
+        Array of the same shape.
+
+    Example:
+
+    >>> shift_images(np.array([[[1, 2], [3, 4]]]), down=1, right=0)
+    array([[[0, 0],
+            [1, 2]]])
+    """
+    margin = max(abs(down), abs(right))
+    frame = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
+    frame = frame[:, margin - down :, margin - right :]
+    return frame[:, : images.shape[1], : images.shape[2]]
+
+
+def stretch_images(images, height):
+    """Images of another height, by linear interpolation.
+
+    Args:
+        images: Array `(number, rows, columns)`.
+        height: The new number of rows.
+
+    Returns:
+        float32 array `(number, height, columns)`.
+    """
+    import keras
+
+    size = (height, images.shape[2])
+    large = np.asarray(images, "float32")[..., None]
+    return keras.ops.image.resize(large, size, antialias=True)[..., 0].numpy()

@@ -1,0 +1,196 @@
+"""Training that more than one tutorial does: for a number of seconds, and so that it
+can be interrupted."""
+
+import math
+import os
+import pathlib
+import sys
+import time
+
+import keras
+import numpy as np
+
+from hw3tf.tutorial import UserError
+
+# A step counts for so many seconds at most: the first one builds the graph, and a
+# machine may sleep in the middle of another.
+_LONGEST_STEP = 1.0
+
+
+def learning_rate_at(progress, largest, warmup=0.1):
+    """The learning rate after a share of the training time: a straight line from 0 to
+    `largest`, then half a cosine back to 0.
+
+    Args:
+        progress: The share of the time that has passed, 0..1.
+        largest: The largest learning rate.
+        warmup: The share of the time that the straight line takes. Defaults to 0.1.
+
+    Example:
+
+    >>> [round(learning_rate_at(t, 0.01), 3) for t in (0.05, 0.1, 0.55, 1)]
+    [0.005, 0.01, 0.005, 0.0]
+    """
+    if progress < warmup:
+        return largest * progress / warmup
+    return largest * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+
+
+class TimeBudget(keras.callbacks.Callback):
+    """Ends training after a number of seconds and sets the learning rate by time.
+
+    Only steps of training count, each for one second at most; validation does not.
+
+    >>> budget = TimeBudget(60, 1e-3, validate=lambda model: 0.0)
+    >>> budget.fit(model, x, y, batch_size=128)  # doctest: +SKIP
+
+    Args:
+        seconds: The time to train for.
+        learning_rate: The largest learning rate, see `learning_rate_at`.
+        validate: Function of the model that returns its accuracy on held out data.
+        num_validations: How often it is called, at equal distances; the last time at
+            the end. Defaults to 10.
+        checkpoint: `.npz` file that keeps the best state so far, and in the end the
+            last one. None, the default, keeps none.
+        purpose: Text that says what is trained: the progress bar shows it, and the
+            checkpoint is restored only for the same.
+
+    Attributes:
+        elapsed: Seconds trained so far.
+        curve: List of pairs `(seconds, accuracy)`, one per validation.
+        saved: The pair that the checkpoint holds, or None.
+    """
+
+    def __init__(
+        self,
+        seconds,
+        learning_rate,
+        validate,
+        num_validations=10,
+        checkpoint=None,
+        purpose="",
+    ):
+        super().__init__()
+        if seconds <= 0:
+            raise ValueError(f"`seconds` must be > 0. Received: {seconds}")
+        self.seconds, self.learning_rate = seconds, learning_rate
+        self.validate, self.num_validations = validate, num_validations
+        self.checkpoint = checkpoint and pathlib.Path(checkpoint)
+        self.purpose = purpose
+        self.elapsed, self.curve, self.saved = 0.0, [], None
+        self._shown = None
+
+    @property
+    def done(self):
+        """Whether the time is over."""
+        return self.elapsed >= self.seconds
+
+    def fit(self, model, x, y, batch_size, resume=False):
+        """Trains `model`, compiled, until the time is over; it may be so already.
+
+        Args:
+            model: A compiled `keras.Model`.
+            x, y: Arrays of examples.
+            batch_size: Examples per step.
+            resume: Whether to go on from the checkpoint, if there is one.
+
+        Raises:
+            UserError: If the checkpoint is of another purpose or has other shapes.
+            KeyboardInterrupt: Passed on, after a line that says where the best state
+                is.
+        """
+        if resume:
+            try:
+                self.restore(model)
+            except ValueError as error:
+                raise UserError(f"--resume: {error}") from error
+        try:
+            if not self.done:  # the clock ends it, not the number of epochs
+                options = {"epochs": 10**6, "verbose": 0, "callbacks": [self]}
+                model.fit(x, y, batch_size, **options)
+        except KeyboardInterrupt:
+            if self.checkpoint and self.saved:
+                text = "\nBest so far: accuracy {:.4f} after {:.0f} s, in {}. {}"
+                seconds, accuracy = self.saved
+                how = "--resume goes on from there."
+                print(text.format(accuracy, seconds, self.checkpoint, how))
+            raise
+
+    def restore(self, model):
+        """Puts the model, compiled, where its checkpoint was. Returns whether there
+        is one.
+
+        Raises:
+            ValueError: If it is of another purpose or has other shapes.
+        """
+        if not (self.checkpoint and self.checkpoint.exists()):
+            return False
+        model.optimizer.build(model.trainable_variables)
+        variables = _state(model)
+        with np.load(self.checkpoint) as file:
+            if str(file["purpose"]) != self.purpose:
+                raise ValueError(
+                    f"checkpoint {self.checkpoint} is of {file['purpose']}, "
+                    f"not of {self.purpose}"
+                )
+            arrays = [file[f"v{i}"] for i in range(len(file.files) - 2)]
+            curve = [(float(t), float(a)) for t, a in file["curve"]]
+        shapes = [x.shape for x in arrays]
+        if shapes != [tuple(v.shape) for v in variables]:
+            raise ValueError(
+                f"checkpoint {self.checkpoint} does not fit: {self.purpose} has "
+                f"{len(variables)} arrays, the file {len(arrays)} or other shapes"
+            )
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        self.curve, self.saved = curve, curve[-1]
+        self.elapsed = self.saved[0]
+        return True
+
+    def on_train_batch_begin(self, batch, logs=None):
+        now = learning_rate_at(
+            min(1.0, self.elapsed / self.seconds), self.learning_rate
+        )
+        self.model.optimizer.learning_rate = now
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.elapsed += min(time.perf_counter() - self.start, _LONGEST_STEP)
+        due = self.seconds * (len(self.curve) + 1) / self.num_validations
+        if self.elapsed >= min(due, self.seconds):
+            self.curve.append((self.elapsed, float(self.validate(self.model))))
+            self._keep_best()
+        self._show()
+        self.model.stop_training = self.done
+
+    def _show(self):
+        """A progress bar of seconds; in a file, its last state alone."""
+        watched = sys.stdout.isatty() or "ipykernel" in sys.modules
+        permille = min(1000, int(1000 * self.elapsed / self.seconds))
+        if not self.done and (not watched or permille == self._shown):
+            return
+        self._shown = permille
+        bar = "━" * (permille // 50) + " " * (20 - permille // 50)
+        accuracy = f", accuracy {self.curve[-1][1]:.4f}" if self.curve else ""
+        text = (
+            f"{self.purpose} {bar} {self.elapsed:.1f} of {self.seconds:g} s{accuracy}"
+        )
+        print(
+            f"\r{text}" if watched else text, end="\n" if self.done else "", flush=True
+        )
+
+    def _keep_best(self):
+        best = max(accuracy for _, accuracy in self.curve)
+        if not (self.done or self.curve[-1][1] == best):
+            return
+        self.saved = self.curve[-1]
+        if self.checkpoint:
+            arrays = {f"v{i}": np.array(v) for i, v in enumerate(_state(self.model))}
+            beside = self.checkpoint.with_suffix(".part")
+            with open(beside, "wb") as file:
+                np.savez(file, purpose=self.purpose, curve=self.curve, **arrays)
+            os.replace(beside, self.checkpoint)
+
+
+def _state(model):
+    return [*model.variables, *model.optimizer.variables]
