@@ -71,6 +71,7 @@ def tutorials(session):
 BENCHMARKS = (
     "attention.py",
     "attention_memory.py",
+    "recurrence.py",
     "models.py",
     "imdb_training.py",
 )

@@ -3,8 +3,7 @@ r"""# CNN or RNN for images?
 
 *An image is a grid of pixels, and it is a sequence of rows. Which net should read it?*
 
-Run time: 12 min on 2 CPU cores, `--quick` 1 min. Download: 30 MB, or none (`--data
-digits`).
+Run time: 12 min on 2 CPU cores, `--quick` 1 min. Download: 30 MB or none.
 
 Three nets learn to name the garments of Fashion-MNIST: a convolutional net (CNN), a
 recurrent net (GRU) that reads an image row by row, and a bidirectional GRU, which reads
@@ -22,12 +21,14 @@ Claims, checked by `check_claims()` when the script ends:
 3. CNN: for images of 224 rows a training step takes at most half the GRU's time.
 4. CNN: trained on the fewest images, it is right at least as often as the GRU.
 5. GRU: it answers after every row and carries the same few numbers from row to row;
-   read so, it says what it says of the image at once. After 14 of 28 rows it is right in
-   half the cases, and more often than the CNN on the same rows.
-6. GRU: no number of rows needs another parameter. The same holds for the CNN, but for one
-   with a dense read-out, which refuses every height but its own.
+   read so, it says what it says of the image at once. After 14 of 28 rows it is right
+   in half the cases, and more often than the CNN on the same rows.
+6. GRU: no number of rows needs another parameter. The same holds for the CNN, but for
+   one with a dense read-out, which refuses every height but its own.
 
-    python tutorials/01_cnn_vs_rnn.py --out runs/cnn_vs_rnn
+```
+python tutorials/01_cnn_vs_rnn.py --out runs/cnn_vs_rnn
+```
 """
 
 # %%
@@ -505,12 +506,13 @@ def check_claims(results, bars):
 # 1. Train the CNN on images cut after a random row. How much of the GRU's lead after 14
 #    rows is left, and what does the CNN pay for it on whole images?
 # 2. Let the GRU read columns. Which of the two panels of shifts changes, and how?
-# 3. Train on images shifted at random by up to 4 pixels. Which net gains more, on shifted
-#    and on still images, if the seconds stay the same?
+# 3. Train on images shifted at random by up to 4 pixels. Which net gains more, on
+#    shifted and on still images, if the seconds stay the same?
 #
 # ## References
 #
-# - H. Xiao, K. Rasul, R. Vollgraf, [Fashion-MNIST](https://arxiv.org/abs/1708.07747), 2017.
+# - H. Xiao, K. Rasul, R. Vollgraf,
+#   [Fashion-MNIST](https://arxiv.org/abs/1708.07747), 2017.
 # - K. Cho et al., [Learning phrase representations using RNN
 #   encoder-decoder](https://arxiv.org/abs/1406.1078), 2014: the GRU.
 # - T. Cohen and M. Welling, [Group equivariant convolutional
