@@ -1,6 +1,9 @@
 """Checks that more than one test file uses."""
 
+import contextlib
+import importlib.util
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -85,6 +88,20 @@ def assert_as_close_as_keras(got, exact_values, keras_values, what="", terms=1.0
         size = max(terms, np.abs(truth).max())
         bound = 2 * np.abs(plain - truth).max() + ULPS * size
         assert error <= bound, f"{name} {what}: error {error:.2e} > {bound:.2e}"
+
+
+@contextlib.contextmanager
+def tutorial_module(name):
+    """The program tutorials/NAME.py, imported for a while."""
+    path = pathlib.Path(__file__).parents[1] / "tutorials" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"tutorial_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for it there
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        del sys.modules[spec.name]
 
 
 def run_python(code, **environment):

@@ -1,30 +1,22 @@
 """The parts of tutorials/01_cnn_vs_rnn.py."""
 
-import importlib.util
 import itertools
-import pathlib
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from checks import tutorial_module
 
 from hw3tf import training
 from hw3tf.data import Images
 from hw3tf.tutorial import UserError
 
-FILE = pathlib.Path(__file__).parents[1] / "tutorials/01_cnn_vs_rnn.py"
-
 
 @pytest.fixture(scope="module")
 def tutorial():
-    spec = importlib.util.spec_from_file_location("t01", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["t01"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["t01"]
+    with tutorial_module("01_cnn_vs_rnn") as module:
+        yield module
 
 
 @pytest.fixture

@@ -1,24 +1,15 @@
 """The parts of tutorials/02_integer_recurrence.py."""
 
-import importlib.util
-import pathlib
-import sys
-
 import numpy as np
 import pytest
+from checks import tutorial_module
 from integer_formula import integer_rnn, limits
-
-FILE = pathlib.Path(__file__).parents[1] / "tutorials/02_integer_recurrence.py"
 
 
 @pytest.fixture(scope="module")
 def tutorial():
-    spec = importlib.util.spec_from_file_location("t02", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["t02"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["t02"]
+    with tutorial_module("02_integer_recurrence") as module:
+        yield module
 
 
 def run(x, dtype, **options):

@@ -1,25 +1,17 @@
 """Tutorial 3: the closed forms, the experiments, and that the claims are checked."""
 
-import importlib.util
 import math
-import pathlib
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-
-FILE = pathlib.Path(__file__).parents[1] / "tutorials/03_self_attention_copying.py"
+from checks import tutorial_module
 
 
 @pytest.fixture(scope="module")
 def tutorial():
-    spec = importlib.util.spec_from_file_location("t03", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["t03"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["t03"]
+    with tutorial_module("03_self_attention_copying") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
