@@ -9,14 +9,6 @@ import nbformat
 import pytest
 
 FOLDER = pathlib.Path(__file__).parents[1] / "tutorials"
-# Not in this form yet. The mark is strict: the test fails as soon as one is.
-OLD_FORM = {"04_imdb_sentiment.py"}
-
-
-def tutorials():
-    for path in sorted(FOLDER.glob("[0-9]*.py")):
-        marks = [pytest.mark.xfail(reason="old form")] if path.name in OLD_FORM else []
-        yield pytest.param(path, id=path.stem, marks=marks)
 
 
 def numbers(text):
@@ -50,7 +42,9 @@ def check_end(text):
     assert all(re.search(r"\]\(https?://\S+\)", item) for item in items), items
 
 
-@pytest.mark.parametrize("path", list(tutorials()))
+@pytest.mark.parametrize(
+    "path", sorted(FOLDER.glob("[0-9]*.py")), ids=lambda path: path.stem
+)
 def test_form(path):
     notebook = jupytext.read(path, fmt="py:percent")
     nbformat.validate(notebook)

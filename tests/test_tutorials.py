@@ -1,26 +1,19 @@
 """The tutorials' parts. Whole runs are `nox -s tutorials`, and part of .ci/run."""
 
-import importlib.util
 import pathlib
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from checks import tutorial_module
 
 FOLDER = pathlib.Path(__file__).parents[1] / "tutorials"
 
 
 @pytest.fixture(scope="module")
 def imdb():
-    spec = importlib.util.spec_from_file_location(
-        "t04", FOLDER / "04_imdb_sentiment.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["t04"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["t04"]
+    with tutorial_module("04_imdb_sentiment") as module:
+        yield module
 
 
 GOOD = {
