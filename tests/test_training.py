@@ -165,3 +165,10 @@ def test_checkpoint_of_something_else_is_refused(clock, tmp_path):
 def test_no_time_is_refused():
     with pytest.raises(ValueError, match="`seconds` must be > 0"):
         training.TimeBudget(0, 0.1, None)
+
+
+def test_time_of_a_step_is_the_median_after_three(clock):
+    clock([90, 80, 70, 1, 2, 9, 3, 8])
+    model, x = small_model(), np.ones((4, 2), "float32")
+    assert training.seconds_per_step(model, x, x[:, :1]) == 3
+    assert model.optimizer.iterations == 8

@@ -23,8 +23,8 @@ Claims, checked by `check_claims()` when the script ends:
 5. GRU: it answers after every row and carries the same few numbers from row to row;
    read so, it says what it says of the image at once. After 14 of 28 rows it is right
    in half the cases, and more often than the CNN on the same rows.
-6. GRU: no number of rows needs another parameter. The same holds for the CNN, but for
-   one with a dense read-out, which refuses every height but its own.
+6. GRU: no number of rows needs another parameter. The same holds for the CNN, but not
+   with a dense read-out, which refuses every height but its own.
 
 ```
 python tutorials/01_cnn_vs_rnn.py --out runs/cnn_vs_rnn
@@ -32,7 +32,6 @@ python tutorials/01_cnn_vs_rnn.py --out runs/cnn_vs_rnn
 """
 
 # %%
-import time
 from dataclasses import dataclass, replace
 
 import keras
@@ -41,7 +40,7 @@ from sklearn.metrics import confusion_matrix
 
 from hw3tf.data import load_images, shift_images, stretch_images
 from hw3tf.plots import plot_confusion, plot_panels
-from hw3tf.training import TimeBudget
+from hw3tf.training import TimeBudget, seconds_per_step
 from hw3tf.tutorial import (
     UserError,
     argument_parser,
@@ -261,18 +260,11 @@ def measure_shifts(nets, images, labels):
 
 # %%
 def time_per_step(name, heights, batch_size=8):
-    """Seconds of a training step, median of five, per height in rows."""
-    net, seconds = NETS[name](), []
+    """Seconds of a training step, per height in rows."""
+    net, labels = NETS[name](), np.zeros(batch_size, "int32")
     net.compile(keras.optimizers.Adam(), loss_of_readings, jit_compile=False)
-    labels = np.zeros(batch_size, "int32")
-    for height in heights:
-        images, times = np.zeros((batch_size, height, 28), "uint8"), []
-        for _ in range(8):
-            start = time.perf_counter()
-            net.train_on_batch(images, labels)
-            times.append(time.perf_counter() - start)
-        seconds.append(float(np.median(times[3:])))  # the first ones build the graph
-    return seconds
+    images = [np.zeros((batch_size, height, 28), "uint8") for height in heights]
+    return [seconds_per_step(net, x, labels) for x in images]
 
 
 # %% [markdown]
@@ -377,52 +369,48 @@ def dense_readout_refuses(height):
 
 
 # %%
+def panel(measured, title, xlabel, ylabel="accuracy", **names):
+    """`measured` holds `x` and `lines`."""
+    return {**measured, "title": title, "xlabel": xlabel, "ylabel": ylabel, **names}
+
+
 def draw_learning(budgets, path):
     """Accuracy on held out images by seconds of training, the mean over the seeds."""
     curves = {
         name: np.mean([budget.curve for budget in of], axis=0)
         for name, of in budgets.items()
     }
-    panel = {
-        "x": curves["CNN"][:, 0],
-        "lines": {name: curve[:, 1] for name, curve in curves.items()},
-        "title": "Equal parameters, equal time",
-        "xlabel": "seconds of training",
-        "ylabel": "accuracy on held out images",
-    }
-    plot_panels(path, panel)
+    lines = {name: curve[:, 1] for name, curve in curves.items()}
+    measured = {"x": curves["CNN"][:, 0], "lines": lines}
+    title, ylabel = "Equal parameters, equal time", "accuracy on held out images"
+    plot_panels(path, panel(measured, title, "seconds of training", ylabel))
 
 
 def draw(results, out):
-    """The pictures of what was measured, one line of panels per question."""
-    share = {"ylabel": "accuracy", "ylim": (0, 1)}
-    log = {"xscale": "log", "yscale": "log"}
+    """The pictures of what was measured."""
+    share, log = {"ylim": (0, 1)}, {"xscale": "log"}
     shifts = [
-        {
-            "x": range(7),
-            "lines": {name: result[i] for name, result in results["shifts"].items()},
-            "title": f"Test images shifted {way}",
-            "xlabel": "pixels",
+        panel(
+            {"x": range(7), "lines": {n: y[i] for n, y in results["shifts"].items()}},
+            f"Test images shifted {way}",
+            "pixels",
             **share,
-        }
+        )
         for i, way in enumerate(("sideways", "up or down"))
     ]
     plot_panels(out / "shifts.png", *shifts)
-    steps = {"title": "A training step on 8 images", "xlabel": "rows", **log}
-    few = {"title": "Few training images, equal time", "xlabel": "images"}
+    title, both = "A training step on 8 images", {**log, "yscale": "log"}
     plot_panels(
         out / "steps_and_samples.png",
-        {**results["steps"], **steps, "ylabel": "seconds"},
-        {**results["few"], **few, "xscale": "log", "ylabel": "test accuracy"},
+        panel(results["steps"], title, "rows", "seconds", **both),
+        panel(results["few"], "Few training images, equal time", "images", **log),
     )
-    rows = {"title": "An answer after every row", "xlabel": "rows read"}
-    heights = {"title": "Stretched images", "xlabel": "rows"}
-    parameters = {"title": "Parameters", "xlabel": "rows", "xscale": "log"}
+    curves, sizes = results["anytime"]["curves"], results["height parameters"]
     plot_panels(
         out / "rows_and_heights.png",
-        {**results["anytime"]["curves"], **rows, **share},
-        {**results["heights"], **heights, **share},
-        {**results["height parameters"], **parameters, "ylim": (0, None)},
+        panel(curves, "An answer after every row", "rows read", **share),
+        panel(results["heights"], "Stretched images", "rows", **share),
+        panel(sizes, "Parameters", "rows", "parameters", ylim=(0, None), **log),
     )
 
 
@@ -511,7 +499,7 @@ def check_claims(results, bars):
 #
 # ## References
 #
-# - H. Xiao, K. Rasul, R. Vollgraf,
+# - H. Xiao, K. Rasul and R. Vollgraf,
 #   [Fashion-MNIST](https://arxiv.org/abs/1708.07747), 2017.
 # - K. Cho et al., [Learning phrase representations using RNN
 #   encoder-decoder](https://arxiv.org/abs/1406.1078), 2014: the GRU.
