@@ -13,8 +13,8 @@ Then each shows what it can do and the other cannot, or not as well.
 
 Claims, checked by `check_claims()` when the script ends:
 
-1. With parameters equal within 5 % and equal seconds of training, the CNN names 0.93 of
-   the test images, the better RNN 0.90.
+1. With parameters equal within 5 % and equal seconds of training, the CNN names 0.92 of
+   the test images, the better RNN 0.88.
 2. CNN: shifting an image by 8 pixels shifts the features by 1 and changes them by less
    than 1e-5, wherever no border is near. Images shifted by 4 pixels sideways: the CNN
    is right more often than the GRU by at least 0.1.
@@ -56,6 +56,7 @@ class Settings:
 
     seconds: float = 180.0  # of training, for each net
     short_seconds: float = 20.0  # the same, on few images
+    step_heights: tuple = (14, 28, 56, 112, 224)  # rows of images in timed steps
     few_images: tuple = (250, 1000, 4000)
     batch_size: int = 128
     num_images: int | None = None  # of the training set; None = all
@@ -64,8 +65,9 @@ class Settings:
 
 
 QUICK = Settings(
-    seconds=8,
-    short_seconds=4,
+    seconds=6,
+    short_seconds=2,
+    step_heights=(14, 56, 224),
     few_images=(100, 400),
     batch_size=64,
     num_images=6000,
@@ -73,7 +75,6 @@ QUICK = Settings(
     num_probed=400,
 )
 HEIGHTS = (14, 21, 28, 35, 42, 49, 56)
-STEP_HEIGHTS = (14, 28, 56, 112, 224)
 
 # %% [markdown]
 # ## The nets
@@ -432,7 +433,7 @@ class Bars:
 
 
 BARS = {
-    "fashion_mnist": Bars(0.93, 0.90, 0.1, 0.0, 0.5, 0.0),
+    "fashion_mnist": Bars(0.92, 0.88, 0.1, 0.0, 0.5, 0.0),
     "mnist": Bars(0.99, 0.98, 0.1, 0.0, 0.5, 0.0),
     "digits": Bars(0.97, 0.90, 0.1, 0.0, 0.5, 0.0),
 }
@@ -590,8 +591,9 @@ def main(argv=None):
         n: equivariance_error(nets["CNN"], x[:20], n) for n in (1, 2, 4, 8)
     }
     results["shifts"] = measure_shifts(nets, *probed)
-    lines = {name: time_per_step(name, STEP_HEIGHTS) for name in ("CNN", "GRU")}
-    results["steps"] = {"x": STEP_HEIGHTS, "lines": lines}
+    heights = settings.step_heights
+    lines = {name: time_per_step(name, heights) for name in ("CNN", "GRU")}
+    results["steps"] = {"x": heights, "lines": lines}
     results["few"] = measure_few_images(data, settings, args.seed, (x, y))
     results["anytime"] = measure_anytime(nets, *probed)
     results["heights"] = measure_heights(nets, *probed)
