@@ -23,6 +23,7 @@ PYTHON_ROOMS = {
     "reference": {"reference"},
     "data": {"data"},
     "plots": set(),
+    "sentiment": {"acceleration", "data", "plots", "sentiment", "tutorial"},
     "tutorial": set(),
 }
 # What these rooms may import beside the standard library: no TensorFlow, and no

@@ -1,6 +1,12 @@
 """The data sets of the tutorials, and the way from text to batches."""
 
-from hw3tf.data.baseline import bag_of_words_predictions
+from hw3tf.data.baseline import (
+    bag_of_words_predictions,
+    phrase_logits,
+    summed_feature_logits,
+    tfidf_logits,
+)
+from hw3tf.data.naive_bayes import NaiveBayesFeatures
 from hw3tf.data.reviews import Reviews, load_reviews
 from hw3tf.data.sample import sample_reviews
 from hw3tf.data.text import ReviewTokenizer, review_batches
@@ -12,14 +18,18 @@ from hw3tf.data.workers import (
 )
 
 __all__ = [
+    "NaiveBayesFeatures",
     "ReviewTokenizer",
     "Reviews",
     "bag_of_words_predictions",
     "fit_worker",
     "load_reviews",
+    "phrase_logits",
     "review_batches",
     "run_workers",
     "sample_reviews",
+    "summed_feature_logits",
+    "tfidf_logits",
     "this_worker",
     "worker_strategy",
 ]

@@ -1,10 +1,13 @@
 """Short film reviews out of a generator: data for a machine without a network.
 
-Half of the work of sentiment analysis is composition: *not good*, *great but*,
-*they call it gripping*. The hard reviews here are nothing else. Each uses one
-positive and one negative word, and which of them counts is decided by the frame
-around them. Exchanging the two words flips the label and leaves the bag of words
-as it was, so a model that only counts words is a coin toss on them.
+A hard review praises one thing and blames another, *a brilliant plot*, *a wooden cast*,
+and says elsewhere which of the two decides: *in the end it was the plot alone that I
+cared about*, or *for once let me leave the plot aside*. Whether it is positive depends
+on three things together: the words beside the plot, whether the plot is named as
+what counts, and whether it counts or does not. Of any two of them, the third makes a
+coin toss. The first stands more than `REACH` words from the other two, so whatever
+counts words, pairs or triples, or looks at windows of so many words and adds up what
+it finds there, is a coin toss on the hard reviews, too.
 """
 
 import numpy as np
@@ -26,7 +29,7 @@ _ASPECTS = [
     "score",
     "direction",
 ]
-_POSITIVE = [
+POSITIVE = [
     "great",
     "gripping",
     "brilliant",
@@ -40,7 +43,7 @@ _POSITIVE = [
     "believable",
     "delightful",
 ]
-_NEGATIVE = [
+NEGATIVE = [
     "dull",
     "terrible",
     "clumsy",
@@ -55,28 +58,28 @@ _NEGATIVE = [
     "predictable",
 ]
 
-# {yes} is the word that counts, {no} the one that the frame takes back.
-_FRAMES = (
-    # negation
-    "the {a} is not {no} , it is {yes}",
-    "the {a} is {yes} , and never {no}",
-    "it is {yes} rather than {no}",
-    "hardly {no} at all : the {a} is {yes}",
-    # contrast
-    "the {a} is {no} , but the film as a whole is {yes}",
-    "as a whole it is {yes} , even though the {a} is {no}",
-    "although the {a} looks {no} , you leave the cinema thinking how {yes} it was",
-    "a {yes} film , for all its {no} {a}",
-    # hedges
-    "i expected it to be {no} , and it turned out {yes}",
-    "it is {yes} , where it could have been {no}",
-    "the trailer promised a {no} {a} and the film gave us a {yes} one",
-    "what we got was {yes} , what we feared or hoped for was {no}",
-    # sarcasm
-    "{no} , they say . oh sure . {yes} is the word",
-    "truly {yes} . so much for the critics who found it {no}",
-    "if this {a} is {no} then i am the queen of england . it is {yes}",
-    "{yes} from start to finish , and they dare to call it {no}",
+# Words from a telling word to the thing that decides are more than this many: farther
+# than triples of words and a convolution over three of them see, at once or in turn.
+REACH = 4
+
+# {w} tells something of {a}, and stands beside it.
+_TELLING = (
+    "on the one hand there is the {w} {a} to speak of at some length",
+    "much of what i saw had to do with the {w} {a} of this film",
+    "you will have heard from others about the {w} {a} by now",
+    "everybody who has been there talks of the {w} {a} and so they should",
+    "my friends would not stop talking of the {w} {a} all the way home",
+)
+# What decides: {a} itself, or the other thing.
+_THIS_DECIDES = (
+    "but to my mind it is {a} alone that matters to people like me",
+    "when all is said and done {a} counts for more than all the rest",
+    "if you ask somebody like me {a} decides what a film is worth",
+)
+_THE_OTHER_DECIDES = (
+    "but to my mind it is {a} least that matters to people like me",
+    "when all is said and done {a} weighs less than all the rest",
+    "if you ask somebody like me {a} aside is how films are judged",
 )
 _EASY = (
     "the {a} is {yes}",
@@ -143,27 +146,28 @@ def _review(rng, label, hard):
     def pick(words):
         return str(rng.choice(words))
 
-    def sentence(frames):
-        words = (pick(_NEGATIVE), pick(_POSITIVE))
-        also = (pick(_NEGATIVE), pick(_POSITIVE))
+    def sentence(frame, **words):
         a, b = rng.choice(_ASPECTS, 2, replace=False)
-        frame = frames[rng.integers(len(frames))]
-        return frame.format(
-            a=a,
-            b=b,
-            yes=words[label],
-            no=words[1 - label],
-            also=also[label],
-            verb=pick(_VERBS[label]),
-        )
+        also = pick((NEGATIVE, POSITIVE)[label])
+        chosen = {"a": a, "b": b, "also": also, "verb": pick(_VERBS[label])}
+        chosen["yes"] = pick((NEGATIVE, POSITIVE)[label])
+        return frame.format(**{**chosen, **words})
 
-    telling = [sentence(_FRAMES if hard else _EASY)]
-    if not hard and rng.random() < 0.5:
-        telling.append(sentence(_EASY))
+    if hard:
+        good, bad = (str(a) for a in rng.choice(_ASPECTS, 2, replace=False))
+        this = rng.integers(2)
+        decides = (good, bad)[int(label != this)]
+        telling = [
+            sentence(pick(_TELLING), a=good, w=pick(POSITIVE)),
+            sentence(pick(_TELLING), a=bad, w=pick(NEGATIVE)),
+            sentence(pick((_THE_OTHER_DECIDES, _THIS_DECIDES)[this]), a=decides),
+        ]
+    else:
+        telling = [sentence(pick(_EASY))]
+        if rng.random() < 0.5:
+            telling.append(sentence(pick(_EASY)))
     # Some of the easy ones say nothing else: people write such reviews.
     fillers = rng.integers(1 if hard else 0, 4)
-    filler = [
-        sentence([frame]) for frame in rng.choice(_FILLER, fillers, replace=False)
-    ]
+    filler = [sentence(frame) for frame in rng.choice(_FILLER, fillers, replace=False)]
     sentences = telling + filler
     return " . ".join(sentences[i] for i in rng.permutation(len(sentences))) + " ."
