@@ -48,7 +48,7 @@ def tutorials(session):
     session.install(".[tutorials]")
     for path in sorted(pathlib.Path("tutorials").glob("[0-9]*.py")):
         run = ("python", str(path), "--quick")
-        if '"--data"' not in path.read_text():  # it makes its own
+        if "--data" not in path.read_text():  # it makes its own
             session.run(*run)
             continue
         session.run(*run, "--data", "sample")

@@ -41,8 +41,8 @@ def measure_epoch(attention, data):
     reviews = hw3tf.data.load_reviews(data)
     _, _, training, validation, _ = sentiment.load(reviews, settings)
     model = tutorial.build_model(settings)
-    tutorial.compile_model(model, len(training), settings)
-    history, seconds = sentiment.fit(model, training, validation)
+    tutorial.compile_model(model, training, settings)
+    history, seconds = sentiment.fit(model, training, settings, validation)
     return {"seconds": seconds[0], "accuracy": history["val_accuracy"][0]}
 
 

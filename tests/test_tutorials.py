@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -122,10 +123,7 @@ def test_without_attention_far_words_do_not_meet(imdb, attention, rng):
     the block, and only with it."""
     settings = replace(imdb.Settings(), **{**SMALL, "attention": attention})
     model = imdb.build_model(settings)
-    before = model.get_layer("pooling").input
-    import keras
-
-    features = keras.Model(model.inputs, before)
+    features = keras.Model(model.inputs, model.get_layer("features").output)
     tokens, floats = tokens_and_floats(rng, [30], 30)
     one = features([tokens, floats])[0].numpy()
     tokens[0, 0] = tokens[0, 0] % 29 + 1
@@ -138,7 +136,7 @@ def test_strings_go_the_whole_way_and_into_a_file(imdb, tmp_path):
     texts = ["a fine film", "a dull film", "fine !", "dull"] * 3
     labels = np.array([1, 0] * 6)
     settings = replace(imdb.Settings(), **SMALL, sequence_length=20)
-    tokenizer, features, tokens, floats = sentiment.prepare(texts, labels, settings)
+    tokenizer, features, *_ = sentiment.prepare(texts, labels, settings)
     model = imdb.build_model(settings)
     whole = imdb.with_tokenizer(tokenizer, features, model)
     asked = ["a fine , fine film", "", "8/10"]

@@ -40,7 +40,7 @@ best epoch, and `--resume` goes on from it.
 # %%
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -67,6 +67,7 @@ class Settings:
     batch_size: int = 32
     learning_rate: float = 2e-3
     dropout: float = 0.3
+    pooled_dropout: float = 0.5
     word_dropout: float = 0.3
     seed: int = 0
     held_out: int = 1000  # reviews for validation
@@ -150,31 +151,25 @@ def build_model(settings):
     # Adam's steps are of one size for all; halving the output halves them.
     normal = keras.initializers.RandomNormal(stddev=0.2)
     words = layers.Embedding(settings.vocab_size, dim, normal, name="words")(tokens)
+    # Whole words are left out: otherwise the model remembers the rare ones.
+    words = layers.Dropout(settings.word_dropout, noise_shape=(None, None, 1))(words)
     phrases = layers.Dense(dim, use_bias=False, name="phrases")(floats)
     embedded = (0.5 * words + 0.3 * phrases) * there
     x = layers.Dropout(settings.dropout)(embedded)
     x = x + layers.Conv1D(dim, 3, padding="same", activation="relu")(x)
     if settings.model == "gru":
         gru = layers.GRU(dim // 2, return_sequences=True)
-        x = x + layers.Dropout(settings.dropout)(
-            layers.Bidirectional(gru)(x, mask=mask)
-        )
+        y = layers.Bidirectional(gru)(x, mask=mask)
+        x = x + layers.Dropout(settings.dropout)(y)
     elif settings.attention != "none":
         for number in range(settings.num_layers):
             x = attention_block(x, mask, settings, number)
-    x = layers.LayerNormalization(epsilon=1e-5)(x)
+    x = layers.LayerNormalization(epsilon=1e-5, name="features")(x) * there
 
-    weights = layers.Dense(1, name="pooling")(x) + 1e9 * (there - 1.0)
-    pooled = layers.Concatenate()(
-        [
-            ops.sum(x * there, axis=1) / length,
-            ops.max(x + 100.0 * (there - 1.0), axis=1),
-            ops.sum(ops.softmax(weights, axis=1) * x, axis=1),
-            4.0 * ops.sum(embedded, axis=1) / length,
-        ]
-    )
+    pooled = [ops.sum(x, axis=1) / length, 4.0 * ops.sum(embedded, axis=1) / length]
+    pooled = layers.Dropout(settings.pooled_dropout)(layers.Concatenate()(pooled))
     summed = 0.3 * ops.sum(floats, axis=1) / ops.sqrt(length)
-    pooled = layers.Concatenate()([layers.Dropout(0.5)(pooled), summed])
+    pooled = layers.Concatenate()([pooled, summed])
     logits = layers.Dense(1, name="logits")(pooled)
     return keras.Model([tokens, floats], logits, name="classifier")
 
@@ -184,8 +179,9 @@ def build_model(settings):
 
 
 # %%
-def compile_model(model, steps, settings):
+def compile_model(model, training, settings):
     """AdamW with a warm-up and a cosine to almost nothing; no decay of word vectors."""
+    steps = settings.epochs * len(training)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0,
         decay_steps=max(steps - steps // 20, 1),
@@ -218,17 +214,12 @@ def run_network(reviews, settings, args):
     """Trains, tests, saves and explains a network; returns results."""
     start = time.perf_counter()
     tokenizer, features, training, validation, test = sentiment.load(reviews, settings)
-    with hw3tf.data.worker_strategy().scope():
+    with args.strategy.scope():
         model = build_model(settings)
-        compile_model(model, settings.epochs * len(training), settings)
+        compile_model(model, training, settings)
+        checkpoint = args.out / "best.weights.h5"
         history, _ = sentiment.fit(
-            model,
-            training,
-            validation,
-            settings.epochs,
-            args.out / "best.weights.h5",
-            asdict(settings),
-            args.resume,
+            model, training, settings, validation, checkpoint, args.resume
         )
     seconds, worker = time.perf_counter() - start, hw3tf.data.this_worker()
     if worker:  # one is enough to test and to write
@@ -243,7 +234,8 @@ def run_network(reviews, settings, args):
     results |= sentiment.judge(reviews, logits)
     sentiment.explain(reviews, logits, args.out)
     if settings.model == "transformer" and settings.attention != "none":
-        text = NEGATION if reviews.name == "imdb" else min(hard_ones(reviews), key=len)
+        hard = reviews.test_hard
+        text = NEGATION if hard is None else reviews.test_texts[np.argmax(hard)]
         sentiment.draw_attention(text, tokenizer, features, model, args.out)
 
     whole, texts = with_tokenizer(tokenizer, features, model), [*EXAMPLES, *args.text]
@@ -281,22 +273,16 @@ def run_network(reviews, settings, args):
 
 
 # %%
-def hard_ones(reviews):
-    return [
-        t for t, hard in zip(reviews.test_texts, reviews.test_hard, strict=True) if hard
-    ]
-
-
 def contrast(settings, attention):
     """The share of the sample's hard reviews that a network gets right."""
     reviews = hw3tf.data.load_reviews("sample")
     print(f"The sample, attention: {attention}")
     keras.utils.set_random_seed(settings.seed)
     settings = replace(settings, attention=attention)
-    _, _, training, validation, test = sentiment.load(reviews, settings)
+    *_, training, _, test = sentiment.load(reviews, settings)
     model = build_model(settings)
-    compile_model(model, settings.epochs * len(training), settings)
-    sentiment.fit(model, training, validation, settings.epochs)
+    compile_model(model, training, settings)
+    sentiment.fit(model, training, settings)
     logits = sentiment.predict(model, test.map(lambda x, y: x))
     return sentiment.judge(reviews, logits)["hard_accuracy"]
 
@@ -339,8 +325,8 @@ def member_logits(training, asked, settings, num_networks):
         own = replace(settings, seed=seed)
         training = sentiment.training_batches(tokens, labels, floats, own)
         model = build_model(own)
-        compile_model(model, own.epochs * len(training), own)
-        sentiment.fit(model, training, epochs=own.epochs)
+        compile_model(model, training, own)
+        sentiment.fit(model, training, own)
         networks += sentiment.predict(model, batches)
     return networks, hw3tf.data.phrase_logits(features, tokens, labels, asked)
 
@@ -421,19 +407,19 @@ def main(argv=None):
     if args.workers > 1 and hw3tf.data.this_worker() is None:
         command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
         return hw3tf.data.run_workers(args.workers, command)
-    hw3tf.data.worker_strategy()  # before TensorFlow computes anything
+    args.strategy = hw3tf.data.worker_strategy()  # before TensorFlow computes
     tutorial.prepare_folder(args.out)
     given = {k: v for k, v in vars(args).items() if k in Settings.__dataclass_fields__}
     quick = QUICK if args.quick else {}
-    for_sample = replace(Settings(), **FOR_THE_SAMPLE, **quick, **given)
+    for_sample = replace(Settings(), **{**FOR_THE_SAMPLE, **quick, **given})
     try:
         reviews = hw3tf.data.load_reviews(args.data)
     except RuntimeError as error:
         raise tutorial.UserError(error) from error
     sample = reviews.name == "sample"
-    settings = for_sample if sample else replace(Settings(), **quick, **given)
+    settings = for_sample if sample else replace(Settings(), **{**quick, **given})
     if settings.model == "bert":
-        settings = replace(settings, **FOR_BERT, **given)
+        settings = replace(settings, **{**FOR_BERT, **given})
     print(f"Data: {reviews.name} - {reviews.origin}")
     keras.utils.set_random_seed(settings.seed)
     if args.recipe == "best":

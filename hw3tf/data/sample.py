@@ -1,13 +1,12 @@
 """Short film reviews out of a generator: data for a machine without a network.
 
 A hard review praises one thing and blames another, *a brilliant plot*, *a wooden cast*,
-and says elsewhere which of the two decides: *in the end it was the plot alone that I
-cared about*, or *for once let me leave the plot aside*. Whether it is positive depends
-on three things together: the words beside the plot, whether the plot is named as
-what counts, and whether it counts or does not. Of any two of them, the third makes a
-coin toss. The first stands more than `REACH` words from the other two, so whatever
-counts words, pairs or triples, or looks at windows of so many words and adds up what
-it finds there, is a coin toss on the hard reviews, too.
+and says elsewhere which of the two decides: *in the end it is the plot alone that
+matters*. The label is what is said of that one. Exchange the plot and the cast in either
+place, and the label turns; exchange them in both, and it stays. So each of the two places
+by itself is a coin toss, and more than `REACH` words lie between them: whatever counts
+words, pairs or triples, or looks at windows of so many words and adds up what it finds
+there, is a coin toss on the hard reviews, too.
 """
 
 import numpy as np
@@ -64,22 +63,15 @@ REACH = 4
 
 # {w} tells something of {a}, and stands beside it.
 _TELLING = (
-    "on the one hand there is the {w} {a} to speak of at some length",
-    "much of what i saw had to do with the {w} {a} of this film",
-    "you will have heard from others about the {w} {a} by now",
-    "everybody who has been there talks of the {w} {a} and so they should",
-    "my friends would not stop talking of the {w} {a} all the way home",
+    "they all talk of the {w} {a} these days",
+    "you will have heard of the {w} {a} by now",
+    "there is the {w} {a} to begin with",
 )
-# What decides: {a} itself, or the other thing.
-_THIS_DECIDES = (
-    "but to my mind it is {a} alone that matters to people like me",
-    "when all is said and done {a} counts for more than all the rest",
-    "if you ask somebody like me {a} decides what a film is worth",
-)
-_THE_OTHER_DECIDES = (
-    "but to my mind it is {a} least that matters to people like me",
-    "when all is said and done {a} weighs less than all the rest",
-    "if you ask somebody like me {a} aside is how films are judged",
+# {a} is what decides.
+_DECIDING = (
+    "but for me it is {a} alone that matters",
+    "in the end {a} counts more than the rest",
+    "to people like me {a} decides about a film",
 )
 _EASY = (
     "the {a} is {yes}",
@@ -155,12 +147,10 @@ def _review(rng, label, hard):
 
     if hard:
         good, bad = (str(a) for a in rng.choice(_ASPECTS, 2, replace=False))
-        this = rng.integers(2)
-        decides = (good, bad)[int(label != this)]
         telling = [
             sentence(pick(_TELLING), a=good, w=pick(POSITIVE)),
             sentence(pick(_TELLING), a=bad, w=pick(NEGATIVE)),
-            sentence(pick((_THE_OTHER_DECIDES, _THIS_DECIDES)[this]), a=decides),
+            sentence(pick(_DECIDING), a=(bad, good)[label]),
         ]
     else:
         telling = [sentence(pick(_EASY))]

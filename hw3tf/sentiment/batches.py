@@ -59,13 +59,12 @@ def prepare(texts, labels, settings):
 
 
 def training_batches(tokens, labels, floats, settings):
-    """Batches in random order, in which some words are "unknown".
+    """Batches of reviews of similar length, in random order.
 
     Args:
         tokens, floats: Ragged, from `prepare`.
         labels: Integer array.
-        settings: With `word_dropout`, the share of unknown words, `batch_size`, `seed`,
-            and what `memory_of_a_step` wants.
+        settings: With `batch_size`, `seed`, and what `memory_of_a_step` wants.
 
     Returns:
         `tf.data.Dataset` of `((tokens, floats), labels)`.
@@ -73,15 +72,7 @@ def training_batches(tokens, labels, floats, settings):
     Raises:
         UserError: If a training step would not fit into memory.
     """
-    import tensorflow as tf
-
-    def drop_words(inputs, label):
-        tokens, floats = inputs
-        dropped = tf.random.uniform(tf.shape(tokens)) < settings.word_dropout
-        tokens = tf.where(dropped & (tokens > 0), tf.ones_like(tokens), tokens)
-        return (tokens, floats), label
-
-    longest = int(tf.reduce_max(tokens.row_lengths()))
+    longest = int(np.max(tokens.row_lengths()))
     require_memory(
         memory_of_a_step(settings, longest),
         f"--batch-size {settings.batch_size} with reviews of {longest} tokens "
@@ -89,7 +80,7 @@ def training_batches(tokens, labels, floats, settings):
     )
     return data.review_batches(
         tokens, labels, floats, settings.batch_size, shuffle_seed=settings.seed
-    ).map(drop_words)
+    )
 
 
 def load(reviews, settings):

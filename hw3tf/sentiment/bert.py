@@ -3,7 +3,6 @@
 
 import pathlib
 import time
-from dataclasses import asdict
 
 import keras
 import numpy as np
@@ -106,7 +105,7 @@ def run_bert(reviews, settings, compile_model, args):
         reviews: `hw3tf.data.Reviews`.
         settings: A dataclass with `preset`, `sequence_length`, `batch_size`, `epochs`,
             `held_out`, `max_reviews` and `seed`.
-        compile_model: Function of the model, the number of steps and the settings.
+        compile_model: Function of the model, the batches and the settings.
         args: With the folder `out` and `resume`.
 
     Returns:
@@ -130,16 +129,9 @@ def run_bert(reviews, settings, compile_model, args):
 
     training, validation = divide(reviews, settings, settings.held_out)
     training = batches(*training)
-    compile_model(model, settings.epochs * len(training), settings)
-    fit(
-        model,
-        training,
-        batches(*validation),
-        settings.epochs,
-        args.out / "best_bert.weights.h5",
-        asdict(settings),
-        args.resume,
-    )
+    compile_model(model, training, settings)
+    checkpoint = args.out / "best_bert.weights.h5"
+    fit(model, training, settings, batches(*validation), checkpoint, args.resume)
     test = batches(reviews.test_texts, reviews.test_labels).map(lambda x, y: x)
     seconds = time.perf_counter() - start
     results = {"seconds": seconds, "parameters": model.count_params()}

@@ -1,6 +1,7 @@
 """Training that says how long it took, keeps its best epoch, and goes on from it."""
 
 import time
+from dataclasses import asdict
 
 import keras
 import numpy as np
@@ -27,10 +28,7 @@ class _TrainingTime(keras.callbacks.Callback):
         self.seconds.append((self.stop or time.perf_counter()) - self.start)
 
 
-def fit(
-    model, training, validation=None, epochs=1, checkpoint=None, settings=None,
-    resume=False,
-):  # fmt: skip
+def fit(model, training, settings, validation=None, checkpoint=None, resume=False):
     """Trains a compiled model; as one of several workers, too.
 
     With a checkpoint, the model has the weights of its best epoch at the end, that of
@@ -39,10 +37,10 @@ def fit(
     Args:
         model: A compiled `keras.Model` with the metric `accuracy`.
         training: `tf.data.Dataset` of `(inputs, labels)`.
-        validation: The same, or None.
-        epochs: Passes over the training set, those before a checkpoint included.
+        settings: Dataclass that a checkpoint must agree with; its `epochs` are the
+            passes over the training set, those before a checkpoint included.
+        validation: As `training`, or None.
         checkpoint: File of the best epoch, `*.weights.h5`, or None. Needs `validation`.
-        settings: Dict that a checkpoint must agree with.
         resume: Whether to go on from `checkpoint`.
 
     Returns:
@@ -54,20 +52,20 @@ def fit(
         KeyboardInterrupt: At Ctrl-C, after it was said where the best epoch is.
     """
     if data.this_worker() is not None:
-        history = data.fit_worker(model, training, epochs)
+        history = data.fit_worker(model, training, settings.epochs)
         return history, history.pop("seconds")
     timer, history = _TrainingTime(), {}
     if resume:
         try:
-            history = load_checkpoint(model, checkpoint, settings)
+            history = load_checkpoint(model, checkpoint, asdict(settings))
         except ValueError as error:
             raise UserError(f"--resume: {error}") from error
-    keeper = checkpoint and BestCheckpoint(checkpoint, settings, history)
+    keeper = checkpoint and BestCheckpoint(checkpoint, asdict(settings), history)
     try:
         fitted = model.fit(
             training,
             validation_data=validation,
-            epochs=epochs,
+            epochs=settings.epochs,
             initial_epoch=len(history.get("loss", [])),
             callbacks=[timer, *([keeper] if keeper else [])],
             verbose="auto",
