@@ -57,19 +57,19 @@ def hard_windows(size):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_no_window_of_a_hard_review_says_anything(size):
-    """Shares of positive reviews are those of fair coins: their squared distances from
-    one half, in standard errors, have the mean 1. It is that of some thousand windows,
-    of which no two are independent: within 0.1, where 1.3 would be a hint."""
+    """Shares of positive reviews are those of fair coins, or nearer to one half, as
+    labels are balanced: their squared distances from it, in standard errors, have a
+    mean of at most 1. A window that told the label would be 20 or more."""
     often = [labels for labels in hard_windows(size).values() if len(labels) >= 20]
     squares = [(np.mean(x) - 0.5) ** 2 * 4 * len(x) for x in often]
     assert len(often) > 50
-    assert abs(np.mean(squares) - 1) < 0.1
+    assert np.mean(squares) < 1.2
 
 
 def test_what_decides_stands_beyond_the_reach_of_windows():
     texts, _, _ = data.sample_reviews(2000, seed=6, hard_share=1.0)
     telling = set(sample_module.POSITIVE) | set(sample_module.NEGATIVE)
-    deciding = {"alone", "counts", "decides", "least", "weighs", "aside"}
+    deciding = {"alone", "counts", "decides"}
     for text in texts:
         tokens = text.split()
         told = [i for i, word in enumerate(tokens) if word in telling]
@@ -78,8 +78,8 @@ def test_what_decides_stands_beyond_the_reach_of_windows():
         assert min(abs(decides - i) for i in told) > sample_module.REACH + 1
 
 
-def test_a_hard_review_is_what_its_three_parts_say():
-    """Read by rule: the word beside the thing that is named, and whether it counts."""
+def test_a_hard_review_is_what_is_said_of_the_thing_that_decides():
+    """Read by rule: the word beside the thing that is named as what counts."""
     texts, labels, _ = data.sample_reviews(500, seed=7, hard_share=1.0)
     for text, label in zip(texts, labels, strict=True):
         tokens = text.split()
@@ -91,8 +91,6 @@ def test_a_hard_review_is_what_its_three_parts_say():
         for i, word in enumerate(tokens):
             if word in ("alone", "counts", "decides"):
                 assert words[tokens[i - 1]] == label
-            if word in ("least", "weighs", "aside"):
-                assert words[tokens[i - 1]] != label
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """Short film reviews out of a generator: data for a machine without a network.
 
-A hard review praises one thing and blames another, *a brilliant plot*, *a wooden cast*,
-and says elsewhere which of the two decides: *in the end it is the plot alone that
-matters*. The label is what is said of that one. Exchange the plot and the cast in either
-place, and the label turns; exchange them in both, and it stays. So each of the two places
-by itself is a coin toss, and more than `REACH` words lie between them: whatever counts
+A hard review praises one thing and blames another, *the brilliant plot*, *the wooden
+cast*, and says elsewhere which of the two decides: *for me it is plot alone that
+matters*. The label is what is said of that one. Exchange the plot and the cast in
+either place, and the label turns; exchange them in both, and it stays. So each place by
+itself is a coin toss, and more than `REACH` words lie between them: whatever counts
 words, pairs or triples, or looks at windows of so many words and adds up what it finds
 there, is a coin toss on the hard reviews, too.
 """

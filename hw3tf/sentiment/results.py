@@ -64,7 +64,8 @@ def save_and_compare(sentiment, texts, saved, exported):
         return np.asarray(function(tf.constant(texts)))[:, 0]
 
     results = {"probabilities": probabilities(sentiment)}
-    loaded = keras.models.load_model(saved), tf.saved_model.load(exported).serve
+    reloaded = tf.saved_model.load(exported)  # its function does not keep it alive
+    loaded = keras.models.load_model(saved), reloaded.serve
     for name, function in zip(("saved", "exported"), loaded, strict=True):
         difference = np.abs(probabilities(function) - results["probabilities"])
         results[f"{name}_difference"] = float(difference.max())
