@@ -309,19 +309,6 @@ def choose(options):
 
 def measure(options, command):
     cases = choose(options)
-    sizes = {"milliseconds": 1, "mebibytes": 16} if options.quick else {}
-    peak = MachinePeak(**sizes)
-    if peak.why_unknown:
-        say(f"the machine's peak is unknown: {peak.why_unknown}")
-    plan = {
-        threads: [
-            case
-            for case in cases
-            if case.group != "curve" or threads == max(options.threads)
-        ]
-        for threads in options.threads
-    }
-    progress = Progress(options.rounds * sum(map(len, plan.values())))
     results = {
         "machine": attention_report.machine(),
         "date": time.strftime("%Y-%m-%d"),
@@ -338,6 +325,19 @@ def measure(options, command):
         results["runs"] = [
             run for run in earlier["runs"] if run["threads"] not in options.threads
         ]
+    sizes = {"milliseconds": 1, "mebibytes": 16} if options.quick else {}
+    peak = MachinePeak(**sizes)
+    if peak.why_unknown:
+        say(f"the machine's peak is unknown: {peak.why_unknown}")
+    plan = {
+        threads: [
+            case
+            for case in cases
+            if case.group != "curve" or threads == max(options.threads)
+        ]
+        for threads in options.threads
+    }
+    progress = Progress(options.rounds * sum(map(len, plan.values())))
     how = {
         "command": command,
         "rounds": options.rounds,
