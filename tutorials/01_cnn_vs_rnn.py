@@ -3,7 +3,7 @@ r"""# CNN or RNN for images?
 
 *An image is a grid of pixels, and it is a sequence of rows. Which net should read it?*
 
-Run time: 12 min on 2 CPU cores, `--quick` 1 min. Download: 30 MB or none.
+Run time: 16 min on 2 CPU cores, `--quick` 2 min. Download: 30 MB or none.
 
 Three nets learn to name the garments of Fashion-MNIST: a convolutional net (CNN), a
 recurrent net (GRU) that reads an image row by row, and a bidirectional GRU, which reads
