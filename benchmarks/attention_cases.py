@@ -14,7 +14,11 @@ import numpy as np
 # Largest error against float64, relative to a row. A product in TF32 or bfloat16
 # would be ten times over the bound of float32.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2}
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+DTYPES = {
+    "float32": np.float32,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float16": np.float16,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Case:
             "odd", "neighbour" or "curve".
         sizes: (B, T, S, N, K, H).
         is_causal: Query t sees keys 0..t.
-        dtype: "float32" or "bfloat16".
+        dtype: "float32", "bfloat16" or, for the kernel alone, "float16".
+        dropout: Share of the weights that are dropped; for the kernel alone.
         training: Forward and backward.
         shortest: The batch is padded; lengths are uniform from this to T.
         ahead: The bar: times the rate of the best peer.
@@ -38,6 +43,7 @@ class Case:
     sizes: tuple
     is_causal: bool = False
     dtype: str = "float32"
+    dropout: float = 0.0
     training: bool = False
     shortest: int | None = None
     ahead: float | None = None
@@ -49,7 +55,8 @@ class Case:
         name = f"{self.group}-{'x'.join(map(str, self.sizes))}"
         name += "-training" if self.training and self.group != "training" else ""
         name += "-causal" if self.is_causal else ""
-        return name + ("-bf16" if self.dtype == "bfloat16" else "")
+        name += "-dropout" if self.dropout else ""
+        return name + {"bfloat16": "-bf16", "float16": "-f16"}.get(self.dtype, "")
 
     @property
     def lengths(self):
@@ -129,6 +136,21 @@ def table():
         training(1, 4096, 4096, 8, 8, 64, ahead=1.2, of_peak=0.82),
         training(1, 4096, 4096, 8, 8, 64, ahead=1.6, of_peak=0.8, **causal),
         Case("padded", (32, 512, 512, 8, 8, 64), shortest=50, ahead=2),
+    ]
+
+
+def kernel_alone():
+    """What compare_builds.py measures beside the table and the curve."""
+    return [
+        Case(group, sizes, training=group == "training", **options)
+        for group in ("forward", "training")
+        for sizes in ((8, 512, 512, 8, 8, 64), (2, 2048, 2048, 8, 8, 32))
+        for options in (
+            {},
+            {"dropout": 0.1},
+            {"dtype": "float16"},
+            {"dtype": "bfloat16"},
+        )
     ]
 
 

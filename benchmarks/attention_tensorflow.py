@@ -125,6 +125,7 @@ class Hw3tfCore(Peer):
 
     def prepare(self, case, inputs, way):
         options = {"scale": case.sizes[5] ** -0.5, "is_causal": case.is_causal}
+        options |= {"dropout_rate": case.dropout, "dropout_seed": 7}
         if case.lengths is not None and "key_lengths" in (
             self.core.attention_forward.__doc__
         ):

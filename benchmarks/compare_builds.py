@@ -36,6 +36,7 @@ SECONDS_OF_A_TURN = 0.005
 
 def all_cases():
     attention = [*attention_cases.table(), *attention_cases.curve()]
+    attention += attention_cases.kernel_alone()
     return {case.name: case for case in attention} | recurrence_cases.CASES
 
 

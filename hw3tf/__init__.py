@@ -11,9 +11,10 @@ A model that exists already runs on the kernel after one line:
 
 Rooms: `hw3tf.ops` (functions on tensors), `hw3tf.layers` (Keras layers),
 `hw3tf.acceleration` (`accelerate`, `enable`: models and code that exist already),
-`hw3tf.reference` (the same in pure Keras: the specification), `hw3tf.data`,
-`hw3tf.plots` and `hw3tf.tutorial` (what the tutorials share). `python -m hw3tf`
-prints what a bug report needs.
+`hw3tf.reference` (the same in pure Keras: the specification); what the tutorials
+share: `hw3tf.data`, `hw3tf.plots`, `hw3tf.training`, `hw3tf.tutorial`; and a page to
+try the model of one of them, `hw3tf.demo`. `python -m hw3tf` prints what a bug report
+needs.
 """
 
 from importlib.metadata import version as _version

@@ -1,11 +1,12 @@
 """Pictures that more than one tutorial draws. Needs matplotlib (the extra
 `tutorials`); writes PNG and SVG files, opens no window."""
 
-import os
 import pathlib
 import sys
 
 import numpy as np
+
+from hw3tf.tutorial import whole_file
 
 
 def new_figure(rows, columns, size):
@@ -32,13 +33,11 @@ def save_figure(figure, path):
 
     path = pathlib.Path(path)
     for kind, options in (("png", {"dpi": 120}), ("svg", {"metadata": {"Date": None}})):
-        beside = path.with_name(f".{path.stem}.{kind}.part")
-        try:
-            with matplotlib.rc_context({"svg.hashsalt": "hw3tf"}):
-                figure.savefig(beside, format=kind, **options)
-            os.replace(beside, path.with_suffix(f".{kind}"))
-        finally:
-            beside.unlink(missing_ok=True)
+        with (
+            whole_file(path.with_suffix(f".{kind}")) as beside,
+            matplotlib.rc_context({"svg.hashsalt": "hw3tf"}),
+        ):
+            figure.savefig(beside, format=kind, **options)
     if "ipykernel" in sys.modules:
         from IPython.display import Image, display
 
@@ -154,7 +153,7 @@ def plot_confusion(matrices, class_names, path):
                 f"Received: {np.shape(matrix)} for {title!r}"
             )
     side = 2.2 + 0.38 * size
-    figure, axes = new_figure(1, len(matrices), (side * len(matrices), side))
+    figure, axes = new_figure(1, len(matrices), (side * len(matrices), side + 0.6))
     for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
         axis.imshow(np.sqrt(matrix), cmap="Greys")  # the root: mistakes are few
         middle = np.max(matrix) / 4

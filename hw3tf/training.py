@@ -2,7 +2,6 @@
 can be interrupted."""
 
 import math
-import os
 import pathlib
 import sys
 import time
@@ -10,7 +9,7 @@ import time
 import keras
 import numpy as np
 
-from hw3tf.tutorial import UserError
+from hw3tf.tutorial import UserError, whole_file
 
 # A step counts for so many seconds at most: the first one builds the graph, and a
 # machine may sleep in the middle of another.
@@ -186,10 +185,8 @@ class TimeBudget(keras.callbacks.Callback):
         self.saved = self.curve[-1]
         if self.checkpoint:
             arrays = {f"v{i}": np.array(v) for i, v in enumerate(_state(self.model))}
-            beside = self.checkpoint.with_suffix(".part")
-            with open(beside, "wb") as file:
+            with whole_file(self.checkpoint) as beside, open(beside, "wb") as file:
                 np.savez(file, purpose=self.purpose, curve=self.curve, **arrays)
-            os.replace(beside, self.checkpoint)
 
 
 def _state(model):

@@ -2,6 +2,7 @@
 line, and how they end."""
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -46,6 +47,23 @@ def prepare_folder(path):
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"--out {path} cannot be written: {reason}") from error
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Yields a path beside `path` to write to; the file takes its place when the block
+    ends, and goes if the block fails: nobody finds half a file.
+
+    >>> with whole_file("results.txt") as beside:  # doctest: +SKIP
+    ...     beside.write_text("all of them")
+    """
+    path = pathlib.Path(path)
+    beside = path.with_name(f".part.{path.name}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def print_summary(tutorial, results):

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -17,6 +18,20 @@ PATHS = ("op", "pybind", "reference")
 def rng():
     """A NumPy generator, the same in every run."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """No prepared data sets, and servers that never answer."""
+    import tensorflow_datasets as tfds
+
+    from hw3tf.data import network
+
+    make = tfds.builder
+    monkeypatch.setattr(tfds, "builder", lambda name: make(name, data_dir=tmp_path))
+    monkeypatch.setattr(
+        network.urllib.request, "urlopen", lambda *_, **__: time.sleep(30)
+    )
 
 
 @pytest.fixture(params=PATHS)

@@ -350,6 +350,24 @@ def test_two_builds_are_compared(capsys):
         program.main([folder, "nowhere", "--cases", "dense-64", "--quick"])
 
 
+@pytest.mark.parametrize("group", ["forward", "training"])
+def test_kernel_alone_drops_and_takes_half_precision(cases, group):
+    """What the cases beside the table say is what the kernel is called with."""
+    from attention_tensorflow import Hw3tfCore
+
+    small = {c.name: cases.shrunk(c) for c in cases.kernel_alone() if c.group == group}
+    outputs = {}
+    for name, case in small.items():
+        call = Hw3tfCore(1).prepare(case, cases.make_inputs(case), "")
+        outputs[name.removeprefix(f"{group}-8x512x512x8x8x64")] = call()
+    plain, dropped = outputs[""], outputs["-dropout"]
+    assert len(plain) == (4 if group == "training" else 1)
+    for x, y in zip(plain, dropped, strict=True):
+        assert not np.array_equal(x, y)
+    assert outputs["-f16"][0].dtype == np.float16
+    assert outputs["-bf16"][0].dtype.name == "bfloat16"
+
+
 def test_models_are_measured_as_they_are_and_accelerated(tmp_path):
     """Tiny models through the real program: a training step, and memory alone."""
     page = tmp_path / "README.md"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from hw3tf import data
-from hw3tf.data import network
 
 FIRST_REVIEW = (
     "there is a train , a dog and a letter . the score is by somebody new . "
@@ -47,23 +46,8 @@ def test_sample_refuses_bad_arguments(arguments, message):
         data.sample_reviews(*arguments)
 
 
-@pytest.fixture
-def no_imdb(monkeypatch, tmp_path):
-    """No prepared data, and a server that never answers."""
-    pytest.importorskip("tensorflow_datasets")
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder("imdb_reviews", data_dir=tmp_path)
-    monkeypatch.setattr(tfds, "builder", lambda name: builder)
-
-    def never(*args, **kwargs):
-        time.sleep(30)
-
-    monkeypatch.setattr(network.urllib.request, "urlopen", never)
-
-
 @pytest.mark.filterwarnings("default")
-def test_without_network_auto_takes_the_sample_and_says_so(no_imdb):
+def test_without_network_auto_takes_the_sample_and_says_so(no_network):
     start = time.monotonic()
     found = data.load_reviews("auto", timeout=1)
     assert time.monotonic() - start < 10
@@ -73,7 +57,7 @@ def test_without_network_auto_takes_the_sample_and_says_so(no_imdb):
 
 
 @pytest.mark.filterwarnings("default")
-def test_without_network_imdb_is_an_error_with_the_remedy(no_imdb):
+def test_without_network_imdb_is_an_error_with_the_remedy(no_network):
     with pytest.raises(RuntimeError, match="TFDS_DATA_DIR"):
         data.load_reviews("imdb", timeout=1)
 

@@ -55,20 +55,6 @@ def test_digits_are_the_same_every_time_and_no_image_is_in_both_parts():
     assert not train & {image.tobytes() for image in one.test_images}
 
 
-@pytest.fixture
-def no_network(monkeypatch, tmp_path):
-    """No prepared data, and a server that never answers."""
-    tfds = pytest.importorskip("tensorflow_datasets")
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    make = tfds.builder
-    monkeypatch.setattr(tfds, "builder", lambda name: make(name, data_dir=tmp_path))
-
-    def never(*args, **kwargs):
-        time.sleep(30)
-
-    monkeypatch.setattr(network.urllib.request, "urlopen", never)
-
-
 @pytest.mark.filterwarnings("default")
 def test_without_network_auto_takes_the_digits_and_says_so(no_network):
     start = time.monotonic()

@@ -186,10 +186,9 @@ def test_time_is_measured_for_every_height(tutorial, monkeypatch):
     monkeypatch.setattr(
         tutorial, "seconds_per_step", lambda net, x, y: (x.shape, len(y))
     )
-    assert tutorial.time_per_step("CNN", (14, 28)) == [
-        ((8, 14, 28), 8),
-        ((8, 28, 28), 8),
-    ]
+    steps = [((8, 14, 28), 8), ((8, 28, 28), 8)]
+    measured = tutorial.measure_steps((14, 28))
+    assert measured == {"x": (14, 28), "lines": {"CNN": steps, "GRU": steps}}
 
 
 @pytest.fixture

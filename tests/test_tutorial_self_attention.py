@@ -159,7 +159,7 @@ def test_pictures_are_drawn(tutorial, tmp_path):
     tutorial.draw_beta(good["sweep"], tmp_path / "beta.png")
     tutorial.draw_heads(np.eye(4), np.eye(4), tmp_path / "heads.png")
     tutorial.draw_scale_and_noise(
-        [4, 16], [3, 6], good["copies"], tmp_path / "scale_and_noise.png"
+        {4: 3, 16: 6}, good["copies"], tmp_path / "scale_and_noise.png"
     )
     tutorial.draw_trained(trained, tmp_path / "trained.png")
     assert len(list(tmp_path.glob("*.png"))) == len(list(tmp_path.glob("*.svg"))) == 4

@@ -354,6 +354,10 @@ def best_guess(tokens):
     return float(np.mean(others.max(axis=2) / (length - 1)))
 
 
+def in_words(task, positions):
+    return f"{task} {'with' if positions else 'without'} positions"
+
+
 def train(task, positions, settings):
     """Returns the test accuracy, the share of rows of the map whose largest weight is
     at a token that is right, and the map of the first test sequence."""
@@ -368,7 +372,7 @@ def train(task, positions, settings):
     )
     answer = (lambda x: x) if task == "copy" else (lambda x: x[:, ::-1])
     tokens = random_sequences(settings.num_training, settings, settings.seed)
-    print(f"learning to {task} {'with' if positions else 'without'} positions")
+    print(f"learning to {in_words(task, positions)}")
     model.fit(tokens, answer(tokens), batch_size=batch_size, verbose="auto")
     tokens = random_sequences(2000, settings, settings.seed + 1)
     accuracy = model.evaluate(tokens, answer(tokens), verbose=0)[1]
@@ -439,9 +443,10 @@ def draw_heads(plain, heads, path):
     hw3tf.plots.save_figure(figure, path)
 
 
-def draw_scale_and_noise(sizes, betas, copies, path):
+def draw_scale_and_noise(scaled_betas, copies, path):
     figure, axes = hw3tf.plots.new_figure(1, 2, (11, 4.2))
     left, right = axes[0]
+    sizes, betas = zip(*scaled_betas.items(), strict=True)
     line = BETA_OF_GOOD_COPY * np.array(sizes) ** 0.25
     left.loglog(sizes, line, "-", label=r"$2.84\,n^{1/4}$")
     left.loglog(sizes, betas, "ko", ms=5, label="kernel, by bisection")
@@ -461,15 +466,13 @@ def draw_scale_and_noise(sizes, betas, copies, path):
 
 def draw_trained(trained, path):
     figure, axes = hw3tf.plots.new_figure(1, 4, (15, 4.9))
-    for axis, ((task, positions), result) in zip(axes[0], trained.items(), strict=True):
+    for axis, (case, result) in zip(axes[0], trained.items(), strict=True):
         accuracy, _, (tokens, weights) = result
         axis.imshow(weights, cmap="Greys", vmin=0, vmax=1)
         axis.set_xticks(range(len(tokens)), tokens, fontsize=8)
         axis.set_yticks(range(len(tokens)), tokens, fontsize=8)
-        where = "with positions" if positions else "without positions"
-        axis.set(
-            title=f"{task}, {where}\n{accuracy:.1%} right", xlabel="looks at token"
-        )
+        title = f"{in_words(*case)}\n{accuracy:.1%} right"
+        axis.set(title=title, xlabel="looks at token")
     axes[0, 0].set_ylabel("token at the query")
     figure.suptitle("Attention of the trained layers, one sequence")
     hw3tf.plots.save_figure(figure, path)
@@ -489,8 +492,7 @@ def check_claims(results):
     assert good.max() <= GOOD_COPY, good.max()
     assert abs(results["good beta"] - BETA_OF_GOOD_COPY) < 1e-3, results["good beta"]
     assert sweep["kernel off by"].max() < 3e-6, sweep["kernel off by"].max()
-    weights_off = np.abs(sweep["weights"] - sweep["exact weights"]).max()
-    assert weights_off < 3e-6, weights_off
+    assert np.abs(sweep["weights"] - sweep["exact weights"]).max() < 3e-6, "weights"
 
     errors, average, _ = results["extra token"]
     assert errors[:3].max() < 1e-5, errors
@@ -543,6 +545,31 @@ def check_claims(results):
 
 
 # %%
+def copy_without_training(settings):
+    """The experiments on x1 ... x4: results, and what is printed of them."""
+    results = {"sweep": sweep_beta(settings.seed)}
+    off = results["sweep"]["kernel off by"].max()
+    print(f"beta from 0.1 to 30: the kernel is off by {off:.1e} of a token at most")
+    results["good beta"] = find_good_beta(4, 1.0, settings.seed)
+    text = "copies are good to 0.001 from beta = {:.4f} on; on paper, {:.4f}"
+    print(text.format(results["good beta"], BETA_OF_GOOD_COPY))
+    results["extra token"] = average_instead_of_copy(10.0, settings.seed)
+    errors, average, _ = results["extra token"]
+    print(f"x4 = b: {errors[3]:.3f} from itself, {average:.0e} from the average")
+    sizes = (4, 16, 64, 256, 1024)
+    betas = [find_good_beta(n, 1 / math.sqrt(n), settings.seed) for n in sizes]
+    results["scaled betas"] = dict(zip(sizes, betas, strict=True))
+    print("scaled, vectors of", ", ".join(map("{}: beta {:.2f}".format, sizes, betas)))
+    sigmas = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+    results["copies"] = count_copies(settings, sigmas)
+    results["heads"], results["head weights"] = compare_heads(10.0, settings.seed)
+    one, two, least = results["heads"].values()
+    print(
+        f"one head is off by {one:.3f} (rank 2: {least:.3f} at least), two by {two:.0e}"
+    )
+    return results
+
+
 def main(argv=None):
     parser = argument_parser(
         "Find out when attention without weights copies its input.",
@@ -554,54 +581,27 @@ def main(argv=None):
     settings = replace(QUICK if args.quick else Settings(), seed=args.seed)
     prepare_folder(args.out)
 
-    results = {"sweep": sweep_beta(settings.seed)}
-    off = results["sweep"]["kernel off by"].max()
-    print(f"beta from 0.1 to 30: the kernel is off by {off:.1e} of a token at most")
-    results["good beta"] = find_good_beta(4, 1.0, settings.seed)
-    text = "copies are good to 0.001 from beta = {:.4f} on; on paper, {:.4f}"
-    print(text.format(results["good beta"], BETA_OF_GOOD_COPY))
-    results["extra token"] = average_instead_of_copy(10.0, settings.seed)
-    errors, average, plain = results["extra token"]
-    print(f"x4 = b: {errors[3]:.3f} from itself, {average:.0e} from the average")
-    sizes = (4, 16, 64, 256, 1024)
-    betas = [find_good_beta(n, 1 / math.sqrt(n), settings.seed) for n in sizes]
-    results["scaled betas"] = dict(zip(sizes, betas, strict=True))
-    print("scaled, vectors of", ", ".join(map("{}: beta {:.2f}".format, sizes, betas)))
-    sigmas = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0])
-    results["copies"] = count_copies(settings, sigmas)
-    results["heads"], head_weights = compare_heads(10.0, settings.seed)
-    text = "one head is off by {:.3f} (rank 2 allows {:.3f}), two by {:.0e}"
-    heads = results["heads"]
-    print(text.format(heads[1], heads["least"], heads[2]))
-
+    results = copy_without_training(settings)
     cases = [(task, p) for task in ("copy", "reverse") for p in (True, False)]
     results["trained"] = {case: train(*case, settings) for case in cases}
     test = random_sequences(2000, settings, settings.seed + 1)
     results["best guess"] = best_guess(test)
-    for (task, positions), (accuracy, _, _) in results["trained"].items():
-        where = "with" if positions else "without"
-        print(f"{task} {where} positions: {accuracy:.4f} right")
+    for case, (accuracy, _, _) in results["trained"].items():
+        print(f"{in_words(*case)}: {accuracy:.4f} right")
     print(f"without positions nothing reverses better than {results['best guess']:.4f}")
 
     draw_beta(results["sweep"], args.out / "beta.png")
-    draw_heads(plain, head_weights[0], args.out / "heads.png")
-    scaled = results["scaled betas"]
-    draw_scale_and_noise(
-        sizes,
-        list(scaled.values()),
-        results["copies"],
-        args.out / "scale_and_noise.png",
-    )
+    plain, heads = results["extra token"][-1], results["head weights"][0]
+    draw_heads(plain, heads, args.out / "heads.png")
+    scaled, copies = results["scaled betas"], results["copies"]
+    draw_scale_and_noise(scaled, copies, args.out / "scale_and_noise.png")
     draw_trained(results["trained"], args.out / "trained.png")
     print(f"Pictures are in {args.out}")
     check_claims(results)
     summary = {
-        "kernel_off_by": float(off),
+        "kernel_off_by": results["sweep"]["kernel off by"].max(),
         "beta_of_good_copy": results["good beta"],
-        "accuracy": {
-            f"{task}, {'with' if positions else 'without'} positions": result[0]
-            for (task, positions), result in results["trained"].items()
-        },
+        "accuracy": {in_words(*case): r[0] for case, r in results["trained"].items()},
         "best_guess": results["best guess"],
     }
     print_summary("03_self_attention_copying", summary)

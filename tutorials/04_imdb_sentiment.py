@@ -194,6 +194,14 @@ class TrainingTime(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
+def compile_model(model, optimizer="adam"):
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.05),
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
+    )
+
+
 def train(model, training, validation, num_reviews, settings):
     """Fits the model; returns (history, seconds per epoch)."""
     steps = settings.epochs * num_reviews // settings.batch_size
@@ -204,11 +212,8 @@ def train(model, training, validation, num_reviews, settings):
         warmup_target=settings.learning_rate,
         warmup_steps=steps // 20,
     )
-    model.compile(
-        optimizer=keras.optimizers.AdamW(schedule, weight_decay=0.01, beta_2=0.98),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.05),
-        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
-    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, beta_2=0.98)
+    compile_model(model, optimizer)
     if hw3tf.data.this_worker() is not None:
         history = hw3tf.data.fit_worker(model, training, settings.epochs)
         return history, history.pop("seconds")
@@ -240,6 +245,37 @@ def attention_weights(model, tokens):
     inputs = keras.Model(model.input, attention.input[0])(tokens)
     _, scores = attention(inputs, inputs, return_attention_scores=True)
     return scores[0].numpy()
+
+
+def draw_attention(tokenizer, model, text, path):
+    tokens, vocabulary = tokenizer([text]), tokenizer.get_vocabulary()
+    words = [vocabulary[i] for i in tokens[0]]
+    hw3tf.plots.plot_attention(attention_weights(model, tokens), words, path)
+
+
+def judge_hard_reviews(reviews, logits):
+    """The share of them that the model gets right, and that counting words does."""
+    hard, truth = reviews.test_hard, reviews.test_labels == 1
+    counted = hw3tf.data.bag_of_words_predictions(reviews) == 1
+    results = {
+        "hard_accuracy": float(np.mean((logits > 0)[hard] == truth[hard])),
+        "hard_accuracy_of_counting": float(np.mean(counted[hard] == truth[hard])),
+    }
+    print("hard reviews: {:.4f}, by counting words: {:.4f}".format(*results.values()))
+    return results
+
+
+def save_and_compare(sentiment, texts, saved, exported):
+    """Saves the model to a file and exports it to a folder; by how much the
+    probabilities of either, loaded again, differ."""
+    sentiment.save(saved)
+    sentiment.export(exported, verbose=False)
+    judged = probabilities(sentiment, texts)
+    loaded, served = keras.models.load_model(saved), tf.saved_model.load(exported)
+    return {
+        f"{name}_difference": float(np.abs(probabilities(f, texts) - judged).max())
+        for name, f in (("saved", loaded), ("exported", served.serve))
+    }
 
 
 # %% [markdown]
@@ -339,17 +375,22 @@ def parse_arguments(argv):
     return args
 
 
+def settings_of(args):
+    known = {k: v for k, v in vars(args).items() if k in Settings.__dataclass_fields__}
+    settings = replace(Settings(), **known)
+    if args.quick:
+        shorter = min(args.sequence_length, 160)
+        settings = replace(settings, sequence_length=shorter, **QUICK)
+    return settings
+
+
 def main(argv=None):
     args = parse_arguments(argv)
     if args.workers > 1 and hw3tf.data.this_worker() is None:
         command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
         return hw3tf.data.run_workers(args.workers, command)
     strategy = hw3tf.data.worker_strategy()
-    known = {k: v for k, v in vars(args).items() if k in Settings.__dataclass_fields__}
-    settings = replace(Settings(), **known)
-    if args.quick:
-        shorter = min(args.sequence_length, 160)
-        settings = replace(settings, sequence_length=shorter, **QUICK)
+    settings = settings_of(args)
     keras.utils.set_random_seed(settings.seed)
 
     prepare_folder(args.out)
@@ -371,10 +412,7 @@ def main(argv=None):
     if hw3tf.data.this_worker() is not None:  # a model that asks no other worker
         weights, model = model.get_weights(), build_model(settings)
         model.set_weights(weights)
-        model.compile(
-            loss=keras.losses.BinaryCrossentropy(from_logits=True),
-            metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
-        )
+        compile_model(model)
     if "val_loss" in history:
         hw3tf.plots.plot_learning_curves(history, args.out / "learning_curves.png")
     print(
@@ -387,16 +425,8 @@ def main(argv=None):
     results["loss"], results["accuracy"] = model.evaluate(test, verbose="auto")
     print(f"test accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f}")
     if reviews.test_hard is not None:
-        right = (model.predict(test.map(lambda x, y: x), verbose=0)[:, 0] > 0) == (
-            reviews.test_labels == 1
-        )
-        counted = hw3tf.data.bag_of_words_predictions(reviews) == reviews.test_labels
-        results["hard_accuracy"] = float(right[reviews.test_hard].mean())
-        results["hard_accuracy_of_counting"] = float(counted[reviews.test_hard].mean())
-        print(
-            f"hard reviews: {results['hard_accuracy']:.4f}, "
-            f"by counting words: {results['hard_accuracy_of_counting']:.4f}"
-        )
+        logits = model.predict(test.map(lambda x, y: x), verbose=0)[:, 0]
+        results |= judge_hard_reviews(reviews, logits)
 
     sentiment = with_tokenizer(tokenizer, model)
     texts = [*EXAMPLES, *args.text]
@@ -404,24 +434,11 @@ def main(argv=None):
     for text, p in zip(texts, judged, strict=True):
         print(f"{'positive' if p > 0.5 else 'negative'} ({p:.3f})  {text}")
     results["examples"] = [float(p) for p in judged[:2]]
-
-    words = min((t for t in reviews.test_texts if len(t) > 80), key=len)
-    tokens = tokenizer([words])
-    vocabulary = tokenizer.get_vocabulary()
-    hw3tf.plots.plot_attention(
-        attention_weights(model, tokens),
-        [vocabulary[i] for i in tokens[0]],
-        args.out / "attention.png",
-    )
+    short = min((t for t in reviews.test_texts if len(t) > 80), key=len)
+    draw_attention(tokenizer, model, short, args.out / "attention.png")
 
     saved = args.save or args.out / "sentiment.keras"
-    sentiment.save(saved)
-    sentiment.export(args.out / "exported", verbose=False)
-    loaded = keras.models.load_model(saved)
-    exported = tf.saved_model.load(args.out / "exported")
-    for name, function in [("saved", loaded), ("exported", exported.serve)]:
-        difference = np.abs(probabilities(function, texts) - judged).max()
-        results[f"{name}_difference"] = float(difference)
+    results |= save_and_compare(sentiment, texts, saved, args.out / "exported")
     print(f"Pictures and models are in {args.out}, the model in {saved}")
     check_claims(results, args.quick)
     print_summary("04_imdb_sentiment", results)

@@ -64,9 +64,9 @@ inline Words MixHigh(const Words& a, const Words& b, uint64_t c) {
 //
 // In the first two rounds most is the same for all lanes or for all quads of
 // keys, and is multiplied once. Words stay split until the end. With lanes put
-// together after every product, and ten whole rounds, the forward pass of
-// 2x2048x2048x8x8x32 took 66.7 ms, now 62.3; without dropout 44 (two threads,
-// Zen 4).
+// together after every product, and ten whole rounds,
+// forward-2x2048x2048x8x8x32 took 66.7 ms, now 61.8; without dropout 44
+// (benchmarks/compare_builds.py, two threads, Zen 4).
 inline void AddDropoutBits(uint32_t threshold, uint64_t seed, uint32_t batch,
                            VecUint head, VecUint query, int64_t first_key,
                            int64_t end_key, int first_bit, uint32_t* keep) {
