@@ -30,6 +30,7 @@ class Case:
             "odd", "neighbour" or "curve".
         sizes: (B, T, S, N, K, H).
         is_causal: Query t sees keys 0..t.
+        as_mask: Causality comes as a mask; for the kernel alone.
         dtype: "float32", "bfloat16" or, for the kernel alone, "float16".
         dropout: Share of the weights that are dropped; for the kernel alone.
         training: Forward and backward.
@@ -42,6 +43,7 @@ class Case:
     group: str
     sizes: tuple
     is_causal: bool = False
+    as_mask: bool = False
     dtype: str = "float32"
     dropout: float = 0.0
     training: bool = False
@@ -55,6 +57,7 @@ class Case:
         name = f"{self.group}-{'x'.join(map(str, self.sizes))}"
         name += "-training" if self.training and self.group != "training" else ""
         name += "-causal" if self.is_causal else ""
+        name += "-mask" if self.as_mask else ""
         name += "-dropout" if self.dropout else ""
         return name + {"bfloat16": "-bf16", "float16": "-f16"}.get(self.dtype, "")
 
@@ -150,6 +153,8 @@ def kernel_alone():
             {"dropout": 0.1},
             {"dtype": "float16"},
             {"dtype": "bfloat16"},
+            {"is_causal": True},
+            {"is_causal": True, "as_mask": True},
         )
     ]
 

@@ -126,6 +126,9 @@ class Hw3tfCore(Peer):
     def prepare(self, case, inputs, way):
         options = {"scale": case.sizes[5] ** -0.5, "is_causal": case.is_causal}
         options |= {"dropout_rate": case.dropout, "dropout_seed": 7}
+        if case.as_mask:
+            ones = np.ones((1, 1, *case.sizes[1:3]), bool)
+            options |= {"is_causal": False, "mask": np.tril(ones)}
         if case.lengths is not None and "key_lengths" in (
             self.core.attention_forward.__doc__
         ):

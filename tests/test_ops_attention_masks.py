@@ -93,6 +93,51 @@ def test_padding_reaches_the_kernel_as_such_and_nothing_is_expanded(shape, rng):
     assert given.shape == (1,) * (4 - len(shape)) + shape
 
 
+def _structured(name, rng, queries=70, keys=200):
+    """Masks whose tiles are all ones, all zeros or mixed, as (queries, keys)."""
+    t, s = np.ogrid[:queries, :keys]
+    band = np.broadcast_to(abs(s - 2 * t) < 40, (queries, keys))
+    return {
+        "ones": np.ones((queries, keys), bool),
+        "causal": np.broadcast_to(s <= 2 * t + 2, (queries, keys)),
+        "band": band,
+        "band with holes": band & (rng.random((queries, keys)) < 0.8),
+        "one hole": (t != 33) | (s != 130),
+        "one key": np.broadcast_to(s == 3 * t % keys, (queries, keys)),
+        "packed": t // 30 == s // 90,
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ones", "causal", "band", "band with holes", "one hole", "one key", "packed"],
+)
+@pytest.mark.parametrize("bias", [False, True], ids=["mask", "mask-and-bias"])
+def test_tiles_of_a_mask_that_are_whole_are_as_exact_as_keras(
+    name, bias, kernel_path, rng
+):
+    inputs = make_inputs(rng, 2, 70, 200, 2, 2, 8, 8)
+    options = {"mask": _structured(name, rng)[None, None]}
+    if bias:
+        options["bias"] = rng.standard_normal((1, 2, 70, 200), "float32")
+    got = fused(inputs, **options)
+    assert_as_close_as_keras(
+        got, exact(*inputs, **options), keras_float32(*inputs, **options)
+    )
+
+
+@pytest.mark.parametrize("which", ["key", "value"])
+def test_keys_that_no_query_of_a_tile_sees_do_not_reach_it(which, kernel_path, rng):
+    query, key, value, grad = make_inputs(rng, 1, 70, 200, 2, 2, 8, 8)
+    mask = _structured("band", rng)[None, None]
+    clean = fused((query, key, value, grad), mask=mask)
+    hidden = ~mask[0, 0].any(axis=0)
+    assert hidden.any()
+    (key if which == "key" else value)[0, hidden] = np.nan
+    for x, y in zip(fused((query, key, value, grad), mask=mask), clean, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+
+
 def test_masks_given_in_two_ways_are_combined(path, rng):
     inputs = make_inputs(rng, 2, 20, 30, 2, 2, 8, 8)
     one, other = rng.random((2, 2, 30)) < 0.7

@@ -197,6 +197,20 @@ inline uint32_t SeeingLanes(const BackwardScratch& scratch,
   return seeing;
 }
 
+// Keys [begin, end) of the chunk, all of which every lane sees, in one tile.
+template <int V>
+inline void GradientsOfPlainKeys(const BackwardContext& context, int64_t tile,
+                                 int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  for (int64_t key = begin; key < end; ++key)
+    context.scratch.visible[tile * kKeyChunk + key] = kAllLanes;
+  ForRowGroups(end - begin,
+               PlainGradients<V>{context.scratch, tile, begin,
+                                 context.args.shape.head_dim,
+                                 context.args.shape.value_dim,
+                                 context.constants.factor, context.prefetcher});
+}
+
 // Keys [begin, end) of the chunk that have terms, in one tile. Returns whether
 // every lane sees all of them.
 template <int V>
@@ -208,20 +222,30 @@ inline bool GradientsWithTerms(const BackwardContext& context,
   const AttentionOptions& options = context.args.options;
   const BackwardScratch& scratch = context.scratch;
   const QueryLanes& lanes = block.lanes[tile];
-  const int64_t count = end - begin;
-  const int64_t first = context.task.first + begin;
-  uint32_t* const visible = scratch.visible + tile * kKeyChunk + begin;
+  const int64_t first_key = context.task.first;
+  uint32_t* visible = scratch.visible + tile * kKeyChunk + begin;
   bool all;
   uint32_t any = FindVisible(options, context.plan, context.sequence, lanes,
-                             first, first + count, visible, &all);
+                             first_key + begin, first_key + end, visible, &all);
   const uint32_t seeing = SeeingLanes(scratch, lanes, tile);
   any &= seeing;
   all = all && seeing == UsedLanes(lanes.rows);
-  for (int64_t i = 0; i < count; ++i) visible[i] &= seeing;
+  if (all && !context.constants.transformed && !context.constants.dropout) {
+    GradientsOfPlainKeys<V>(context, tile, begin, end);
+    return true;
+  }
+  for (int64_t key = 0; key < end - begin; ++key) visible[key] &= seeing;
   if (any == 0) {
     HideKeys(scratch, tile, begin, end);
     return false;
   }
+  if (!all) {
+    const int64_t all_begin = begin, all_end = end;
+    visible = TrimKeys(seeing, visible, &begin, &end);
+    HideKeys(scratch, tile, all_begin, begin);
+    HideKeys(scratch, tile, end, all_end);
+  }
+  const int64_t first = first_key + begin, count = end - begin;
   Terms terms{all ? nullptr : visible, nullptr, nullptr};
   if (options.bias) {
     GatherBias(options, context.sequence, lanes, first, first + count,
@@ -298,14 +322,7 @@ inline void TileGradients(const BackwardContext& context, int64_t tile,
   bool all = begin == block->key_begin && end == block->key_end;
   all &= GradientsWithTerms<V>(context, *block, tile, begin, plain_begin);
   all &= GradientsWithTerms<V>(context, *block, tile, plain_end, end);
-  for (int64_t key = plain_begin; key < plain_end; ++key)
-    context.scratch.visible[tile * kKeyChunk + key] = kAllLanes;
-  if (plain_begin < plain_end)
-    ForRowGroups(plain_end - plain_begin,
-                 PlainGradients<V>{
-                     context.scratch, tile, plain_begin,
-                     context.args.shape.head_dim, context.args.shape.value_dim,
-                     context.constants.factor, context.prefetcher});
+  GradientsOfPlainKeys<V>(context, tile, plain_begin, plain_end);
   block->any_hidden |= !all;
 }
 

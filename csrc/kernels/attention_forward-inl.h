@@ -60,6 +60,20 @@ inline void MultiplyValues(const ForwardContext& context, const float* value,
   tile->has_output = true;
 }
 
+// Adds keys [begin, end), all of which every lane sees, to a query tile.
+template <int V>
+inline void AddPlainKeys(const ForwardContext& context, const KeyTileView& view,
+                         QueryTileState* tile, int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  tile->seeing = kAllLanes;
+  const int64_t skip = begin - view.first, count = end - begin;
+  ForUnitGroups(count,
+                PlainScores<V>{context, view.key + skip * view.key_stride,
+                               view.key_stride, tile});
+  MultiplyValues<V>(context, view.value + skip / kUnitDepth * view.value_stride,
+                    view.value_stride, Units(count), tile);
+}
+
 // Adds keys [begin, end) that have terms to a query tile.
 template <int V>
 inline void AddKeysWithTerms(const ForwardContext& context,
@@ -68,8 +82,12 @@ inline void AddKeysWithTerms(const ForwardContext& context,
   if (begin >= end) return;
   const AttentionShape& shape = context.args.shape;
   Terms terms;
-  const uint32_t seeing = FindTerms(context, *tile, begin, end, &terms);
+  const uint32_t seeing = FindTerms(context, *tile, &begin, &end, &terms);
   if (seeing == 0) return;
+  if (!terms.visible && !context.constants.transformed && !terms.keep) {
+    AddPlainKeys<V>(context, view, tile, begin, end);
+    return;
+  }
   tile->seeing |= seeing;
   const int64_t skip = begin - view.first, count = end - begin;
   Multiply<Contiguous::kAlongDepth>(
@@ -94,20 +112,6 @@ inline void AddKeysWithTerms(const ForwardContext& context,
   MultiplyValues<V>(context, value, view.value_stride, units, tile);
 }
 
-// Adds keys [begin, end), all of which every lane sees, to a query tile.
-template <int V>
-inline void AddPlainKeys(const ForwardContext& context, const KeyTileView& view,
-                         QueryTileState* tile, int64_t begin, int64_t end) {
-  if (begin >= end) return;
-  tile->seeing = kAllLanes;
-  const int64_t skip = begin - view.first, count = end - begin;
-  ForUnitGroups(count,
-                PlainScores<V>{context, view.key + skip * view.key_stride,
-                               view.key_stride, tile});
-  MultiplyValues<V>(context, view.value + skip / kUnitDepth * view.value_stride,
-                    view.value_stride, Units(count), tile);
-}
-
 // Adds keys [begin, end) of a key tile to a query tile.
 template <int V>
 inline void AddKeys(const ForwardContext& context, const KeyTileView& view,
@@ -130,7 +134,8 @@ inline void AddKeys(const ForwardContext& context, const KeyTileView& view,
     finish();
     return;
   }
-  // Whole groups of rows: what is left is a few of the keys with terms.
+  // Whole groups of rows: what is left is a few of the keys with terms. (All
+  // keys of such a tile with terms lost 0-3 % in causal cases.)
   const int64_t plain_begin =
       Min(end, begin + RoundUp(Max(0, tile->keys.full_begin - begin), kRows));
   int64_t plain_end = Max(plain_begin, Min(end, tile->keys.full_end));

@@ -155,17 +155,22 @@ inline void RaiseWhereNeeded(const ForwardContext& context,
   if (AnyTrue(any)) RaiseMaximum(context, tile, done, top, raise);
 }
 
-// Finds the terms of keys [begin, end); the lanes that see any of them.
+// Finds the terms of keys [*first_key, *end_key), and which of these take part
+// at all; returns the lanes that see any.
 inline uint32_t FindTerms(const ForwardContext& context,
-                          const QueryTileState& tile, int64_t begin,
-                          int64_t end, Terms* terms) {
+                          const QueryTileState& tile, int64_t* first_key,
+                          int64_t* end_key, Terms* terms) {
   const AttentionOptions& options = context.args.options;
   bool all;
   const uint32_t any =
-      FindVisible(options, context.plan, context.sequence, tile.lanes, begin,
-                  end, context.terms->visible, &all);
-  *terms = {all ? nullptr : context.terms->visible, nullptr, nullptr};
+      FindVisible(options, context.plan, context.sequence, tile.lanes,
+                  *first_key, *end_key, context.terms->visible, &all);
+  *terms = {nullptr, nullptr, nullptr};
   if (any == 0) return 0;
+  if (!all)
+    terms->visible = TrimKeys(UsedLanes(tile.lanes.rows),
+                              context.terms->visible, first_key, end_key);
+  const int64_t begin = *first_key, end = *end_key;
   if (options.bias) {
     GatherBias(options, context.sequence, tile.lanes, begin, end, context.bias);
     terms->bias = context.bias;

@@ -118,34 +118,72 @@ inline void HideByPosition(const AttentionPlan& plan, const QueryLanes& lanes,
   }
 }
 
+// The mask of the lanes of a tile, row by row, from one key on.
+struct MaskRows {
+  const uint8_t* row[kQueryTile];
+  int rows;
+};
+
+// Takes from visible[i] the lanes whose mask is zero at key i, for all keys of
+// [begin, end), which lie side by side.
+inline void HideBitByBit(const MaskRows& mask, int64_t begin, int64_t end,
+                         uint32_t* visible) {
+  for (int lane = 0; lane < mask.rows; ++lane)
+    for (int64_t i = begin; i < end; ++i)
+      visible[i] &= ~(static_cast<uint32_t>(mask.row[lane][i] == 0) << lane);
+}
+
+// The same for `count` keys. Where all see them all, or none sees any, as in
+// most tiles of a causal mask, that is found without the bits. 1024 causal
+// positions of 12 heads with H = 64 took 11.8 ms with the bits alone, 10.4 so,
+// 9.8 with TrimKeys, and 8.9 told that they are causal.
+inline void HideByDenseMask(const MaskRows& mask, int64_t count,
+                            uint32_t* visible) {
+  constexpr int64_t kBlock = sizeof(VecBytes);
+  if (count < kBlock) return HideBitByBit(mask, 0, count, visible);
+  for (int64_t next = 0; next < count; next += kBlock) {
+    // The last block overlaps the one before: what is hidden stays hidden.
+    const int64_t begin = Min(next, count - kBlock);
+    VecBytes zeros{}, most{};
+    for (int lane = 0; lane < mask.rows; ++lane) {
+      VecBytes row;
+      std::memcpy(&row, mask.row[lane] + begin, sizeof row);
+      zeros |= reinterpret_cast<VecBytes>(row == 0);
+      most |= row;
+    }
+    if (!AnyByte(zeros)) continue;
+    if (AnyByte(most))
+      HideBitByBit(mask, begin, begin + kBlock, visible);
+    else
+      for (int64_t i = begin; i < begin + kBlock; ++i) visible[i] = 0;
+  }
+}
+
 // Takes from visible[i] the lanes whose mask is zero at key begin + i.
 inline void HideByMask(const AttentionOptions& options, int64_t group,
                        const Sequence& sequence, const QueryLanes& lanes,
                        int64_t begin, int64_t count, uint32_t* visible) {
   const ScoreStrides& strides = options.mask_strides;
-  const uint8_t* mask =
+  const uint8_t* first =
       options.mask + sequence.b * strides.batch + begin * strides.key;
-  const auto row = [&](int lane) {
-    return mask + lanes.head[lane] * strides.head +
-           lanes.position[lane] * strides.query;
-  };
+  MaskRows mask;
+  mask.rows = lanes.rows;
+  for (int lane = 0; lane < lanes.rows; ++lane)
+    mask.row[lane] = first + lanes.head[lane] * strides.head +
+                     lanes.position[lane] * strides.query;
   if (strides.query == 0 && (strides.head == 0 || group == 1)) {
     for (int64_t i = 0; i < count; ++i)
-      if (!row(0)[i * strides.key]) visible[i] = 0;
+      if (!mask.row[0][i * strides.key]) visible[i] = 0;
     return;
   }
-  for (int lane = 0; lane < lanes.rows; ++lane) {
-    const uint8_t* at = row(lane);
-    // Apart, so that it is vectorised where the keys lie side by side.
-    if (strides.key == 1) {
-      for (int64_t i = 0; i < count; ++i)
-        visible[i] &= ~(static_cast<uint32_t>(at[i] == 0) << lane);
-    } else {
-      for (int64_t i = 0; i < count; ++i)
-        visible[i] &=
-            ~(static_cast<uint32_t>(at[i * strides.key] == 0) << lane);
-    }
+  if (strides.key == 1) {
+    HideByDenseMask(mask, count, visible);
+    return;
   }
+  for (int lane = 0; lane < lanes.rows; ++lane)
+    for (int64_t i = 0; i < count; ++i)
+      visible[i] &= ~(
+          static_cast<uint32_t>(mask.row[lane][i * strides.key] == 0) << lane);
 }
 
 // visible[i] = the lanes that see key begin + i. Returns the lanes that see
@@ -171,6 +209,21 @@ inline uint32_t FindVisible(const AttentionOptions& options,
   }
   *all = (every & used) == used;
   return any & used;
+}
+
+// Leaves out of keys [*begin, *end) those at both ends that no lane sees, in
+// whole groups of rows: a causal mask or a window that came as a mask costs
+// little more than as what it is. `visible` are the bits of *begin; returns
+// those of the new one. A lane sees one of the keys.
+inline uint32_t* TrimKeys(uint32_t used, uint32_t* visible, int64_t* begin,
+                          int64_t* end) {
+  int64_t last = *end - *begin, first = 0;
+  while (!(visible[last - 1] & used)) --last;
+  while (!(visible[first] & used)) ++first;
+  first = first / kRows * kRows;
+  *end = Min(*end, *begin + first + RoundUp(last - first, kRows));
+  *begin += first;
+  return visible + first;
 }
 
 // bias[i][lane] of keys begin + i, transposed into the lanes.

@@ -44,6 +44,7 @@ constexpr int kRows = 4;
 constexpr int kVecBytes = kLanes * 4;
 typedef float Vec __attribute__((vector_size(kVecBytes)));
 typedef int32_t VecInt __attribute__((vector_size(kVecBytes)));
+typedef uint8_t VecBytes __attribute__((vector_size(kVecBytes)));
 typedef float VecUnaligned
     __attribute__((vector_size(kVecBytes), aligned(2), may_alias));
 
@@ -104,6 +105,11 @@ inline uint32_t BitsOf(VecInt condition) {
 }
 
 inline bool AnyTrue(VecInt condition) { return BitsOf(condition) != 0; }
+
+// Whether a byte is not zero.
+inline bool AnyByte(VecBytes bytes) {
+  return AnyTrue(reinterpret_cast<VecInt>(bytes) != 0);
+}
 
 inline VecInt Bits(Vec value) {
   VecInt bits;
