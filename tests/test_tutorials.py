@@ -27,6 +27,7 @@ GOOD = {
     "data": "imdb",
     "model": "transformer",
     "recipe": "default",
+    "attention": "fused",
     "accuracy": 0.91,
     "hard": {"fused": 0.99, "none": 0.5, "bag": 0.5, "naive_bayes": 0.5},
     "probabilities": [0.1, 0.9],
@@ -49,6 +50,7 @@ GOOD = {
         {"accuracy": 0.904},
         {"accuracy": 0.914, "recipe": "best"},
         {"accuracy": 0.8, "model": "bag"},
+        {"accuracy": 0.89, "attention": "none"},
     ],
     ids=str,
 )
