@@ -13,7 +13,7 @@ not with its square. Beside it stand the models that it has to beat, one of whic
 
 The data are the 50,000 IMDB reviews of Maas et al. (2011). Where they cannot be had,
 and for the second half of the answer, there are generated reviews in which words and
-phrases say nothing: a film has *a brilliant plot* and *a wooden cast*, and elsewhere
+phrases say nothing: a film has *a brilliant plot* and *wooden acting*, and elsewhere
 the reviewer says which of the two counts.
 
 Claims, checked by `check_claims()` when the script ends:
@@ -230,9 +230,10 @@ def run_network(reviews, settings, args):
     results |= sentiment.judge(reviews, logits)
     sentiment.explain(reviews, logits, args.out)
     if settings.model == "transformer" and settings.attention != "none":
-        hard = reviews.test_hard
-        text = NEGATION if hard is None else reviews.test_texts[np.argmax(hard)]
-        sentiment.draw_attention(text, tokenizer, features, model, args.out)
+        text = NEGATION
+        if reviews.test_hard is not None:
+            text = min(np.array(reviews.test_texts)[reviews.test_hard], key=len)
+        sentiment.draw_attention(str(text), tokenizer, features, model, args.out)
 
     whole, texts = with_tokenizer(tokenizer, features, model), [*EXAMPLES, *args.text]
     saved = args.save or args.out / "sentiment.keras"
