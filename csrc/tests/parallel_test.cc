@@ -50,10 +50,12 @@ void ChildOfAForkWorks() {
 }  // namespace
 }  // namespace hw3tf
 
-int main() {
+// With an argument without the fork: qemu-user stops in the child of a process
+// that has threads.
+int main(int argc, char**) {
   for (int threads : {1, 2, 5, 16}) hw3tf::EveryTaskRunsOnce(threads);
   hw3tf::ManyCallersAtOnce();
-  hw3tf::ChildOfAForkWorks();
+  if (argc == 1) hw3tf::ChildOfAForkWorks();
   std::printf("parallel: ok\n");
   return 0;
 }
