@@ -38,7 +38,7 @@ def parse_arguments(argv, defaults):
     choices = ["auto", "imdb", "sample"]
     what = "auto: IMDB if it is prepared or can be downloaded, else the sample"
     add("--data", choices=choices, default="auto", help=what)
-    what = "best: an ensemble, half an hour"
+    what = "best: an ensemble, a quarter of an hour"
     add("--recipe", choices=["default", "best"], default="default", help=what)
     what = f"which row of the table (default: {defaults.model})"
     add("--model", choices=MODELS, default=unset, help=what)
