@@ -24,9 +24,10 @@ MODEL = pathlib.Path("runs/imdb_sentiment/sentiment.keras")
 TUTORIAL = pathlib.Path("tutorials/04_imdb_sentiment.py")
 ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 ALL_WORDS = -1
-EXAMPLES = (
-    "the acting is not dull, it is gripping.",
-    "the acting is not gripping, it is dull.",
+EXAMPLES = tuple(
+    "they all talk of the brilliant plot these days. there is the wooden acting to "
+    f"begin with. but for me it is {decides} alone that matters."
+    for decides in ("plot", "acting")
 )
 
 

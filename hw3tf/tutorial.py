@@ -1,5 +1,5 @@
-"""What the programs in tutorials/ share: their arguments, their folder, their last
-line, and how they end."""
+"""What the programs in tutorials/ share: their arguments, their folder, their memory,
+their last line, and how they end."""
 
 import argparse
 import contextlib
@@ -64,6 +64,44 @@ def whole_file(path):
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def available_memory():
+    """Bytes that this process can still take; None where that is not known."""
+    found = []
+    with contextlib.suppress(OSError, StopIteration):
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable"))
+        found.append(1024 * int(line.split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        group = pathlib.Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        found.append(limit - int((group / "memory.current").read_text()))
+    return min(found, default=None)
+
+
+def require_memory(needed, what):
+    """Checks before hours of work that they fit into memory.
+
+    Args:
+        needed: Bytes, an estimate.
+        what: What needs them, and what to change, for the message.
+
+    Raises:
+        UserError: If less is available.
+    """
+    available = available_memory()
+    if available is not None and needed > available:
+        gib = [f"{size / 2**30:.1f} GiB" for size in (needed, available)]
+        raise UserError(f"{what} needs about {gib[0]} of memory, {gib[1]} are free")
+
+
+def peak_memory():
+    """The largest number of MiB that this process has held."""
+    import resource
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def print_summary(tutorial, results):

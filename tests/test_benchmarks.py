@@ -351,7 +351,7 @@ def test_two_builds_are_compared(capsys):
 
 
 @pytest.mark.parametrize("group", ["forward", "training"])
-def test_kernel_alone_drops_and_takes_half_precision(cases, group):
+def test_kernel_alone_drops_masks_and_takes_half_precision(cases, group):
     """What the cases beside the table say is what the kernel is called with."""
     from attention_tensorflow import Hw3tfCore
 
@@ -363,6 +363,10 @@ def test_kernel_alone_drops_and_takes_half_precision(cases, group):
     plain, dropped = outputs[""], outputs["-dropout"]
     assert len(plain) == (4 if group == "training" else 1)
     for x, y in zip(plain, dropped, strict=True):
+        assert not np.array_equal(x, y)
+    causal, as_mask = outputs["-causal"], outputs["-causal-mask"]
+    for x, y, z in zip(plain, causal, as_mask, strict=True):
+        np.testing.assert_allclose(y, z, atol=1e-5)
         assert not np.array_equal(x, y)
     assert outputs["-f16"][0].dtype == np.float16
     assert outputs["-bf16"][0].dtype.name == "bfloat16"

@@ -1,16 +1,23 @@
 """Reviews, sample and batches. IMDB itself is read only where it is prepared."""
 
+import collections
+import re
 import time
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from hw3tf import data
+from hw3tf.data import sample as sample_module
+from hw3tf.data.text import standardize_review
 
 FIRST_REVIEW = (
-    "there is a train , a dog and a letter . the score is by somebody new . "
-    "the plot is not superb , it is tedious . we talked about the acting afterwards ."
+    "we talked about the acting afterwards . i saw it on a tuesday . you will have "
+    "heard of the tedious acting by now . in the end acting counts more than the "
+    "rest . the script is by somebody new . you will have heard of the moving plot "
+    "by now ."
 )
 
 
@@ -36,6 +43,55 @@ def test_counting_words_fails_on_the_hard_part_only():
     right = data.bag_of_words_predictions(sample) == sample.test_labels
     assert right[sample.test_hard].mean() < 0.55
     assert right[~sample.test_hard].mean() > 0.95
+
+
+def hard_windows(size):
+    """For every window of `size` words: labels of the hard reviews that have it."""
+    texts, labels, _ = data.sample_reviews(4000, seed=5, hard_share=1.0)
+    found = collections.defaultdict(list)
+    for text, label in zip(texts, labels, strict=True):
+        tokens = text.split()
+        for window in {tuple(tokens[i : i + size]) for i in range(len(tokens))}:
+            found[window].append(label)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_no_window_of_a_hard_review_says_anything(size):
+    """Shares of positive reviews are those of fair coins, or nearer to one half, as
+    labels are balanced: their squared distances from it, in standard errors, have a
+    mean of at most 1. A window that told the label would be 20 or more."""
+    often = [labels for labels in hard_windows(size).values() if len(labels) >= 20]
+    squares = [(np.mean(x) - 0.5) ** 2 * 4 * len(x) for x in often]
+    assert len(often) > 50
+    assert np.mean(squares) < 1.2
+
+
+def test_what_decides_stands_beyond_the_reach_of_windows():
+    texts, _, _ = data.sample_reviews(2000, seed=6, hard_share=1.0)
+    telling = set(sample_module.POSITIVE) | set(sample_module.NEGATIVE)
+    deciding = {"alone", "counts", "decides"}
+    for text in texts:
+        tokens = text.split()
+        told = [i for i, word in enumerate(tokens) if word in telling]
+        (decides,) = [i for i, word in enumerate(tokens) if word in deciding]
+        assert len(told) == 2
+        assert min(abs(decides - i) for i in told) > sample_module.REACH + 1
+
+
+def test_a_hard_review_is_what_is_said_of_the_thing_that_decides():
+    """Read by rule: the word beside the thing that is named as what counts."""
+    texts, labels, _ = data.sample_reviews(500, seed=7, hard_share=1.0)
+    for text, label in zip(texts, labels, strict=True):
+        tokens = text.split()
+        words = {
+            tokens[i + 1]: word in sample_module.POSITIVE
+            for i, word in enumerate(tokens)
+            if word in sample_module.POSITIVE + sample_module.NEGATIVE
+        }
+        for i, word in enumerate(tokens):
+            if word in ("alone", "counts", "decides"):
+                assert words[tokens[i - 1]] == label
 
 
 @pytest.mark.parametrize(
@@ -96,7 +152,24 @@ def words(tokenizer, ids):
 
 def test_tokenizer_keeps_words_and_marks(tokenizer):
     ids = tokenizer(["It's 10,<br /><br />REALLY! ~"])[0]
-    assert words(tokenizer, ids) == ["it's", "10", ",", "really", "!"]
+    assert words(tokenizer, ids) == ["it's", "10", "really", "!"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A <br /><br>masterpiece: 8/10, no 7/8/9. I'd say 10/10!!",
+        "'Tis 'quoted', dogs' O'Brien's and/or 1980's ... really?",
+        "line\nbreaks\tand  Ünïcödé -- *stars* _under_ (brackets) ~",
+        "~ : / '",
+        "",
+    ],
+)
+def test_tokens_are_those_of_a_regular_expression(text):
+    plain = re.sub(r"<br\s*/?>", " ", text.lower())
+    expected = re.findall(r"\d+/\d+|[a-z0-9]+(?:'[a-z]+)?|[!?.]", plain, re.A)
+    found = standardize_review(np.array([text])).numpy()[0].decode().split()
+    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -118,6 +191,14 @@ def test_unknown_words_and_empty_reviews_are_tokens(tokenizer):
     assert ids.shape == (2, 2)
     assert ids[0, 0] == 1
     assert not ids[1].numpy().any()
+    assert tokenizer([""]).numpy().tolist() == [[0]]
+
+
+def test_many_texts_are_tokenized_in_parts(tokenizer):
+    texts = ["a b c", "", "d", "e f", "zebra"]
+    whole = tokenizer.tokenize(texts)
+    assert tokenizer.tokenize(texts, at_once=2).to_list() == whole.to_list()
+    assert whole.to_list()[1] == []
 
 
 @pytest.mark.parametrize("sizes", [(2, 5), (5, 0)])
@@ -131,50 +212,65 @@ def test_tokenizer_is_saved_with_its_vocabulary(tokenizer, tmp_path):
     model = keras.Model(texts, tokenizer(texts))
     model.save(tmp_path / "tokenizer.keras")
     loaded = keras.models.load_model(tmp_path / "tokenizer.keras")
-    import tensorflow as tf
-
     batch = tf.constant(["a b zebra", "j"])
     np.testing.assert_array_equal(loaded(batch), model(batch))
 
 
 def test_batches_hold_every_review_once(tokenizer):
-    texts = ["a", "a b", "a b c d e", "j i h", "b b"]
-    batches = data.review_batches(
-        tokenizer, texts, [0, 1, 0, 1, 1], batch_size=2, shuffle_seed=0, bucket=2
-    )
+    texts = ["a", "a b", "a b c d e", "j i h", "b b"] * 5
+    labels = np.arange(25) % 2
+    tokens = tokenizer.tokenize(texts)
+    floats = tf.cast(tokens, "float32")
+    floats = floats.with_flat_values(tf.stack([floats.flat_values] * 3, axis=1))
+    batches = data.review_batches(tokens, labels, floats, batch_size=2, shuffle_seed=0)
+    assert len(batches) == 13
     for _ in range(2):
         seen = []
-        for tokens, labels in batches.as_numpy_iterator():
-            assert len(tokens) <= 2
-            lengths = (tokens != 0).sum(axis=1)
-            assert tokens.shape[1] == lengths.max()
-            assert lengths.max() - lengths.min() < 2
-            seen += [
-                (" ".join(words(tokenizer, row[row != 0])), int(label))
-                for row, label in zip(tokens, labels, strict=True)
-            ]
-        assert sorted(seen) == sorted(zip(texts, [0, 1, 0, 1, 1], strict=True))
+        for (x, f), y in batches.as_numpy_iterator():
+            assert len(x) <= 2
+            lengths = (x != 0).sum(axis=1)
+            assert x.shape[1] == lengths.max()
+            np.testing.assert_array_equal(f, np.stack([x] * 3, axis=2))
+            rows = [" ".join(words(tokenizer, row[row != 0])) for row in x]
+            seen += zip(rows, y.astype(int).tolist(), strict=True)
+        assert sorted(seen) == sorted(zip(texts, labels.tolist(), strict=True))
+
+
+def test_batches_hold_reviews_of_similar_length(rng):
+    lengths = rng.integers(1, 400, 2000)
+    tokens = tf.RaggedTensor.from_row_lengths(np.ones(lengths.sum(), "int64"), lengths)
+    padded = 0
+    firsts = []
+    for x in data.review_batches(tokens, batch_size=16, shuffle_seed=0):
+        padded += x.shape[0] * x.shape[1]
+        firsts.append(x.shape[1])
+    # In random order, the longest of 16 would make it 1.9 times as much.
+    assert padded < 1.05 * lengths.sum()
+    assert firsts != sorted(firsts)
 
 
 def test_batches_without_shuffling_keep_the_order(tokenizer):
-    batches = data.review_batches(tokenizer, ["a b", "c", "d e f"], batch_size=2)
+    tokens = tokenizer.tokenize(["a b", "c", "d e f"])
+    batches = data.review_batches(tokens, batch_size=2)
     rows = [words(tokenizer, r[r != 0]) for b in batches.as_numpy_iterator() for r in b]
     assert rows == [["a", "b"], ["c"], ["d", "e", "f"]]
 
 
 def test_batches_shuffle_anew_in_every_epoch_the_same_in_every_run(tokenizer):
+    tokens = tokenizer.tokenize(list("abcdefghij"))
+
     def epochs():
-        batches = data.review_batches(
-            tokenizer, list("abcdefghij"), range(10), batch_size=10, shuffle_seed=1
-        )
+        batches = data.review_batches(tokens, range(10), batch_size=10, shuffle_seed=1)
         return [next(batches.as_numpy_iterator())[1].tolist() for _ in range(2)]
 
-    assert epochs() == epochs()
+    first, second = epochs()
+    assert first != second
+    assert epochs() == [first, second]
 
 
-@pytest.mark.parametrize(
-    ("texts", "labels", "message"), [([], None, "texts"), (["a"], [1, 0], "labels")]
-)
-def test_batches_refuse_what_does_not_fit(texts, labels, message, tokenizer):
-    with pytest.raises(ValueError, match=f"`{message}` must"):
-        data.review_batches(tokenizer, texts, labels)
+def test_batches_refuse_what_does_not_fit(tokenizer):
+    tokens = tokenizer.tokenize(["a"])
+    with pytest.raises(ValueError, match="`labels` must have one entry per review, 1"):
+        data.review_batches(tokens, [1, 0])
+    with pytest.raises(ValueError, match="`tokens` must hold at least one review"):
+        data.review_batches(tokens[:0])

@@ -24,6 +24,7 @@ PYTHON_ROOMS = {
     "data": {"data"},
     "demo": {"tutorial"},
     "plots": {"tutorial"},
+    "sentiment": {"acceleration", "data", "plots", "sentiment", "tutorial"},
     "training": {"tutorial"},
     "tutorial": set(),
 }

@@ -1,13 +1,20 @@
-"""The tutorials' parts. Whole runs are `nox -s tutorials`, and part of .ci/run."""
+"""Tutorial 4's parts. Whole runs are `nox -s tutorials`, and part of .ci/run."""
 
 import pathlib
+import subprocess
+import sys
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from checks import tutorial_module
 
+from hw3tf import data, sentiment
+
 FOLDER = pathlib.Path(__file__).parents[1] / "tutorials"
+PROGRAM = FOLDER / "04_imdb_sentiment.py"
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +24,13 @@ def imdb():
 
 
 GOOD = {
-    "data": "sample",
-    "hard_accuracy": 0.99,
-    "hard_accuracy_of_counting": 0.5,
-    "examples": [0.1, 0.9],
+    "data": "imdb",
+    "model": "transformer",
+    "recipe": "default",
+    "attention": "fused",
+    "accuracy": 0.91,
+    "hard": {"fused": 0.99, "none": 0.5, "bag": 0.5, "naive_bayes": 0.5},
+    "probabilities": [0.1, 0.9],
     "saved_difference": 0.0,
     "exported_difference": 0.0,
 }
@@ -29,13 +39,18 @@ GOOD = {
 @pytest.mark.parametrize(
     "contradiction",
     [
-        {"hard_accuracy": 0.94},
-        {"hard_accuracy_of_counting": 0.7},
-        {"examples": [0.6, 0.9]},
-        {"examples": [0.1, 0.4]},
+        {"hard": {"fused": 0.94}},
+        {"hard": {"none": 0.61}},
+        {"hard": {"bag": 0.7}},
+        {"hard": {"naive_bayes": 0.7}},
+        {"probabilities": [0.6, 0.9]},
+        {"probabilities": [0.1, 0.4]},
         {"saved_difference": 0.1},
         {"exported_difference": 0.1},
-        {"data": "imdb", "accuracy": 0.87},
+        {"accuracy": 0.904},
+        {"accuracy": 0.914, "recipe": "best"},
+        {"accuracy": 0.8, "model": "bag"},
+        {"accuracy": 0.89, "attention": "none"},
     ],
     ids=str,
 )
@@ -45,33 +60,146 @@ def test_claims_are_checked(imdb, contradiction):
         imdb.check_claims({**GOOD, **contradiction}, quick=False)
 
 
+SMALL = {"vocab_size": 30, "embed_dim": 8, "num_layers": 2}
+
+
+def tokens_and_floats(rng, lengths, width):
+    there = np.arange(width) < np.array(lengths)[:, None]
+    tokens = rng.integers(1, 30, there.shape) * there
+    return [tokens, rng.normal(size=(*there.shape, 3)) * there[:, :, None]]
+
+
 def test_both_kinds_of_attention_are_the_same_model(imdb, rng):
-    settings = replace(
-        imdb.Settings(), vocab_size=30, sequence_length=12, embed_dim=8, num_layers=2
-    )
+    settings = replace(imdb.Settings(), **SMALL)
     fused = imdb.build_model(settings)
     plain = imdb.build_model(replace(settings, attention="keras"))
     plain.set_weights(fused.get_weights())
-    tokens = np.where(np.arange(12) < [[12], [5], [1]], rng.integers(1, 30, (3, 12)), 0)
+    inputs = tokens_and_floats(rng, [12, 5, 1], 12)
     # Logits of size 1 after two blocks of float32.
-    np.testing.assert_allclose(fused(tokens), plain(tokens), atol=1e-5)
+    np.testing.assert_allclose(fused(inputs), plain(inputs), atol=1e-5)
 
 
-def test_padding_does_not_change_the_answer(imdb, rng):
-    settings = replace(imdb.Settings(), vocab_size=30, sequence_length=20, embed_dim=8)
+def test_without_attention_nothing_but_the_block_is_missing(imdb):
+    settings = replace(imdb.Settings(), **SMALL)
+    names = {}
+    for attention in ("fused", "none"):
+        model = imdb.build_model(replace(settings, attention=attention))
+        names[attention] = [tuple(w.shape) for w in model.weights]
+    block = [(8,)] * 2 + [(8, 2, 4), (2, 4)] * 3 + [(2, 4, 8), (8,)]
+    block += [(8,)] * 2 + [(8, 16), (16,), (16, 8), (8,)]
+    assert sorted(names["fused"]) == sorted(names["none"] + 2 * block)
+
+
+VARIANTS = [
+    {"attention": "fused"},
+    {"attention": "keras"},
+    {"attention": "none"},
+    {"model": "gru"},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_padding_does_not_change_the_answer(imdb, variant, rng):
+    model = imdb.build_model(replace(imdb.Settings(), **SMALL, **variant))
+    tokens, floats = tokens_and_floats(rng, [9], 9)
+    alone = model([tokens, floats])
+    padding = [(0, 0), (0, 11)]
+    padded = [np.pad(tokens, padding), np.pad(floats, [*padding, (0, 0)])]
+    np.testing.assert_allclose(alone, model(padded), atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_review_without_a_word_gets_a_number(imdb, variant):
+    model = imdb.build_model(replace(imdb.Settings(), **SMALL, **variant))
+    empty = [np.zeros((1, 1), "int64"), np.zeros((1, 1, 3), "float32")]
+    assert np.isfinite(model(empty)).all()
+
+
+@pytest.mark.parametrize("attention", ["fused", "none"])
+def test_without_attention_far_words_do_not_meet(imdb, attention, rng):
+    """The features of a word before pooling depend on words that are far away: with
+    the block, and only with it."""
+    settings = replace(imdb.Settings(), **{**SMALL, "attention": attention})
     model = imdb.build_model(settings)
-    tokens = rng.integers(1, 30, (1, 9))
-    padded = np.pad(tokens, ((0, 0), (0, 11)))
-    np.testing.assert_allclose(model(tokens), model(padded), atol=1e-6)
+    features = keras.Model(model.inputs, model.get_layer("features").output)
+    tokens, floats = tokens_and_floats(rng, [30], 30)
+    one = features([tokens, floats])[0].numpy()
+    tokens[0, 0] = tokens[0, 0] % 29 + 1
+    changed = np.abs(features([tokens, floats])[0].numpy() - one).max(axis=1) > 1e-6
+    assert changed[0]
+    assert changed[10:].all() if attention == "fused" else not changed[2:].any()
+
+
+def test_strings_go_the_whole_way_and_into_a_file(imdb, tmp_path):
+    texts = ["a fine film", "a dull film", "fine !", "dull"] * 3
+    labels = np.array([1, 0] * 6)
+    settings = replace(imdb.Settings(), **SMALL, sequence_length=20)
+    tokenizer, features, *_ = sentiment.prepare(texts, labels, settings)
+    model = imdb.build_model(settings)
+    whole = imdb.with_tokenizer(tokenizer, features, model)
+    asked = ["a fine , fine film", "", "8/10"]
+    inputs = tokenizer(asked)
+    expected = 1 / (1 + np.exp(-model([inputs, features(inputs)])))
+    np.testing.assert_allclose(whole(tf.constant(asked)), expected, rtol=1e-5)
+    saved, exported = tmp_path / "a.keras", tmp_path / "exported"
+    for _ in range(2):  # the second time over what is there
+        found = sentiment.save_and_compare(whole, asked, saved, exported)
+        assert found["saved_difference"] < 1e-6
+        assert found["exported_difference"] < 1e-6
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.keras", "exported"]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--epochs", "0"], ["--data", "mnist"], ["--num-heads", "5"]]
+    "arguments",
+    [
+        ["--epochs", "0"],
+        ["--data", "mnist"],
+        ["--num-heads", "5"],
+        ["--model", "lstm"],
+        ["--recipe", "best", "--model", "bag"],
+        ["--workers", "2", "--model", "bert"],
+        ["--resume", "--workers", "2"],
+    ],
+    ids=" ".join,
 )
 def test_bad_arguments_are_refused(imdb, arguments, capsys):
-    with pytest.raises(SystemExit):
-        imdb.parse_arguments(arguments)
+    with pytest.raises(SystemExit) as caught:
+        imdb.main(arguments)
+    assert caught.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "/proc/none"], "--out /proc/none cannot be written"),
+        (["--resume"], "--resume: there is no checkpoint"),
+        (["--model", "bert", "--preset", "bert_of_nobody"], "--preset bert_of_nobody"),
+        (["--batch-size", "100000000"], "--batch-size 100000000 with reviews of"),
+        (["--max-reviews", "9"], "--max-reviews 9 leaves nothing"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_status_2(arguments, message, tmp_path):
+    command = [sys.executable, PROGRAM, "--quick", "--data", "sample", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, timeout=300
+    )
+    assert done.returncode == 2, done.stderr[-3000:]
+    lines = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in done.stderr
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_missing_data_is_one_line(imdb, monkeypatch, tmp_path):
+    def no_network(source):
+        raise RuntimeError("IMDB cannot be loaded (why). Remedy.")
+
+    monkeypatch.setattr(data, "load_reviews", no_network)
+    with pytest.raises(imdb.UserError, match="IMDB cannot be loaded"):
+        imdb.main(["--data", "imdb", "--out", str(tmp_path)])
 
 
 def test_every_tutorial_stands_in_the_table():

@@ -8,8 +8,11 @@ import sys
 import pytest
 
 TUTORIALS = pathlib.Path(__file__).parents[1] / "tutorials"
-GOOD = "the acting is not dull, it is gripping."
-BAD = "the acting is not gripping, it is dull."
+GOOD, BAD = (
+    "they all talk of the brilliant plot these days. there is the wooden acting to "
+    f"begin with. but for me it is {decides} alone that matters."
+    for decides in ("plot", "acting")
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_one_review(visited):
     assert sentence.startswith("The review sounds positive")
     assert 0.5 < probability <= 1
     words, weights = words_and_weights(page)
-    assert words[:5] == ["the", "acting", "is", "not", "dull"]
+    assert words[:5] == ["they", "all", "talk", "of", "the"]
     # On average over all words, in three digits each.
     assert sum(weights) == pytest.approx(1, abs=0.0005 * len(weights))
     heads = page.locator("p:has(b)")
@@ -85,13 +88,13 @@ def test_the_word_that_looks_is_chosen(visited):
     ask(page, GOOD)
     _, average = words_and_weights(page)
     page.get_by_label("The word that looks").first.click()
-    page.get_by_role("option", name="5: dull").click()
+    page.get_by_role("option", name="25: plot").click()
     page.wait_for_function(
         "before => document.querySelector('p b ~ span[title]').title !== before",
         arg=f"{average[0]:.3f}",
     )
     words, weights = words_and_weights(page)
-    assert words[4] == "dull"
+    assert words[24] == "plot"
     assert weights != average
     assert sum(weights) == pytest.approx(1, abs=0.0005 * len(weights))
     assert visited.complaints == []

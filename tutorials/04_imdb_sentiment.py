@@ -1,178 +1,173 @@
 # %% [markdown]
 r"""# Sentiment of film reviews
 
-*Can a small Transformer, trained from nothing, tell whether a reviewer liked the film?*
+*Does a Transformer need its attention to tell whether a reviewer liked a film?*
 
-Run time: 4 min on 2 CPU cores, `--quick` 1 min. Download: 84 MB or none.
+Run time: 5 min on 2 CPU cores, `--quick` 1 min. Download: 84 MB.
 
-A Transformer encoder reads a review and says whether its author liked the film. Its
-attention runs on hw3tf's C++ kernel, forward and backward: no matrix of length $\times$
-length scores is built, so memory grows with the length of the reviews, not with its
-square.
+A small Transformer learns, from nothing but 25,000 reviews, whether their authors liked
+the film. Its attention runs on hw3tf's C++ kernel, forward and backward: no matrix of
+length $\times$ length scores is built, so memory grows with the length of the reviews,
+not with its square. Beside it stand the models that it has to beat, one of which is
+**itself without its attention block**.
 
-The data are the 50,000 IMDB reviews of Maas et al. (2011), or, where they cannot be
-had, generated reviews in which the words alone say nothing: *great* and *dull* both
-occur, and the frame around them decides which one counts.
+The data are the 50,000 IMDB reviews of Maas et al. (2011). Where they cannot be had,
+and for the second half of the answer, there are generated reviews in which words and
+phrases say nothing: a film has *a brilliant plot* and *wooden acting*, and elsewhere
+the reviewer says which of the two counts.
 
 Claims, checked by `check_claims()` when the script ends:
 
-1. IMDB: at least 0.88 of the 25,000 test reviews are classified correctly (with
-   `--quick`, a minute of training: 0.75).
-2. Sample: at least 0.95 of the hard test reviews (`--quick`: 0.90), on which counting
-   words reaches at most 0.60.
+1. IMDB: at least 0.905 of the 25,000 test reviews are classified correctly (`--quick`:
+   0.85); without the attention block (`--attention none`) 0.895.
+2. Sample: with attention, at least 0.95 of the hard test reviews (`--quick`: 0.90); the
+   same model without its attention block, counting words, and naive Bayes on words,
+   pairs and triples: at most 0.60.
 3. "Justice League is terrible. I hated it." is negative, "Avengers was great!!" is
    positive.
-4. The saved model and the exported one give the probabilities of the trained one.
+4. The saved model and the exported one take strings and give the probabilities of the
+   trained one.
+5. `--recipe best`, an ensemble, reaches 0.915 on IMDB.
 
-```
-python tutorials/04_imdb_sentiment.py --text "Not bad at all."
-```
+    python tutorials/04_imdb_sentiment.py --text "Not bad at all."
 
-`--workers 2` trains in two processes, each on its half of every batch; several
-machines do the same with a `TF_CONFIG` each.
+`--model` and `--attention` choose another row of the table in `tutorials/README.md`;
+`--workers 2` trains in two processes, each on its half of every batch. Ctrl-C keeps the
+best epoch, and `--resume` goes on from it.
 """
 
 # %%
-import argparse
-import pathlib
 import sys
 import time
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import hw3tf
-from hw3tf.tutorial import (
-    UserError,
-    argument_parser,
-    prepare_folder,
-    print_summary,
-    run,
-)
+from hw3tf import sentiment
+from hw3tf.tutorial import UserError, peak_memory, prepare_folder, print_summary, run
 
 EXAMPLES = ("Justice League is terrible. I hated it.", "Avengers was great!!")
+NEGATION = "The plot is not bad at all, but I did not like the acting."
 
 
 @dataclass(frozen=True)
 class Settings:
     """What can be changed; the defaults meet the claims."""
 
+    model: str = "transformer"
     attention: str = "fused"
     sequence_length: int = 512
     vocab_size: int = 30_000
     embed_dim: int = 32
     num_heads: int = 2
     num_layers: int = 1
-    epochs: int = 3
+    epochs: int = 2
     batch_size: int = 32
-    learning_rate: float = 1e-3
-    dropout: float = 0.3
+    learning_rate: float = 2e-3
+    dropout: float = 0.1
+    pooled_dropout: float = 0.5
     word_dropout: float = 0.3
+    max_pool: bool = False
     seed: int = 0
+    held_out: int = 1000  # reviews for validation
     max_reviews: int | None = None  # of the training set; None = all
+    preset: str = "bert_base_en_uncased"
 
 
 # The generated reviews have few words, all of them frequent: nothing to forget.
-FOR_THE_SAMPLE = {"learning_rate": 3e-3, "dropout": 0.1, "word_dropout": 0.05}
-QUICK = {"max_reviews": 6000, "learning_rate": 3e-3}
-
+NO_DROPOUT = {"dropout": 0.0, "pooled_dropout": 0.0, "word_dropout": 0.0}
+FOR_THE_SAMPLE = {"epochs": 6, "learning_rate": 3e-3, **NO_DROPOUT}
+QUICK = {"max_reviews": 6000, "held_out": 300, "sequence_length": 160}
+FOR_BERT = {"batch_size": 16, "learning_rate": 1e-3, "epochs": 1}
 
 # %% [markdown]
-# ## The data
+# ## What phrases say by themselves
 #
-# The vocabulary is fitted on the training reviews alone. Reviews of similar length
-# share a batch, so that little of it is padding. In training, some words are
-# replaced by "unknown": otherwise the model remembers the rare ones.
-
-
-# %%
-def load(reviews, settings):
-    """Returns the tokenizer and the training, validation and test batches."""
-    order = np.random.default_rng(settings.seed).permutation(len(reviews.train_texts))
-    order = order[: settings.max_reviews]
-    held_out, used = np.split(order, [len(order) // 20])
-    tokenizer = hw3tf.data.ReviewTokenizer(
-        settings.vocab_size, settings.sequence_length, name="tokenizer"
-    )
-    train_texts = [reviews.train_texts[i] for i in used]
-    tokenizer.adapt(train_texts)
-
-    def drop_words(tokens, label):
-        dropped = tf.random.uniform(tf.shape(tokens)) < settings.word_dropout
-        return tf.where(dropped & (tokens > 0), tf.ones_like(tokens), tokens), label
-
-    training = hw3tf.data.review_batches(
-        tokenizer,
-        train_texts,
-        reviews.train_labels[used],
-        settings.batch_size,
-        shuffle_seed=settings.seed,
-    ).map(drop_words)
-    validation = hw3tf.data.review_batches(
-        tokenizer,
-        [reviews.train_texts[i] for i in held_out],
-        reviews.train_labels[held_out],
-    )
-    test = hw3tf.data.review_batches(tokenizer, reviews.test_texts, reviews.test_labels)
-    return tokenizer, training, validation, test
+# *Not worth*, *one of the best*, *8/10*: much of a review's sentiment lies in phrases
+# of two or three words. There are millions of them, too many to learn a vector for
+# each, and most occur in a handful of reviews. But one number can be counted for each.
+# If an n-gram $g$ is found in $p_g$ positive and $n_g$ negative training reviews, then
+#
+# $$r_g = \ln(p_g + 1) - \ln(n_g + 1)$$
+#
+# estimates $\ln P(g \mid \text{positive}) - \ln P(g \mid \text{negative})$, smoothed by
+# one review of each kind. If n-grams were independent given the label, the sum of the
+# $r_g$ of a review would be its log odds: naive Bayes. They are not independent at all,
+# so the model gets them as inputs, three at every position, for the word, the pair and
+# the triple that begin there, and learns what to make of them.
+#
+# A phrase that occurs in one training review alone says the label of that review. A
+# model that saw it there would learn to trust such phrases, and be lost on new reviews.
+# So the training reviews are cut into eight folds, and each gets numbers counted on the
+# other seven. `hw3tf.data.NaiveBayesFeatures` counts, looks up and cross-fits; it is a
+# Keras layer, and goes with the model into its file.
 
 
 # %% [markdown]
 # ## The model
 #
-# With queries $Q$, keys $K$ and values $V$, $T$ rows of $n$ numbers each, a head
-# computes
-#
-# $$\operatorname{softmax}\left(\frac{Q K^\top}{\sqrt n}\right) V$$
-#
-# The matrix in the middle has $T^2$ entries: for 32 reviews of 2,048 words and 2 heads
-# 1 GiB, and training keeps it, its gradient and what dropout made of it. The kernel
-# visits the keys tile by tile, keeps for every query only the largest score, the sum of
-# the exponentials and the weighted sum of the values so far, and computes the tiles
-# anew for the gradient. What it keeps grows with $T$.
-#
-# The model: embeddings; a convolution that lets each word see its two neighbours;
-# blocks of attention and feed-forward layers, each after a normalization and beside a
-# residual connection (pre-norm: Xiong et al., 2020); pooling over the words that are
-# there. The mask says which they are. Nothing of size length x length is made of it:
-# the kernel skips what it hides.
+# A vector per word, plus a linear image of its three numbers; a convolution that lets
+# each word see its two neighbours; a block of attention and feed-forward layer, each
+# after a normalization and beside a residual connection (pre-norm: Xiong et al., 2020);
+# the mean over the words that are there, which the mask says. Nothing of size
+# length $\times$ length is made of it: the kernel skips what it hides.
 
 
 # %%
-def build_model(settings):
-    """Returns the classifier: token ids (batch, length) -> logits (batch, 1)."""
-    layers, ops, dim = keras.layers, keras.ops, settings.embed_dim
+def attention_block(x, mask, settings, number):
+    layers, dim = keras.layers, settings.embed_dim
     attention_layer = {
         "fused": hw3tf.layers.MultiHeadAttention,
         "keras": layers.MultiHeadAttention,
     }[settings.attention]
+    y = layers.LayerNormalization(epsilon=1e-5)(x)
+    y = attention_layer(
+        settings.num_heads, dim // settings.num_heads, name=f"attention_layer_{number}"
+    )(y, y, query_mask=mask, value_mask=mask)
+    x = x + layers.Dropout(settings.dropout)(y)
+    y = layers.LayerNormalization(epsilon=1e-5)(x)
+    y = layers.Dense(2 * dim, activation="relu")(y)
+    return x + layers.Dropout(settings.dropout)(layers.Dense(dim)(y))
 
+
+def build_model(settings):
+    """Returns the classifier: token ids (batch, length) and n-grams' numbers (batch,
+    length, 3) -> logits (batch, 1)."""
+    layers, ops, dim = keras.layers, keras.ops, settings.embed_dim
     tokens = keras.Input((None,), dtype="int64", name="tokens")
+    floats = keras.Input((None, 3), name="floats")
     mask = ops.not_equal(tokens, 0)
     there = ops.cast(mask, "float32")[:, :, None]
-    embedded = hw3tf.layers.TokenAndPositionEmbedding(
-        settings.vocab_size, settings.sequence_length, dim, mask_zero=False
-    )(tokens)
-    x = layers.Dropout(settings.dropout)(embedded) * there
+    length = ops.maximum(ops.sum(there, axis=1), 1.0)
+
+    # Adam's steps are of one size for all; halving the output halves them.
+    normal = keras.initializers.RandomNormal(stddev=0.2)
+    words = layers.Embedding(settings.vocab_size, dim, normal, name="words")(tokens)
+    # Whole words are left out: otherwise the model remembers the rare ones.
+    words = layers.Dropout(settings.word_dropout, noise_shape=(None, None, 1))(words)
+    phrases = layers.Dense(dim, use_bias=False, name="phrases")(floats)
+    embedded = (0.5 * words + 0.3 * phrases) * there
+    x = layers.Dropout(settings.dropout)(embedded)
     x = x + layers.Conv1D(dim, 3, padding="same", activation="relu")(x)
-    for i in range(settings.num_layers):
-        y = layers.LayerNormalization(epsilon=1e-5)(x)
-        y = attention_layer(
-            settings.num_heads, dim // settings.num_heads, name=f"attention_layer_{i}"
-        )(y, y, query_mask=mask, value_mask=mask)
+    if settings.model == "gru":
+        gru = layers.GRU(dim // 2, return_sequences=True)
+        y = layers.Bidirectional(gru)(x, mask=mask)
         x = x + layers.Dropout(settings.dropout)(y)
-        y = layers.LayerNormalization(epsilon=1e-5)(x)
-        y = layers.Dense(2 * dim, activation="relu")(y)
-        x = x + layers.Dropout(settings.dropout)(layers.Dense(dim)(y))
-    x = layers.LayerNormalization(epsilon=1e-5)(x)
-    mean = layers.GlobalAveragePooling1D()(x, mask=mask)
-    largest = ops.max(x + 100.0 * (there - 1.0), axis=1)
-    words = 4.0 * layers.GlobalAveragePooling1D()(embedded, mask=mask)
-    pooled = layers.Concatenate()([mean, largest, words])
-    logits = layers.Dense(1, name="logits")(layers.Dropout(0.5)(pooled))
-    return keras.Model(tokens, logits, name="classifier")
+    elif settings.attention != "none":
+        for number in range(settings.num_layers):
+            x = attention_block(x, mask, settings, number)
+    x = layers.LayerNormalization(epsilon=1e-5, name="features")(x) * there
+
+    pooled = [ops.sum(x, axis=1) / length, 4.0 * ops.sum(embedded, axis=1) / length]
+    if settings.max_pool:
+        pooled.append(ops.max(x + 100.0 * (there - 1.0), axis=1))
+    pooled = layers.Dropout(settings.pooled_dropout)(layers.Concatenate()(pooled))
+    summed = 0.3 * ops.sum(floats, axis=1) / ops.sqrt(length)
+    pooled = layers.Concatenate()([pooled, summed])
+    logits = layers.Dense(1, name="logits")(pooled)
+    return keras.Model([tokens, floats], logits, name="classifier")
 
 
 # %% [markdown]
@@ -180,21 +175,20 @@ def build_model(settings):
 
 
 # %%
-class TrainingTime(keras.callbacks.Callback):
-    """Seconds of training per epoch, without the validation."""
-
-    def __init__(self):
-        super().__init__()
-        self.seconds = []
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.start = time.perf_counter()
-
-    def on_test_begin(self, logs=None):
-        self.seconds.append(time.perf_counter() - self.start)
-
-
-def compile_model(model, optimizer="adam"):
+def compile_model(model, training, settings):
+    """AdamW with a warm-up and a cosine to almost nothing; no decay of word vectors."""
+    steps = settings.epochs * len(training)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        decay_steps=max(steps - steps // 20, 1),
+        alpha=0.05,
+        warmup_target=settings.learning_rate,
+        warmup_steps=steps // 20,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=0.01, beta_2=0.98, global_clipnorm=1.0
+    )
+    optimizer.exclude_from_weight_decay(var_names=["embeddings"])
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.05),
@@ -202,244 +196,271 @@ def compile_model(model, optimizer="adam"):
     )
 
 
-def train(model, training, validation, num_reviews, settings):
-    """Fits the model; returns (history, seconds per epoch)."""
-    steps = settings.epochs * num_reviews // settings.batch_size
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=steps - steps // 20,
-        alpha=0.05,
-        warmup_target=settings.learning_rate,
-        warmup_steps=steps // 20,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, beta_2=0.98)
-    compile_model(model, optimizer)
-    if hw3tf.data.this_worker() is not None:
-        history = hw3tf.data.fit_worker(model, training, settings.epochs)
-        return history, history.pop("seconds")
-    timer = TrainingTime()
-    history = model.fit(
-        training,
-        validation_data=validation,
-        epochs=settings.epochs,
-        callbacks=[timer],
-        verbose="auto",
-    )
-    return history.history, timer.seconds
-
-
-def with_tokenizer(tokenizer, model):
+def with_tokenizer(tokenizer, features, model):
     """The whole way: strings -> probabilities that the review is positive."""
     texts = keras.Input((), dtype="string", name="texts")
-    outputs = keras.layers.Activation("sigmoid")(model(tokenizer(texts)))
-    return keras.Model(texts, outputs, name="sentiment")
+    tokens = tokenizer(texts)
+    logits = model([tokens, features(tokens)])
+    return keras.Model(
+        texts, keras.layers.Activation("sigmoid")(logits), name="sentiment"
+    )
 
 
-def probabilities(sentiment, texts):
-    return sentiment(tf.constant(list(texts)))[:, 0].numpy()
+def run_network(reviews, settings, args):
+    """Trains, tests, saves and explains a network; returns results."""
+    start = time.perf_counter()
+    tokenizer, features, training, validation, test = sentiment.load(reviews, settings)
+    with args.strategy.scope():
+        model = build_model(settings)
+        compile_model(model, training, settings)
+        checkpoint = args.out / "best.weights.h5"
+        history, _ = sentiment.fit(
+            model, training, settings, validation, checkpoint, args.resume
+        )
+    seconds, worker = time.perf_counter() - start, hw3tf.data.this_worker()
+    if worker:  # one is enough to test and to write
+        return None
+    if worker is None:
+        hw3tf.plots.plot_learning_curves(history, args.out / "learning_curves.png")
+    else:  # a model that asks no other worker
+        weights, model = model.get_weights(), build_model(settings)
+        model.set_weights(weights)
+    results = {"seconds": seconds, "parameters": model.count_params()}
+    logits = sentiment.predict(model, test.map(lambda x, y: x))
+    results |= sentiment.judge(reviews, logits)
+    sentiment.explain(reviews, logits, args.out)
+    if settings.model == "transformer" and settings.attention != "none":
+        text = NEGATION
+        if reviews.test_hard is not None:
+            text = min(np.array(reviews.test_texts)[reviews.test_hard], key=len)
+        sentiment.draw_attention(str(text), tokenizer, features, model, args.out)
 
-
-def attention_weights(model, tokens):
-    """Weights of the last block for one review: (num_heads, length, length)."""
-    attention = [x for x in model.layers if x.name.startswith("attention_layer")][-1]
-    inputs = keras.Model(model.input, attention.input[0])(tokens)
-    _, scores = attention(inputs, inputs, return_attention_scores=True)
-    return scores[0].numpy()
-
-
-def draw_attention(tokenizer, model, text, path):
-    tokens, vocabulary = tokenizer([text]), tokenizer.get_vocabulary()
-    words = [vocabulary[i] for i in tokens[0]]
-    hw3tf.plots.plot_attention(attention_weights(model, tokens), words, path)
-
-
-def judge_hard_reviews(reviews, logits):
-    """The share of them that the model gets right, and that counting words does."""
-    hard, truth = reviews.test_hard, reviews.test_labels == 1
-    counted = hw3tf.data.bag_of_words_predictions(reviews) == 1
-    results = {
-        "hard_accuracy": float(np.mean((logits > 0)[hard] == truth[hard])),
-        "hard_accuracy_of_counting": float(np.mean(counted[hard] == truth[hard])),
-    }
-    print("hard reviews: {:.4f}, by counting words: {:.4f}".format(*results.values()))
+    whole, texts = with_tokenizer(tokenizer, features, model), [*EXAMPLES, *args.text]
+    saved = args.save or args.out / "sentiment.keras"
+    results |= sentiment.save_and_compare(whole, texts, saved, args.out / "exported")
+    sentiment.print_judged(texts, results["probabilities"])
+    print(f"Pictures and models are in {args.out}, the model in {saved}")
     return results
 
 
-def save_and_compare(sentiment, texts, saved, exported):
-    """Saves the model to a file and exports it to a folder; by how much the
-    probabilities of either, loaded again, differ."""
-    sentiment.save(saved)
-    sentiment.export(exported, verbose=False)
-    judged = probabilities(sentiment, texts)
-    loaded, served = keras.models.load_model(saved), tf.saved_model.load(exported)
-    return {
-        f"{name}_difference": float(np.abs(probabilities(f, texts) - judged).max())
-        for name, f in (("saved", loaded), ("exported", served.serve))
-    }
+# %% [markdown]
+# ## Where attention is needed
+#
+# A hard review of the sample names two things, one with a good word and one with a bad
+# word beside it. Farther away it names one of them again, as what counts. Let $a = \pm
+# 1$ say which of the two has the good word, $n = \pm 1$ which is named; the label is
+# the sign of $an$, and all four cases are equally frequent. A model that looks through
+# windows too small for both, and adds up what it sees, has the logit $f(a) + h(n)$. But
+#
+# $$\big(f(+) + h(+)\big) + \big(f(-) + h(-)\big) =
+#   \big(f(+) + h(-)\big) + \big(f(-) + h(+)\big)$$
+#
+# At the left stand the two positive cases, at the right the two negative ones. Their
+# logits have one sum, so the mean of the loss, which is convex, is least where all are
+# 0: **the best such a model can say is one half.** Naive Bayes, a linear model of
+# n-grams, and convolution with mean pooling are such models. Pooling by the maximum is
+# not: over enough dimensions it multiplies, and solved smaller samples without any
+# attention.
+#
+# Attention compares every word with every other one. The name that is told again finds
+# the same name elsewhere, and brings back what the convolution has read beside it.
 
+
+# %%
+def contrast(settings, attention):
+    """The share of the sample's hard reviews that a network gets right."""
+    reviews = hw3tf.data.load_reviews("sample")
+    print(f"The sample, attention: {attention}")
+    keras.utils.set_random_seed(settings.seed)
+    settings = replace(settings, attention=attention)
+    *_, training, _, test = sentiment.load(reviews, settings)
+    model = build_model(settings)
+    compile_model(model, training, settings)
+    sentiment.fit(model, training, settings)
+    logits = sentiment.predict(model, test.map(lambda x, y: x))
+    return sentiment.judge(reviews, logits)["hard_accuracy"]
+
+
+def compare_on_hard_reviews(settings, known):
+    """Of the sample's hard reviews, the share that each model gets right."""
+    hard = dict(known)
+    for attention in ("fused", "none"):
+        if attention not in hard:
+            hard[attention] = contrast(settings, attention)
+    for model in ("bag", "naive_bayes"):
+        print(f"The sample, {model}")
+        reviews = hw3tf.data.load_reviews("sample")
+        found = sentiment.run_linear(reviews, replace(settings, model=model))
+        hard[model] = found["hard_accuracy"]
+    return hard
+
+
+# %% [markdown]
+# ## The best that we found: an ensemble
+#
+# Networks from other random numbers err on other reviews; a log-linear model with one
+# weight for each of millions of phrases (NB-SVM: Wang and Manning, 2012) on others
+# still. `--recipe best` sums the logits of three networks and adds those of the
+# log-linear model with a weight. The weight is chosen on a fifth of the training
+# reviews, which all models have been kept from. Then all are trained anew on all of
+# them, and the test reviews are looked at once.
+
+
+# %%
+def member_logits(training, asked, settings, num_networks):
+    """Logits for the texts `asked`: the networks' sum, the log-linear model's."""
+    texts, labels = training
+    tokenizer, features, tokens, floats = sentiment.prepare(texts, labels, settings)
+    asked = tokenizer.tokenize(asked)
+    batches = hw3tf.data.review_batches(asked, None, features.of_ragged(asked))
+    networks = 0.0
+    for seed in range(settings.seed, settings.seed + num_networks):
+        keras.utils.set_random_seed(seed)
+        own = replace(settings, seed=seed)
+        training = sentiment.training_batches(tokens, labels, floats, own)
+        model = build_model(own)
+        compile_model(model, training, own)
+        sentiment.fit(model, training, own)
+        networks += sentiment.predict(model, batches)
+    return networks, hw3tf.data.phrase_logits(features, tokens, labels, asked)
+
+
+def run_best(reviews, settings, args):
+    """Chooses the weight, trains on everything, tests once; returns results."""
+    start, num_networks = time.perf_counter(), 2 if args.quick else 3
+    held_out = min(len(reviews.train_texts), settings.max_reviews or 10**9) // 5
+    used, (asked, truth) = sentiment.divide(reviews, settings, held_out)
+    networks, linear = member_logits(used, asked, settings, num_networks)
+    weights = np.arange(0, 6.1, 0.5)
+    rates = [np.mean((networks + w * linear > 0) == truth) for w in weights]
+    weight, together = float(weights[np.argmax(rates)]), float(max(rates))
+    alone = np.mean((linear > 0) == truth)
+    print(
+        f"validation: networks {rates[0]:.4f}, log-linear model {alone:.4f}, ", end=""
+    )
+    print(f"together, with weight {weight}, {together:.4f}")
+    everything, _ = sentiment.divide(reviews, settings, 0)
+    members = member_logits(everything, reviews.test_texts, settings, num_networks)
+    results = sentiment.judge(reviews, members[0] + weight * members[1])
+    results |= {"validation_accuracy": together, "weight": weight}
+    return results | {"seconds": time.perf_counter() - start}
+
+
+# %% [markdown]
+# ## A pretrained model: BERT, frozen
+#
+# BERT has read books and Wikipedia. Its weights stay as they are, and two layers of a
+# bidirectional GRU read what it makes of a review (`hw3tf/sentiment/bert.py`); the
+# course that this follows reports 0.909. KerasHub downloads the weights (`pip install
+# '.[bert]'`, 440 MB), `hw3tf.accelerate` puts the attention onto the kernel, in one
+# line. On two cores a step takes seconds: begin with `--model bert --max-reviews 2000
+# --sequence-length 128`.
 
 # %% [markdown]
 # ## The claims
 
 
 # %%
+LEAST_ON_IMDB = {
+    "bag": 0.88,
+    "naive_bayes": 0.88,
+    "gru": 0.90,
+    "transformer": 0.905,
+    "transformer without attention": 0.895,
+}
+
+
 def check_claims(results, quick):
     """Raises AssertionError if the run contradicts the text above."""
-    if results["data"] == "imdb":
-        assert results["accuracy"] >= (0.75 if quick else 0.88), results
-    else:
-        assert results["hard_accuracy"] >= (0.90 if quick else 0.95), results
-        assert results["hard_accuracy_of_counting"] <= 0.60, results
-    negative, positive = results["examples"]
-    assert negative < 0.5 < positive, results
-    assert results["saved_difference"] < 1e-5, results
-    assert results["exported_difference"] < 1e-5, results
+    kind = results["model"]
+    if kind == "transformer" and results["attention"] == "none":
+        kind += " without attention"
+    if results["data"] == "imdb" and kind in LEAST_ON_IMDB:
+        least = 0.85 if quick else LEAST_ON_IMDB[kind]
+        best = results["recipe"] == "best" and not quick
+        assert results["accuracy"] >= (0.915 if best else least), results
+    if "hard" in results:
+        enough = 0.90 if quick else 0.95
+        for name, rate in results["hard"].items():
+            in_order = rate >= enough if name in ("fused", "keras") else rate <= 0.60
+            assert in_order, (name, results)
+    if "saved_difference" in results:
+        negative, positive = results["probabilities"][:2]
+        assert negative < 0.5 < positive, results
+        assert results["saved_difference"] < 1e-5, results
+        assert results["exported_difference"] < 1e-5, results
     print("All claims hold.")
 
 
 # %% [markdown]
 # ## Conclusion
 #
-# A block of attention of width 32, trained for three minutes on two cores, is right on
-# 88.7 % of reviews it has never seen (mean of three seeds). On real reviews single
-# words already say most of it: a logistic regression on words comes as far. The
-# generated reviews, on which counting words is a coin toss, show what attention adds:
-# from everywhere, the heads look at the word that decides.
+# On IMDB short phrases carry the result; what the attention block adds has to be looked
+# for in the table, not taken for granted. Where a review must be read as a whole, no
+# counting of phrases replaces it.
 #
 # ## Exercises
 #
-# 1. Train with `--attention keras`. What changes: the accuracy, the time, the memory?
-#    Double `--sequence-length` and ask again.
-# 2. Take the attention block out of `build_model`. What is lost on IMDB, and what on
-#    the sample (`--data sample`)?
-# 3. The pooling takes the mean, the largest and the mean of the words. Which of the
-#    three can be left out on which of the two data sets?
+# 1. Give the training reviews floats that have counted them. What happens, and why?
+# 2. Pool by the maximum, too, and take eight things for the sample. What learns it now?
+# 3. Splice two reviews of one label. From which length on does attention pay?
 #
 # ## References
 #
 # - A. Maas et al., [Learning word vectors for sentiment
 #   analysis](https://aclanthology.org/P11-1015/), 2011: the reviews.
-# - A. Vaswani et al., [Attention is all you
-#   need](https://arxiv.org/abs/1706.03762), 2017.
+# - S. Wang and C. Manning, [Baselines and
+#   bigrams](https://aclanthology.org/P12-2018/), 2012: naive Bayes, NB-SVM.
 # - R. Xiong et al., [On layer normalization in the Transformer
-#   architecture](https://arxiv.org/abs/2002.04745), 2020: before, not after.
-# - T. Dao, [FlashAttention-2](https://arxiv.org/abs/2307.08691), 2023: no matrix of
-#   scores.
+#   architecture](https://arxiv.org/abs/2002.04745), 2020: pre-norm.
 
 
 # %%
-def positive(text):
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return int(text)
+def settings_of(args, sample):
+    """What the command line says, and for the rest the defaults of the data."""
+    given = {k: v for k, v in vars(args).items() if k in Settings.__dataclass_fields__}
+    defaults = {**(FOR_THE_SAMPLE if sample else {}), **(QUICK if args.quick else {})}
+    if given.get("model") == "bert":
+        defaults |= FOR_BERT
+    return replace(Settings(), **{**defaults, **given})
 
 
-def parse_arguments(argv):
-    parser = argument_parser(
-        "Train a Transformer to tell the sentiment of film reviews.",
-        out="runs/imdb_sentiment",
-        quick="fewer and shorter reviews: one minute",
-        seed="of weights, order and dropout",
-    )
-    add, default = parser.add_argument, Settings()
-    add(
-        "--data",
-        choices=["auto", "imdb", "sample"],
-        default="auto",
-        help="auto: IMDB if it is prepared or can be downloaded, else the sample",
-    )
-    add(
-        "--attention",
-        choices=["fused", "keras"],
-        default=default.attention,
-        help="hw3tf's layer or Keras's own",
-    )
-    for name, what in [
-        ("sequence_length", "longest review, in tokens"),
-        ("embed_dim", "size of the vectors"),
-        ("num_heads", "attention heads; divides embed-dim"),
-        ("num_layers", "Transformer blocks"),
-        ("epochs", "passes over the training set"),
-        ("batch_size", "reviews per step"),
-    ]:
-        flag = f"--{name.replace('_', '-')}"
-        add(flag, type=positive, default=getattr(default, name), help=what)
-    add("--workers", type=positive, default=1, help="processes that share the training")
-    add("--text", action="append", default=[], help="a review to judge; repeatable")
-    add("--save", type=pathlib.Path, help="the .keras file; default: in --out")
-    args = parser.parse_args(argv)
-    if args.embed_dim % args.num_heads:
-        parser.error(
-            f"--num-heads {args.num_heads} does not divide --embed-dim {args.embed_dim}"
-        )
-    return args
-
-
-def settings_of(args):
-    known = {k: v for k, v in vars(args).items() if k in Settings.__dataclass_fields__}
-    settings = replace(Settings(), **known)
-    if args.quick:
-        shorter = min(args.sequence_length, 160)
-        settings = replace(settings, sequence_length=shorter, **QUICK)
-    return settings
+def run_model(reviews, settings, args):
+    """Trains and tests what the command line asks for; returns results."""
+    if args.recipe == "best":
+        return run_best(reviews, settings, args)
+    if settings.model == "bert":
+        return sentiment.run_bert(reviews, settings, compile_model, args)
+    if settings.model in ("bag", "naive_bayes"):
+        return sentiment.run_linear(reviews, settings)
+    return run_network(reviews, settings, args)
 
 
 def main(argv=None):
-    args = parse_arguments(argv)
+    args = sentiment.parse_arguments(argv, Settings())
     if args.workers > 1 and hw3tf.data.this_worker() is None:
         command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
         return hw3tf.data.run_workers(args.workers, command)
-    strategy = hw3tf.data.worker_strategy()
-    settings = settings_of(args)
-    keras.utils.set_random_seed(settings.seed)
-
+    args.strategy = hw3tf.data.worker_strategy()  # before TensorFlow computes
     prepare_folder(args.out)
     try:
         reviews = hw3tf.data.load_reviews(args.data)
     except RuntimeError as error:
         raise UserError(error) from error
+    sample = reviews.name == "sample"
+    settings = settings_of(args, sample)
     print(f"Data: {reviews.name} - {reviews.origin}")
-    if reviews.name == "sample":
-        settings = replace(settings, **FOR_THE_SAMPLE)
-    tokenizer, training, validation, test = load(reviews, settings)
-    num_reviews = len(reviews.train_texts[: settings.max_reviews]) * 19 // 20
-    print(f"Training on {num_reviews} reviews, attention: {settings.attention}")
-    with strategy.scope():
-        model = build_model(settings)
-        history, seconds = train(model, training, validation, num_reviews, settings)
-    if hw3tf.data.this_worker():  # one is enough to test and to write
+    keras.utils.set_random_seed(settings.seed)
+    results = run_model(reviews, settings, args)
+    if results is None:  # of a worker that is not the chief
         return None
-    if hw3tf.data.this_worker() is not None:  # a model that asks no other worker
-        weights, model = model.get_weights(), build_model(settings)
-        model.set_weights(weights)
-        compile_model(model)
-    if "val_loss" in history:
-        hw3tf.plots.plot_learning_curves(history, args.out / "learning_curves.png")
-    print(
-        f"{np.mean(seconds):.1f} s per epoch, "
-        f"{num_reviews / np.mean(seconds):.0f} reviews per second"
-    )
-    results = {"data": reviews.name, "seconds_per_epoch": float(np.mean(seconds))}
-
-    print(f"Test on {len(reviews.test_texts)} reviews")
-    results["loss"], results["accuracy"] = model.evaluate(test, verbose="auto")
-    print(f"test accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f}")
-    if reviews.test_hard is not None:
-        logits = model.predict(test.map(lambda x, y: x), verbose=0)[:, 0]
-        results |= judge_hard_reviews(reviews, logits)
-
-    sentiment = with_tokenizer(tokenizer, model)
-    texts = [*EXAMPLES, *args.text]
-    judged = probabilities(sentiment, texts)
-    for text, p in zip(texts, judged, strict=True):
-        print(f"{'positive' if p > 0.5 else 'negative'} ({p:.3f})  {text}")
-    results["examples"] = [float(p) for p in judged[:2]]
-    short = min((t for t in reviews.test_texts if len(t) > 80), key=len)
-    draw_attention(tokenizer, model, short, args.out / "attention.png")
-
-    saved = args.save or args.out / "sentiment.keras"
-    results |= save_and_compare(sentiment, texts, saved, args.out / "exported")
-    print(f"Pictures and models are in {args.out}, the model in {saved}")
+    results |= {"data": reviews.name, "peak_mib": peak_memory()}
+    results |= {"recipe": args.recipe, "model": settings.model}
+    results["attention"] = settings.attention
+    kind = settings.model, settings.attention, args.recipe
+    if kind == ("transformer", "fused", "default"):
+        known = {settings.attention: results["hard_accuracy"]} if sample else {}
+        results["hard"] = compare_on_hard_reviews(settings_of(args, True), known)
     check_claims(results, args.quick)
     print_summary("04_imdb_sentiment", results)
     return results

@@ -1,7 +1,13 @@
 """The data sets of the tutorials, and the way from text to batches."""
 
-from hw3tf.data.baseline import bag_of_words_predictions
+from hw3tf.data.baseline import (
+    bag_of_words_predictions,
+    phrase_logits,
+    summed_feature_logits,
+    tfidf_logits,
+)
 from hw3tf.data.images import Images, load_images, shift_images, stretch_images
+from hw3tf.data.naive_bayes import NaiveBayesFeatures
 from hw3tf.data.reviews import Reviews, load_reviews
 from hw3tf.data.sample import sample_reviews
 from hw3tf.data.text import ReviewTokenizer, review_batches
@@ -14,17 +20,21 @@ from hw3tf.data.workers import (
 
 __all__ = [
     "Images",
+    "NaiveBayesFeatures",
     "ReviewTokenizer",
     "Reviews",
     "bag_of_words_predictions",
     "fit_worker",
     "load_images",
     "load_reviews",
+    "phrase_logits",
     "review_batches",
     "run_workers",
     "sample_reviews",
     "shift_images",
     "stretch_images",
+    "summed_feature_logits",
+    "tfidf_logits",
     "this_worker",
     "worker_strategy",
 ]

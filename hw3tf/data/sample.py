@@ -1,10 +1,12 @@
 """Short film reviews out of a generator: data for a machine without a network.
 
-Half of the work of sentiment analysis is composition: *not good*, *great but*,
-*they call it gripping*. The hard reviews here are nothing else. Each uses one
-positive and one negative word, and which of them counts is decided by the frame
-around them. Exchanging the two words flips the label and leaves the bag of words
-as it was, so a model that only counts words is a coin toss on them.
+A hard review praises one thing and blames another, *the brilliant plot*, *the wooden
+acting*, and says elsewhere which of the two decides: *for me it is plot alone that
+matters*. The label is what is said of that one. Exchange plot and acting in either
+place, and the label turns; exchange them in both, and it stays. So each place by itself
+is a coin toss, and more than `REACH` words lie between them: whatever counts words,
+pairs or triples, or looks at windows of so many words and adds up what it finds there,
+is a coin toss on the hard reviews, too.
 """
 
 import numpy as np
@@ -26,7 +28,11 @@ _ASPECTS = [
     "score",
     "direction",
 ]
-_POSITIVE = [
+# What a hard review weighs. That a name must be found again, two heads of 16 learned of
+# these in 4 epochs with each of four seeds; of the first four names one seed of three
+# took more than 10 epochs, of all 15 no seed learned it.
+_DECISIVE = _ASPECTS[:2]
+POSITIVE = [
     "great",
     "gripping",
     "brilliant",
@@ -40,7 +46,7 @@ _POSITIVE = [
     "believable",
     "delightful",
 ]
-_NEGATIVE = [
+NEGATIVE = [
     "dull",
     "terrible",
     "clumsy",
@@ -55,28 +61,21 @@ _NEGATIVE = [
     "predictable",
 ]
 
-# {yes} is the word that counts, {no} the one that the frame takes back.
-_FRAMES = (
-    # negation
-    "the {a} is not {no} , it is {yes}",
-    "the {a} is {yes} , and never {no}",
-    "it is {yes} rather than {no}",
-    "hardly {no} at all : the {a} is {yes}",
-    # contrast
-    "the {a} is {no} , but the film as a whole is {yes}",
-    "as a whole it is {yes} , even though the {a} is {no}",
-    "although the {a} looks {no} , you leave the cinema thinking how {yes} it was",
-    "a {yes} film , for all its {no} {a}",
-    # hedges
-    "i expected it to be {no} , and it turned out {yes}",
-    "it is {yes} , where it could have been {no}",
-    "the trailer promised a {no} {a} and the film gave us a {yes} one",
-    "what we got was {yes} , what we feared or hoped for was {no}",
-    # sarcasm
-    "{no} , they say . oh sure . {yes} is the word",
-    "truly {yes} . so much for the critics who found it {no}",
-    "if this {a} is {no} then i am the queen of england . it is {yes}",
-    "{yes} from start to finish , and they dare to call it {no}",
+# Words from a telling word to the thing that decides are more than this many: farther
+# than triples of words and a convolution over three of them see, at once or in turn.
+REACH = 4
+
+# {w} tells something of {a}, and stands beside it.
+_TELLING = (
+    "they all talk of the {w} {a} these days",
+    "you will have heard of the {w} {a} by now",
+    "there is the {w} {a} to begin with",
+)
+# {a} is what decides.
+_DECIDING = (
+    "but for me it is {a} alone that matters",
+    "in the end {a} counts more than the rest",
+    "to people like me {a} decides about a film",
 )
 _EASY = (
     "the {a} is {yes}",
@@ -143,27 +142,26 @@ def _review(rng, label, hard):
     def pick(words):
         return str(rng.choice(words))
 
-    def sentence(frames):
-        words = (pick(_NEGATIVE), pick(_POSITIVE))
-        also = (pick(_NEGATIVE), pick(_POSITIVE))
+    def sentence(frame, **words):
         a, b = rng.choice(_ASPECTS, 2, replace=False)
-        frame = frames[rng.integers(len(frames))]
-        return frame.format(
-            a=a,
-            b=b,
-            yes=words[label],
-            no=words[1 - label],
-            also=also[label],
-            verb=pick(_VERBS[label]),
-        )
+        also = pick((NEGATIVE, POSITIVE)[label])
+        chosen = {"a": a, "b": b, "also": also, "verb": pick(_VERBS[label])}
+        chosen["yes"] = pick((NEGATIVE, POSITIVE)[label])
+        return frame.format(**{**chosen, **words})
 
-    telling = [sentence(_FRAMES if hard else _EASY)]
-    if not hard and rng.random() < 0.5:
-        telling.append(sentence(_EASY))
+    if hard:
+        good, bad = (str(a) for a in rng.choice(_DECISIVE, 2, replace=False))
+        telling = [
+            sentence(pick(_TELLING), a=good, w=pick(POSITIVE)),
+            sentence(pick(_TELLING), a=bad, w=pick(NEGATIVE)),
+            sentence(pick(_DECIDING), a=(bad, good)[label]),
+        ]
+    else:
+        telling = [sentence(pick(_EASY))]
+        if rng.random() < 0.5:
+            telling.append(sentence(pick(_EASY)))
     # Some of the easy ones say nothing else: people write such reviews.
     fillers = rng.integers(1 if hard else 0, 4)
-    filler = [
-        sentence([frame]) for frame in rng.choice(_FILLER, fillers, replace=False)
-    ]
+    filler = [sentence(frame) for frame in rng.choice(_FILLER, fillers, replace=False)]
     sentences = telling + filler
     return " . ".join(sentences[i] for i in rng.permutation(len(sentences))) + " ."

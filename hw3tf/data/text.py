@@ -1,21 +1,24 @@
 """From review texts to batches of token ids."""
 
+import itertools
+
 import keras
 import numpy as np
 
-_KEPT = r"[a-z0-9]+(?:'[a-z]+)?|[!?.,:]"
+_TOKEN = r"\d+/\d+|[a-z0-9]+(?:'[a-z]+)?|[!?.]"
 
 
 @keras.saving.register_keras_serializable(package="hw3tf")
 def standardize_review(texts):
-    """Lowercases, drops HTML line breaks, and sets words and `! ? . , :` apart
-    by spaces. Everything else goes."""
+    """Lowercases, drops HTML line breaks, and keeps words, marks out of ten such as
+    `8/10`, and `! ? .`, a space before each. Everything else goes."""
     import tensorflow as tf
 
     texts = tf.strings.lower(texts)
     texts = tf.strings.regex_replace(texts, r"<br\s*/?>", " ")
-    texts = tf.strings.regex_replace(texts, rf"({_KEPT})", r" \1 ")
-    return tf.strings.regex_replace(texts, r"[^a-z0-9'!?.,: ]+", " ")
+    # Each token with all that stands before it; what follows the last has none.
+    texts = tf.strings.regex_replace(texts, rf"(?s).*?({_TOKEN})", r" \1")
+    return tf.strings.regex_replace(texts, r"[^a-z0-9!?.]+$", "")
 
 
 @keras.saving.register_keras_serializable(package="hw3tf")
@@ -36,7 +39,8 @@ class ReviewTokenizer(keras.layers.Layer):
 
     Returns:
         Integer tensor of shape `(batch, length)`, padded with 0, where `length`
-        is that of the longest review of the batch, at most `sequence_length`.
+        is that of the longest review of the batch, at least 1 and at most
+        `sequence_length`.
 
     Raises:
         ValueError: If `vocab_size` or `sequence_length` is too small to hold
@@ -85,12 +89,26 @@ class ReviewTokenizer(keras.layers.Layer):
         return self.vectorization.get_vocabulary()
 
     def call(self, texts):
-        return self.tokenize(texts).to_tensor()
-
-    def tokenize(self, texts):
-        """As `call`, but gives a `tf.RaggedTensor`, without padding."""
         import tensorflow as tf
 
+        ids = self.tokenize(texts).to_tensor()
+        # A review without a word is padding, but it is there.
+        return tf.pad(ids, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(ids)[1])]])
+
+    def tokenize(self, texts, at_once=1024):
+        """As `call`, but gives a `tf.RaggedTensor`, without padding.
+
+        A list is worked off in parts of `at_once` texts.
+        """
+        import tensorflow as tf
+
+        if isinstance(texts, (list, tuple)):
+            starts = range(0, max(len(texts), 1), at_once)
+            parts = [
+                self.tokenize(tf.constant(texts[i : i + at_once], "string"))
+                for i in starts
+            ]
+            return tf.concat(parts, axis=0)
         ids = self.vectorization(tf.reshape(texts, [-1]))
         head = self.sequence_length // 3
         tail = self.sequence_length - head
@@ -112,57 +130,88 @@ class ReviewTokenizer(keras.layers.Layer):
 
 
 def review_batches(
-    tokenizer, texts, labels=None, batch_size=32, shuffle_seed=None, bucket=64
+    tokens, labels=None, features=None, batch_size=32, shuffle_seed=None
 ):
     """Batches of reviews of similar length, as a `tf.data.Dataset`.
 
-    Texts are tokenized once and cached in memory. Within a batch, reviews are
-    padded with 0 to the longest; `keras.layers.Embedding(mask_zero=True)` makes
-    the mask.
+    Within a batch, reviews are padded with 0 to the longest.
 
     Args:
-        tokenizer: An adapted `ReviewTokenizer`.
-        texts: List of strings.
-        labels: Integer array of the same length, or None.
+        tokens: `tf.RaggedTensor` of shape `(reviews, None)`, from
+            `ReviewTokenizer.tokenize`.
+        labels: Integer array, one per review, or None.
+        features: `tf.RaggedTensor` of shape `(reviews, None, size)`, `size` floats
+            for every token, or None.
         batch_size: Reviews per batch.
-        shuffle_seed: Integer: a new order in every epoch, the same in every run.
-            None keeps the order of the texts, and batches them as they come.
-        bucket: With `shuffle_seed`, lengths in one batch differ by less than
-            this many tokens.
+        shuffle_seed: Integer: a new order in every epoch, the same in every run;
+            the reviews of 40 batches are sorted by length before they are cut into
+            batches, and the batches shuffled. None keeps the order of the reviews.
 
     Returns:
         Dataset of `(tokens, labels)`, or of `tokens` without labels: int64
-        tensors of shape `(batch, length)` and float32 of shape `(batch,)`.
+        tensors of shape `(batch, length)` and float32 of shape `(batch,)`. With
+        features, `(tokens, features)` takes the place of `tokens`.
 
     Raises:
-        ValueError: If there are no texts, or another number of labels.
+        ValueError: If there are no reviews, or another number of labels.
+
+    Example:
+
+    >>> tokenizer = ReviewTokenizer(vocab_size=100, sequence_length=8)
+    >>> tokenizer.adapt(["A fine film!", "A dull film."])
+    >>> tokens = tokenizer.tokenize(["a dull film", "fine"])
+    >>> [x.shape for x, y in review_batches(tokens, [0, 1])]
+    [TensorShape([2, 3])]
     """
     import tensorflow as tf
 
-    if not len(texts):
-        raise ValueError("`texts` must hold at least one review. Received: none")
-    if labels is not None and len(labels) != len(texts):
+    count = int(tokens.nrows())
+    if not count:
+        raise ValueError("`tokens` must hold at least one review. Received: none")
+    if labels is not None and len(labels) != count:
         raise ValueError(
-            f"`labels` must have one entry per text, {len(texts)}. "
-            f"Received: {len(labels)}"
+            f"`labels` must have one entry per review, {count}. Received: {len(labels)}"
         )
-    chunks = [
-        tokenizer.tokenize(texts[i : i + 1024]) for i in range(0, len(texts), 1024)
-    ]
-    tokens = tf.concat(chunks, axis=0)
-    targets = np.zeros(len(texts)) if labels is None else labels
-    dataset = tf.data.Dataset.from_tensor_slices((tokens, np.float32(targets)))
-    dataset = dataset.map(lambda x, y: (tf.convert_to_tensor(x), y)).cache()
-    if shuffle_seed is None:
-        dataset = dataset.padded_batch(batch_size)
-    else:
-        dataset = dataset.shuffle(len(texts), seed=shuffle_seed)
-        limits = list(range(bucket, tokenizer.sequence_length, bucket))
-        dataset = dataset.bucket_by_sequence_length(
-            lambda x, y: tf.shape(x)[0],
-            bucket_boundaries=[limit + 1 for limit in limits],
-            bucket_batch_sizes=[batch_size] * (len(limits) + 1),
-        )
-    if labels is None:
-        dataset = dataset.map(lambda x, y: x)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    starts = tokens.row_splits.numpy()
+    lengths = np.diff(starts)
+    values = tokens.flat_values.numpy()
+    floats = None if features is None else features.flat_values.numpy()
+    targets = np.zeros(count, "float32") if labels is None else np.float32(labels)
+    seeds = itertools.count(0 if shuffle_seed is None else shuffle_seed * 1000)
+
+    def batches():
+        seed = None if shuffle_seed is None else next(seeds)
+        for rows in _batch_rows(lengths, batch_size, seed):
+            there = np.arange(max(lengths[rows].max(), 1)) < lengths[rows, None]
+            source = np.concatenate([np.arange(starts[r], starts[r + 1]) for r in rows])
+            x = np.zeros(there.shape, "int64")
+            x[there] = values[source]
+            if floats is not None:
+                padded = np.zeros((*there.shape, floats.shape[1]), "float32")
+                padded[there] = floats[source]
+                x = (x, padded)
+            yield x if labels is None else (x, targets[rows])
+
+    spec = tf.TensorSpec((None, None), "int64")
+    if floats is not None:
+        spec = (spec, tf.TensorSpec((None, None, floats.shape[1]), "float32"))
+    if labels is not None:
+        spec = (spec, tf.TensorSpec((None,), "float32"))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec)
+    known = tf.data.experimental.assert_cardinality(-(-count // batch_size))
+    return dataset.apply(known).prefetch(4)
+
+
+def _batch_rows(lengths, batch_size, seed):
+    """Arrays of row numbers, one per batch."""
+    if seed is None:
+        order = np.arange(len(lengths))
+        return np.split(order, range(batch_size, len(lengths), batch_size))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(lengths))
+    chunk = 40 * batch_size
+    for i in range(0, len(order), chunk):
+        part = order[i : i + chunk]
+        order[i : i + chunk] = part[np.argsort(lengths[part], kind="stable")]
+    batches = np.split(order, range(batch_size, len(lengths), batch_size))
+    return [batches[i] for i in rng.permutation(len(batches))]

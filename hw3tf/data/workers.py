@@ -64,8 +64,9 @@ def fit_worker(model, dataset, epochs):
 
     Args:
         model: A compiled `keras.Model`, made in the scope of `worker_strategy()`.
-        dataset: `tf.data.Dataset` of `(inputs, labels)`, the same on every worker. A
-            batch with fewer entries than there are workers is left out.
+        dataset: `tf.data.Dataset` of `(inputs, labels)`, the same on every worker;
+            inputs are a tensor or a tuple of some. A batch with fewer entries than
+            there are workers is left out.
         epochs: Passes over the data set.
 
     Returns:
@@ -93,7 +94,8 @@ def fit_worker(model, dataset, epochs):
         start, losses = time.perf_counter(), []
         for x, y in dataset:
             if len(y) >= count:
-                losses.append(float(step(x[index::count], y[index::count, None])))
+                own = tf.nest.map_structure(lambda rows: rows[index::count], x)
+                losses.append(float(step(own, y[index::count, None])))
         history["loss"].append(sum(losses) / len(losses))
         history["seconds"].append(time.perf_counter() - start)
     return history

@@ -1,0 +1,38 @@
+"""What tutorial 4 needs and does not teach: its batches and command line, training that
+can be interrupted, BERT out of KerasHub, results and pictures."""
+
+from hw3tf.sentiment.batches import divide, load, prepare, training_batches
+from hw3tf.sentiment.bert import build_bert, load_bert, run_bert
+from hw3tf.sentiment.checkpoints import BestCheckpoint, load_checkpoint
+from hw3tf.sentiment.linear import run_linear
+from hw3tf.sentiment.options import parse_arguments
+from hw3tf.sentiment.results import (
+    draw_attention,
+    explain,
+    judge,
+    print_judged,
+    save_and_compare,
+)
+from hw3tf.sentiment.training import fit, memory_of_a_step, predict
+
+__all__ = [
+    "BestCheckpoint",
+    "build_bert",
+    "divide",
+    "draw_attention",
+    "explain",
+    "fit",
+    "judge",
+    "load",
+    "load_bert",
+    "load_checkpoint",
+    "memory_of_a_step",
+    "parse_arguments",
+    "predict",
+    "prepare",
+    "print_judged",
+    "run_bert",
+    "run_linear",
+    "save_and_compare",
+    "training_batches",
+]

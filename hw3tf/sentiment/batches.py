@@ -1,0 +1,105 @@
+"""From reviews to batches: who is trained on, what is fitted to whom."""
+
+import numpy as np
+
+from hw3tf import data
+from hw3tf.sentiment.training import memory_of_a_step
+from hw3tf.tutorial import UserError, require_memory
+
+
+def divide(reviews, settings, held_out):
+    """Training reviews, and `held_out` of them kept from training.
+
+    Args:
+        reviews: `hw3tf.data.Reviews`.
+        settings: With `seed`, which decides the random division, and `max_reviews`,
+            how many to use in all; None = all.
+        held_out: Number of reviews.
+
+    Returns:
+        Two tuples `(texts, labels)`.
+
+    Raises:
+        UserError: If nothing would be left to train on.
+    """
+    order = np.random.default_rng(settings.seed).permutation(len(reviews.train_texts))
+    order = order[: settings.max_reviews]
+    if len(order) <= held_out:
+        raise UserError(
+            f"--max-reviews {len(order)} leaves nothing to train on: {held_out} are "
+            "kept for validation"
+        )
+    kept, used = np.split(order, [held_out])
+    return [
+        ([reviews.train_texts[i] for i in rows], reviews.train_labels[rows])
+        for rows in (used, kept)
+    ]
+
+
+def prepare(texts, labels, settings):
+    """Fits to training reviews what stands before the network.
+
+    Args:
+        texts: List of strings.
+        labels: Integer array, 0 or 1 for every text.
+        settings: With `vocab_size`, `sequence_length`.
+
+    Returns:
+        Tuple: the `ReviewTokenizer`, the `NaiveBayesFeatures`, and the reviews'
+        tokens and cross-fitted floats, both ragged.
+    """
+    tokenizer = data.ReviewTokenizer(
+        settings.vocab_size, settings.sequence_length, name="tokenizer"
+    )
+    tokenizer.adapt(texts)
+    tokens = tokenizer.tokenize(texts)
+    features = data.NaiveBayesFeatures(settings.vocab_size, name="naive_bayes")
+    features.adapt(tokens, labels)
+    return tokenizer, features, tokens, features.cross_fitted(tokens, labels)
+
+
+def training_batches(tokens, labels, floats, settings):
+    """Batches of reviews of similar length, in random order.
+
+    Args:
+        tokens, floats: Ragged, from `prepare`.
+        labels: Integer array.
+        settings: With `batch_size`, `seed`, and what `memory_of_a_step` wants.
+
+    Returns:
+        `tf.data.Dataset` of `((tokens, floats), labels)`.
+
+    Raises:
+        UserError: If a training step would not fit into memory.
+    """
+    longest = int(np.max(tokens.row_lengths()))
+    require_memory(
+        memory_of_a_step(settings, longest),
+        f"--batch-size {settings.batch_size} with reviews of {longest} tokens "
+        "(--sequence-length)",
+    )
+    return data.review_batches(
+        tokens, labels, floats, settings.batch_size, shuffle_seed=settings.seed
+    )
+
+
+def load(reviews, settings):
+    """All that a network needs.
+
+    Args:
+        reviews: `hw3tf.data.Reviews`.
+        settings: With `held_out`, and what `divide`, `prepare` and `training_batches`
+            want.
+
+    Returns:
+        Tuple: tokenizer, features, and batches: for training, of the reviews held out
+        (validation), of the test reviews in their order.
+    """
+    (texts, labels), validation = divide(reviews, settings, settings.held_out)
+    tokenizer, features, tokens, floats = prepare(texts, labels, settings)
+    batches = [training_batches(tokens, labels, floats, settings)]
+    for texts, labels in (validation, (reviews.test_texts, reviews.test_labels)):
+        tokens = tokenizer.tokenize(texts)
+        floats = features.of_ragged(tokens)
+        batches.append(data.review_batches(tokens, labels, floats))
+    return tokenizer, features, *batches

@@ -1,0 +1,137 @@
+"""What a trained classifier is worth, where it errs, and what it looks at."""
+
+import os
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+
+from hw3tf import plots
+from hw3tf.tutorial import whole_file
+
+
+def judge(reviews, logits):
+    """Prints and returns the accuracy on the test reviews.
+
+    Args:
+        reviews: `hw3tf.data.Reviews`.
+        logits: Float array, one per test review.
+
+    Returns:
+        Dict with `accuracy`, and `hard_accuracy` if it is known which are hard.
+    """
+    right = (np.asarray(logits) > 0) == (reviews.test_labels == 1)
+    results = {"accuracy": float(right.mean())}
+    if reviews.test_hard is not None:
+        results["hard_accuracy"] = float(right[reviews.test_hard].mean())
+    words = (f"{name.replace('_', ' ')} {rate:.4f}" for name, rate in results.items())
+    print(f"test, {len(right)} reviews: {', '.join(words)}")
+    return results
+
+
+def print_judged(texts, probabilities):
+    """Prints what a model says of texts."""
+    for text, p in zip(texts, probabilities, strict=True):
+        print(f"{'positive' if p > 0.5 else 'negative'} ({p:.3f})  {text}")
+
+
+def save_and_compare(sentiment, texts, saved, exported):
+    """Writes a model in both formats, and compares what comes back.
+
+    Both are written beside their places and renamed when they are whole.
+
+    Args:
+        sentiment: `keras.Model`, strings `(batch,)` -> probabilities `(batch, 1)`.
+        texts: List of strings.
+        saved: The `.keras` file.
+        exported: The folder for `tf.saved_model`.
+
+    Returns:
+        Dict: `probabilities`, one per text, and `saved_difference` and
+        `exported_difference`, the largest that were found.
+    """
+    import tensorflow as tf
+
+    with whole_file(saved) as beside:
+        sentiment.save(beside)
+    exported = pathlib.Path(exported)
+    beside = exported.with_name(f".part.{exported.name}")
+    sentiment.export(beside, verbose=False)
+    shutil.rmtree(exported, ignore_errors=True)
+    os.replace(beside, exported)
+
+    def probabilities(function):
+        return np.asarray(function(tf.constant(texts)))[:, 0]
+
+    results = {"probabilities": probabilities(sentiment)}
+    reloaded = tf.saved_model.load(exported)  # its function does not keep it alive
+    loaded = keras.models.load_model(saved), reloaded.serve
+    for name, function in zip(("saved", "exported"), loaded, strict=True):
+        difference = np.abs(probabilities(function) - results["probabilities"])
+        results[f"{name}_difference"] = float(difference.max())
+    return results
+
+
+def draw_attention(text, tokenizer, features, model, folder):
+    """Draws the weights of the last attention layer for a text, head by head.
+
+    Args:
+        text: A string.
+        tokenizer, features: The layers before the classifier.
+        model: The classifier; its attention layers are named `attention_layer_...`.
+        folder: Where `attention.png` goes.
+    """
+    tokens = tokenizer([text])
+    attention = [x for x in model.layers if x.name.startswith("attention_layer")][-1]
+    x = keras.Model(model.inputs, attention.input[0])([tokens, features(tokens)])
+    _, weights = attention(x, x, return_attention_scores=True)
+    vocabulary = tokenizer.get_vocabulary()
+    words = [vocabulary[i] for i in tokens[0]]
+    plots.plot_attention(weights[0], words, folder / "attention.png")
+
+
+def explain(reviews, logits, folder, shown=2):
+    """Shows where a model errs: prints its most confident mistakes, draws accuracy
+    against length.
+
+    Args:
+        reviews: `hw3tf.data.Reviews`.
+        logits: Float array, one per test review.
+        folder: Where `lengths.png` goes.
+        shown: Mistakes of either kind to print. Defaults to 2.
+    """
+    logits, positive = np.asarray(logits), reviews.test_labels == 1
+    right = (logits > 0) == positive
+    for kind, sign in ((False, 1), (True, -1)):
+        rows = np.flatnonzero(~right & (positive == kind))
+        worst = rows[np.argsort(-sign * logits[rows])][:shown]
+        for row in worst:
+            truth = "positive" if positive[row] else "negative"
+            text = " ".join(reviews.test_texts[row].split())
+            shortened = text if len(text) < 300 else f"{text[:140]} ... {text[-140:]}"
+            print(f"{truth}, but logit {logits[row]:+.1f}: {shortened}")
+    words = np.array([len(text.split()) for text in reviews.test_texts])
+    _draw_lengths(right, words, folder / "lengths.png")
+
+
+def _draw_lengths(right, lengths, path):
+    """Accuracy in ten groups of equal size, from short reviews to long ones."""
+    groups = np.array_split(np.argsort(lengths, kind="stable"), 10)
+    middle = [np.median(lengths[rows]) for rows in groups]
+    rates = np.array([right[rows].mean() for rows in groups])
+    error = 2 * np.sqrt(rates * (1 - rates) / [len(rows) for rows in groups])
+    figure, axes = plots.new_figure(1, 1, (6.5, 4))
+    axis = axes[0, 0]
+    axis.errorbar(middle, rates, error, fmt="ko-", capsize=3, label="a tenth of them")
+    axis.axhline(right.mean(), color="gray", ls="--", label="all test reviews")
+    axis.set(title="Accuracy against the length of the review", ylabel="accuracy")
+    axis.set(xlabel="words, median of the group", xscale="log")
+    axis.minorticks_off()
+    ticks = [
+        n for n in (25, 50, 100, 200, 400, 800) if middle[0] < 2 * n < 4 * middle[-1]
+    ]
+    axis.set_xticks(ticks, labels=[str(n) for n in ticks])
+    axis.grid(alpha=0.3)
+    axis.legend()
+    plots.save_figure(figure, path)

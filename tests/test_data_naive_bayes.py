@@ -1,0 +1,161 @@
+"""Log ratios of n-grams, against counting with dictionaries."""
+
+import collections
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hw3tf import data
+from hw3tf.data.naive_bayes import ngram_buckets
+
+VOCABULARY = 7
+LENGTHS = (5, 0, 1, 9, 2, 5, 3, 8, 1, 4)
+# So many buckets that the few n-grams here do not share any.
+BUCKETS = 10_007
+
+
+@pytest.fixture
+def reviews(rng):
+    """Tokens, one of the reviews empty, and labels."""
+    tokens = [rng.integers(1, VOCABULARY, n).tolist() for n in LENGTHS]
+    ragged = tf.RaggedTensor.from_row_lengths(
+        np.int64(list(itertools.chain(*tokens))), np.int64(LENGTHS)
+    )
+    return ragged, np.arange(len(tokens)) % 2
+
+
+def ngrams(tokens, order):
+    """The n-gram that begins at each position; 0 beyond the end."""
+    padded = [*tokens, 0, 0]
+    return [tuple(padded[i : i + order]) for i in range(len(tokens))]
+
+
+def expected(asked, tokens, labels):
+    """Floats of the reviews `asked`, counted on the others or on all."""
+    rows = []
+    for order in (1, 2, 3):
+        counts = collections.Counter()
+        for review, label in zip(tokens, labels, strict=True):
+            counts.update((gram, label) for gram in set(ngrams(review, order)))
+        rows.append(
+            [
+                math.log(counts[gram, 1] + 1) - math.log(counts[gram, 0] + 1)
+                for gram in ngrams(asked, order)
+            ]
+        )
+    return np.array(rows, "float32").T
+
+
+def adapted(reviews, buckets=BUCKETS):
+    features = data.NaiveBayesFeatures(VOCABULARY, buckets)
+    features.adapt(*reviews)
+    return features
+
+
+def test_no_ngrams_of_these_tests_share_a_bucket():
+    pairs = np.array(list(itertools.product(range(VOCABULARY), repeat=2))).T
+    triples = np.array(list(itertools.product(range(VOCABULARY), repeat=3))).T
+    assert len(set(ngram_buckets(list(pairs), BUCKETS))) == VOCABULARY**2
+    assert len(set(ngram_buckets(list(triples), BUCKETS))) == VOCABULARY**3
+
+
+def test_buckets_are_used_evenly_by_the_largest_vocabulary(rng):
+    """n keys thrown into n buckets leave 1/e of them empty, give or take 0.002."""
+    words = rng.integers(0, 30_000, (3, 100_000))
+    used = len(np.unique(ngram_buckets(list(words), 100_000)))
+    assert abs(used / 100_000 - (1 - math.exp(-1))) < 0.01
+    assert ngram_buckets(list(words), 100).min() >= 0
+
+
+def test_floats_are_log_ratios_of_counted_reviews(reviews):
+    features = adapted(reviews)
+    tokens, labels = reviews
+    floats = features.of_ragged(tokens)
+    for asked, found in zip(tokens.to_list(), floats, strict=True):
+        if asked:
+            # Tables hold halves: 11 bits.
+            np.testing.assert_allclose(
+                found, expected(asked, tokens.to_list(), labels), rtol=2**-11
+            )
+
+
+def test_the_layer_says_the_same_in_batches_and_nothing_of_padding(reviews):
+    features = adapted(reviews, buckets=50)
+    tokens, _ = reviews
+    dense = features(tokens.to_tensor())
+    np.testing.assert_array_equal(dense, features.of_ragged(tokens).to_tensor())
+    assert not dense[1].numpy().any()
+
+
+def test_cross_fitted_floats_come_from_the_other_folds(reviews):
+    tokens, labels = reviews
+    features = data.NaiveBayesFeatures(VOCABULARY, BUCKETS)
+    # As many folds as reviews: each is judged by all the others.
+    found = features.cross_fitted(tokens, labels, folds=len(labels))
+    rows = tokens.to_list()
+    for i, asked in enumerate(rows):
+        if asked:
+            others = rows[:i] + rows[i + 1 :], np.delete(labels, i)
+            np.testing.assert_allclose(
+                found[i], expected(asked, *others), rtol=1e-6, atol=1e-7
+            )
+
+
+def test_cross_fitting_hides_the_own_label(rng):
+    """A word that one review has tells its label, if that review was counted."""
+    own = tf.ragged.constant([[i, 1] for i in range(2, 42)], dtype="int64")
+    labels = np.arange(40) % 2
+    features = data.NaiveBayesFeatures(50, 1000)
+    features.adapt(own, labels)
+    assert (
+        np.sign(features.of_ragged(own).to_tensor()[:, 0, 0]) == 2 * labels - 1
+    ).all()
+    floats = features.cross_fitted(own, labels, folds=8, seed=1)
+    assert not floats.to_tensor()[:, 0, 0].numpy().any()
+
+
+def test_folds_depend_on_the_seed(reviews):
+    features = data.NaiveBayesFeatures(VOCABULARY, BUCKETS)
+    one, same, other = (
+        features.cross_fitted(*reviews, folds=2, seed=s).flat_values for s in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.any(one.numpy() != other.numpy())
+
+
+def test_present_ngrams_are_told_once(reviews):
+    features = adapted(reviews)
+    rows, review, ratios = features.present(reviews[0], 2)
+    grams = [set(ngrams(r, 2)) for r in reviews[0].to_list()]
+    assert np.bincount(review, minlength=len(grams)).tolist() == list(map(len, grams))
+    np.testing.assert_array_equal(ratios, features.tables[1].numpy()[rows])
+
+
+def test_tables_are_saved_and_work_in_graphs(reviews, tmp_path):
+    features = adapted(reviews)
+    tokens = reviews[0].to_tensor()
+    inputs = keras.Input((None,), dtype="int64")
+    model = keras.Model(inputs, features(inputs))
+    assert model.output_shape == (None, None, 3)
+    assert not model.trainable_weights
+    model.save(tmp_path / "features.keras")
+    model.export(tmp_path / "exported", verbose=False)
+    loaded = keras.models.load_model(tmp_path / "features.keras")
+    exported = tf.saved_model.load(tmp_path / "exported")
+    for function in (loaded, exported.serve, tf.function(features)):
+        np.testing.assert_array_equal(function(tokens), features(tokens))
+
+
+@pytest.mark.parametrize("sizes", [(0, 5), (5, 0)])
+def test_sizes_that_hold_nothing_are_refused(sizes):
+    with pytest.raises(ValueError, match="must be >= 1"):
+        data.NaiveBayesFeatures(*sizes)
+
+
+def test_one_fold_is_refused(reviews):
+    with pytest.raises(ValueError, match="`folds` must be >= 2"):
+        data.NaiveBayesFeatures(VOCABULARY).cross_fitted(*reviews, folds=1)

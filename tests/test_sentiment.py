@@ -1,0 +1,274 @@
+"""What tutorial 4 is made of: training that can be interrupted, results, options."""
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hw3tf import data, sentiment, tutorial
+
+
+@dataclass(frozen=True)
+class Settings:
+    epochs: int = 3
+    embed_dim: int = 3
+    sizes: tuple = (1, 2)
+
+
+SETTINGS = Settings()
+
+
+def compiled_model(units=3):
+    keras.utils.set_random_seed(3)
+    layers = [keras.Input((4,)), keras.layers.Dense(units), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, 30)),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
+    )
+    return model
+
+
+@pytest.fixture
+def batches(rng):
+    x = rng.normal(size=(40, 4)).astype("float32")
+    y = (x[:, :1] > 0).astype("float32")
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+
+
+def fit(model, batches, path, epochs=3, resume=False, settings=SETTINGS):
+    settings = replace(settings, epochs=epochs)
+    return sentiment.fit(model, batches, settings, batches, path, resume)
+
+
+class _InterruptedAfter(keras.callbacks.Callback):
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epochs:
+            raise KeyboardInterrupt
+
+
+def interrupted(model, batches, path, epochs, monkeypatch):
+    plain = model.fit
+
+    def fit_and_stop(*args, callbacks, **kwargs):
+        stop = _InterruptedAfter(epochs)
+        return plain(*args, callbacks=[*callbacks, stop], **kwargs)
+
+    monkeypatch.setattr(model, "fit", fit_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, batches, path)
+
+
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
+    batches, tmp_path, monkeypatch, capsys
+):
+    whole = compiled_model()
+    history, seconds = fit(whole, batches, tmp_path / "whole.weights.h5")
+    assert len(seconds) == 3
+
+    path = tmp_path / "best.weights.h5"
+    interrupted(compiled_model(), batches, path, 2, monkeypatch)
+    assert f"The best epoch is kept in {path}; --resume" in capsys.readouterr().out
+
+    resumed = compiled_model()
+    again, seconds = fit(resumed, batches, path, resume=True)
+    assert len(seconds) == 1
+    assert again == history
+    assert len(history["val_loss"]) == 3
+    for one, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "best.weights.h5",
+        "whole.weights.h5",
+    ]
+
+
+def test_interrupted_in_the_first_epoch_nothing_is_kept(
+    batches, tmp_path, monkeypatch, capsys
+):
+    interrupted(compiled_model(), batches, tmp_path / "a.weights.h5", 0, monkeypatch)
+    assert "nothing is kept" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_model_has_the_weights_of_its_best_epoch(batches, tmp_path):
+    model, path = compiled_model(), tmp_path / "a.weights.h5"
+    model.optimizer.build(model.trainable_variables)
+    keeper = sentiment.BestCheckpoint(path, {"seed": 1})
+    keeper.set_model(model)
+    best = model.get_weights()
+    for loss in (0.5, 0.3, 0.4):
+        model.set_weights([w + loss for w in best])
+        keeper.on_epoch_end(0, {"val_loss": loss, "loss": 1.0})
+    again = compiled_model()
+    history = sentiment.load_checkpoint(again, path, {"seed": 1})
+    assert history == {"val_loss": [0.5, 0.3], "loss": [1.0, 1.0]}
+    for one, other in zip(again.get_weights(), best, strict=True):
+        np.testing.assert_array_equal(one, other + np.float32(0.3))
+
+
+def test_checkpoints_that_do_not_fit_are_refused(batches, tmp_path):
+    path = tmp_path / "a.weights.h5"
+    fit(compiled_model(), batches, path)
+    none, other = tmp_path / "none.weights.h5", tmp_path / "other.weights.h5"
+    other.write_text("not a checkpoint")
+    plain = tmp_path / "plain.weights.h5"
+    compiled_model().save_weights(plain)
+    cases = [
+        (none, SETTINGS, 3, "there is no checkpoint"),
+        (other, SETTINGS, 3, "is not a checkpoint"),
+        (plain, SETTINGS, 3, "is not a checkpoint"),
+        (path, Settings(embed_dim=4), 3, "made with embed_dim = 3, not 4"),
+        (path, Settings(sizes=(1, 3)), 3, r"made with sizes = \[1, 2\], not \[1, 3\]"),
+        (path, SETTINGS, 5, "of another shape"),
+    ]
+    for file, settings, units, message in cases:
+        with pytest.raises(tutorial.UserError, match=message) as caught:
+            fit(compiled_model(units), batches, file, resume=True, settings=settings)
+        assert "\n" not in str(caught.value)
+
+
+def test_without_a_checkpoint_the_last_epoch_counts(batches):
+    history, seconds = sentiment.fit(compiled_model(), batches, Settings(epochs=2))
+    assert len(history["loss"]) == len(seconds) == 2
+    assert "val_loss" not in history
+
+
+SIZES = SimpleNamespace(
+    batch_size=32, embed_dim=32, num_heads=2, num_layers=1, attention="fused",
+    seed=0, vocab_size=50, sequence_length=20, max_reviews=None,
+    held_out=2,
+)  # fmt: skip
+
+
+def test_memory_grows_with_the_square_of_the_length_for_keras_only():
+    fused = np.array([sentiment.memory_of_a_step(SIZES, n) for n in (0, 1000, 2000)])
+    keras_too = SimpleNamespace(**{**vars(SIZES), "attention": "keras"})
+    other = np.array(
+        [sentiment.memory_of_a_step(keras_too, n) for n in (0, 1000, 2000)]
+    )
+    assert np.diff(fused, 2) == 0
+    assert np.diff(other, 2) > 32 * 2 * 1000**2 * 2 * 4
+
+
+def test_too_little_memory_is_one_line(monkeypatch):
+    monkeypatch.setattr(tutorial, "available_memory", lambda: 2**30)
+    tokens = tf.ragged.constant([[1] * 9, [2]], dtype="int64")
+    floats = tf.ragged.constant([[[0.0] * 3] * 9, [[0.0] * 3]], ragged_rank=1)
+    sentiment.training_batches(tokens, [0, 1], floats, SIZES)
+    many = SimpleNamespace(**{**vars(SIZES), "batch_size": 10**6})
+    message = (
+        r"--batch-size 1000000 with reviews of 9 tokens \(--sequence-length\) needs"
+    )
+    with pytest.raises(
+        tutorial.UserError, match=f"{message} about .* 1.0 GiB are free"
+    ):
+        sentiment.training_batches(tokens, [0, 1], floats, many)
+
+
+def test_available_memory_is_known_here():
+    found = tutorial.available_memory()
+    assert found is None or 2**20 < found < 2**50
+    assert 50 < tutorial.peak_memory() < 10**7
+
+
+@pytest.fixture
+def reviews():
+    texts = [
+        f"word{i} and so on, it was {'good' if i % 2 else 'bad'}" for i in range(9)
+    ]
+    labels = np.arange(9, dtype="int32") % 2
+    return data.Reviews("imdb", "made up", texts, labels, texts[:4], labels[:4])
+
+
+def test_reviews_are_divided_at_random_and_none_is_in_both_parts(reviews):
+    (used, labels), (kept, _) = sentiment.divide(reviews, SIZES, 3)
+    assert sorted(used + kept) == sorted(reviews.train_texts)
+    assert len(kept) == 3
+    assert [("good" in t) == y for t, y in zip(used, labels, strict=True)] == [True] * 6
+    few = SimpleNamespace(**{**vars(SIZES), "max_reviews": 3, "seed": 1})
+    (used, _), (kept, _) = sentiment.divide(reviews, few, 1)
+    assert (len(used), len(kept)) == (2, 1)
+    with pytest.raises(tutorial.UserError, match="--max-reviews 3 leaves nothing"):
+        sentiment.divide(reviews, few, 3)
+
+
+def test_all_batches_are_made_by_what_training_reviews_say(reviews):
+    tokenizer, features, training, validation, test = sentiment.load(reviews, SIZES)
+    assert "word8" in tokenizer.get_vocabulary()
+    (tokens, floats), _ = next(iter(training))
+    assert tokens.shape[0] == len(reviews.train_texts) - SIZES.held_out
+    # Cross-fitted: not what the layer says, which has counted these reviews.
+    assert (floats.numpy() != features(tokens).numpy()).any()
+    assert sum(len(y) for _, y in validation) == SIZES.held_out
+    (tokens, floats), labels = next(iter(test))
+    np.testing.assert_array_equal(tokens, tokenizer(reviews.test_texts))
+    np.testing.assert_array_equal(floats, features(tokens))
+    np.testing.assert_array_equal(labels, reviews.test_labels)
+
+
+@pytest.mark.parametrize("model", ["bag", "naive_bayes"])
+def test_linear_models_learn_what_words_say(model):
+    reviews = data.load_reviews("sample")
+    few = {"model": model, "max_reviews": 1500, "sequence_length": 200}
+    few["vocab_size"] = 1000
+    results = sentiment.run_linear(reviews, SimpleNamespace(**{**vars(SIZES), **few}))
+    # The easy three tenths, and of the others one half.
+    assert 0.55 < results["accuracy"] < 0.75
+    assert results["hard_accuracy"] < 0.6
+    assert results["seconds"] > 0
+    assert results["parameters"] > 3
+
+
+def test_phrases_find_what_words_do_not():
+    """Whether two words stand in this order or in the other."""
+    order = np.arange(200) % 2
+    rng = np.random.default_rng(0)
+    tokens = np.full((200, 12), 2)
+    for row, first in zip(tokens, order, strict=True):
+        row[rng.choice([1, 4, 7])] = 0
+        at = np.flatnonzero(row == 0)[0]
+        row[at : at + 2] = (3, 4) if first else (4, 3)
+    tokens = tf.RaggedTensor.from_tensor(tokens.astype("int64"))
+    features = data.NaiveBayesFeatures(5, 1000)
+    features.adapt(tokens[:100], order[:100])
+    logits = data.phrase_logits(features, tokens[:100], order[:100], tokens[100:])
+    np.testing.assert_array_equal(logits > 0, order[100:] == 1)
+
+
+def test_results_are_judged_and_mistakes_shown(reviews, tmp_path, capsys):
+    logits = np.array([-1.0, 2.0, 3.0, -4.0])
+    assert sentiment.judge(reviews, logits) == {"accuracy": 0.5}
+    hard = np.array([True, False, True, False])
+    sample = data.Reviews(**{**vars(reviews), "test_hard": hard})
+    assert sentiment.judge(sample, logits)["hard_accuracy"] == 0.5
+    many = np.tile(logits, 5)
+    texts, labels = reviews.test_texts * 5, np.tile(reviews.test_labels, 5)
+    reviews = data.Reviews(
+        "imdb", "", reviews.train_texts, reviews.train_labels, texts, labels
+    )
+    capsys.readouterr()
+    sentiment.explain(reviews, many, tmp_path, shown=1)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("negative, but logit +3.0: word2 and")
+    assert printed[1].startswith("positive, but logit -4.0: word3 and")
+    assert (tmp_path / "lengths.png").exists()
+
+
+def test_numbers_are_there_only_if_they_were_given():
+    defaults = SimpleNamespace(
+        model="transformer", attention="fused", preset="p", sequence_length=5,
+        embed_dim=32, num_heads=2, num_layers=1, epochs=2, batch_size=8,
+        max_reviews=None,
+    )  # fmt: skip
+    args = sentiment.parse_arguments(["--epochs", "7"], defaults)
+    assert args.epochs == 7
+    assert not {"batch_size", "model", "attention"} & vars(args).keys()
