@@ -1,5 +1,5 @@
-"""One command per need: `nox -s lint | tests | cpp | cpp_aarch64 | wheels | tutorials |
-bench | docs | pdf | demo`."""
+"""One command per need: `nox -s lint | tests | cpp | cpp_aarch64 | wheels | matrix |
+tutorials | bench | docs | pdf | demo`."""
 
 import os
 import pathlib
@@ -111,6 +111,19 @@ def wheels(session):
     check = str(check.absolute())
     with session.chdir(out):  # outside the checkout
         session.run(python, check, external=True)
+
+
+@nox.session
+def matrix(session):
+    """One wheel beside every TensorFlow: the table of docs/reliability.md.
+
+    `nox -s matrix -- --versions 2.16 2.21` takes two of them.
+    """
+    out = pathlib.Path("build/matrix-wheel")
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("pip", "wheel", "--no-deps", "--wheel-dir", str(out), ".")
+    (wheel,) = out.glob("*.whl")
+    session.run("python", ".ci/matrix.py", str(wheel), *session.posargs)
 
 
 # What a tutorial that reads data is run on: at hand everywhere, and where

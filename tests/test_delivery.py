@@ -83,3 +83,17 @@ def test_there_is_a_workflow_with_the_jobs():
     (path,) = WORKFLOWS
     jobs = path.read_text().split("\njobs:\n")[1]
     assert re.findall(r"^  (\w+):$", jobs, re.M) == ["test", "wheels", "sdist"]
+
+
+def test_the_table_of_the_matrix_has_no_failure():
+    """`nox -s matrix` writes it, on a Python that has these versions."""
+    program = (ROOT / ".ci/matrix.py").read_text()
+    versions = re.findall(r'"(2\.\d+)"', program)
+    page = (ROOT / "docs/reliability.md").read_text()
+    cells = r"^\| (2\.\d+)\.\d+ \|.*\| (\d+) \| (\d+) \| \d+ \|$"
+    rows = re.findall(cells, page, re.M)
+    assert rows
+    assert {version for version, *_ in rows} <= set(versions)
+    for version, passed, failed in rows:
+        assert int(passed) > 30, version
+        assert failed == "0", version

@@ -1,0 +1,144 @@
+"""One wheel beside every TensorFlow: the table of docs/reliability.md.
+
+    python .ci/matrix.py WHEEL.whl
+
+makes an environment for each version, runs a share of the tests there, and writes what
+passed. `nox -s matrix` runs it. A version that the Python at hand cannot install is
+left out, and said so.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGE = ROOT / "docs/reliability.md"
+START = "<!-- matrix.py writes from here -->\n"
+END = "<!-- to here -->\n"
+VERSIONS = ("2.16", "2.17", "2.18", "2.19", "2.20", "2.21")
+# Every option and dtype with gradients, graphs and export, XLA, layers, the recurrence,
+# saved models: what depends on TensorFlow. What depends on the kernels does not.
+FILES = (
+    "test_compatibility.py",
+    "test_layers_integer_rnn.py",
+    "test_layers_multi_head_attention.py",
+    "test_ops_attention_graph.py",
+    "test_ops_attention_options.py",
+    "test_ops_attention_xla.py",
+    "test_ops_integer_rnn_graph.py",
+    "test_ops_paths.py",
+    "test_ops_xla_probe.py",
+)
+# One or two of each.
+QUICK = (
+    "test_compatibility.py",
+    "test_layers_integer_rnn.py::test_states_are_those_of_the_formula",
+    "test_layers_multi_head_attention.py"
+    "::test_saved_and_exported_models_run_in_a_fresh_process",
+    "test_layers_multi_head_attention.py::test_weights_files_interchange",
+    "test_ops_attention_graph.py::test_graph_with_unknown_sizes_gives_the_bits_of_eager",
+    "test_ops_attention_graph.py::test_tape_in_a_loop_and_a_vectorized_map_work",
+    "test_ops_attention_options.py::test_dtype_is_as_exact_as_keras",
+    "test_ops_attention_xla.py::test_all_options_give_the_bits_of_the_op",
+    "test_ops_attention_xla.py::test_fit_with_jit_compile_is_fit",
+    "test_ops_attention_xla.py::test_compiled_saved_model_runs_in_a_fresh_process",
+    "test_ops_xla_probe.py::test_probe_passes_here",
+)
+ABOUT = """
+import json, sys
+import keras, numpy, tensorflow, hw3tf
+info = {m.__name__: m.__version__ for m in (keras, numpy, tensorflow)}
+json.dump(info | {"python": sys.version.split()[0]}, sys.stdout)
+"""
+
+
+def run(*command, **options):
+    return subprocess.run([*map(str, command)], text=True, cwd=ROOT, **options)
+
+
+def install(python, wheel, version):
+    """Whether wheel and TensorFlow `version` could be installed together."""
+    packages = (wheel, f"tensorflow=={version}.*", "pytest")
+    options = ("--quiet", "--no-compile")  # most of TensorFlow is never imported
+    done = run(python, "-m", "pip", "install", *options, *packages)
+    return done.returncode == 0
+
+
+def test(python, folder, chosen):
+    """Counts of a pytest run of the tests `chosen`: passed, failed, skipped."""
+    report = folder / "report.xml"
+    options = ("-q", "-p", "no:cacheprovider", f"--junitxml={report}")
+    # Warnings of old versions about themselves are no errors here.
+    options += ("-o", "filterwarnings=default")
+    files = [f"tests/{name}" for name in chosen]
+    # Not `python -m pytest`: with it, the source hides the installed package.
+    run(python.with_name("pytest"), *options, *files)
+    (suite,) = ElementTree.parse(report).getroot().iter("testsuite")
+    total, failed, skipped = (
+        int(suite.get(name)) for name in ("tests", "failures", "skipped")
+    )
+    failed += int(suite.get("errors"))
+    return {"passed": total - failed - skipped, "failed": failed, "skipped": skipped}
+
+
+def row(version, wheel, folder, chosen):
+    """The cells of a version; makes its environment, and removes it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    run(sys.executable, "-m", "venv", folder, check=True)
+    python = folder / "bin/python"
+    try:
+        if not install(python, wheel, version):
+            return {"tensorflow": version, "failed": None}
+        done = run(python, "-c", ABOUT, check=True, stdout=subprocess.PIPE)
+        return json.loads(done.stdout) | test(python, folder, chosen)
+    finally:
+        shutil.rmtree(folder)
+
+
+def table(rows, wheel, quick):
+    names = ("tensorflow", "keras", "numpy", "python", "passed", "failed", "skipped")
+    lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
+    for cells in sorted(rows, key=lambda cells: cells["tensorflow"]):
+        if cells["failed"] is None:
+            line = "cannot be installed on this Python"
+            lines.append(f"| {cells['tensorflow']} | {line} {'| ' * 5}|")
+        else:
+            lines.append(f"| {' | '.join(str(cells[name]) for name in names)} |")
+    which = "a few of these tests, `--quick`" if quick else "these tests"
+    return "\n".join(lines) + f"\n\nThe wheel: `{wheel.name}`; {which}.\n"
+
+
+def write(page, text):
+    """Puts the text between the markers of the page."""
+    before, _, rest = page.read_text().partition(START)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{START}{text}{END}{after}")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("wheel", type=pathlib.Path)
+    parser.add_argument("--versions", nargs="+", default=VERSIONS)
+    parser.add_argument("--page", type=pathlib.Path, default=PAGE)
+    parser.add_argument("--quick", action="store_true", help="a few tests only")
+    args = parser.parse_args(argv)
+    chosen = QUICK if args.quick else FILES
+    wheel = args.wheel.absolute()
+    folder = ROOT / "build/matrix"
+    rows = []
+    for version in args.versions:
+        rows.append(row(version, wheel, folder, chosen))
+        write(args.page, table(rows, wheel, args.quick))
+    print(table(rows, wheel, args.quick))
+    bad = [cells["tensorflow"] for cells in rows if cells["failed"]]
+    untested = [cells["tensorflow"] for cells in rows if cells["failed"] is None]
+    if bad or len(untested) == len(rows):
+        raise SystemExit(f"failed: {bad}, not installed: {untested}")
+
+
+if __name__ == "__main__":
+    main()
