@@ -396,12 +396,11 @@ def check_claims(results, quick):
 # ## Conclusion
 #
 # On IMDB short phrases carry the result. Their counted numbers, added up, are right on
-# 88.7 % of the test reviews, and so are single words (88.9 %). A network that learns what
-# to make of them gets 90.4 % without any attention, 90.7 % with a GRU, 91.1 % with
-# attention: means of three seeds, good to two tenths. The block is worth half a point,
-# not more, since reviewers say what they think in more than one place. Where a review
-# must be read as a whole, it is worth everything: all of the hard reviews against one
-# half of them.
+# 88.7 % of the test reviews, single words on 88.9 %. A network that learns what to make
+# of them gets 90.4 % without any attention, 90.7 % with a GRU, 91.1 % with attention:
+# means of three seeds, good to two tenths. The block is worth half a point, not more,
+# since reviewers say what they think in more than one place. Where a review must be
+# read as a whole, it is worth everything: all of the hard reviews against one half.
 #
 # ## Exercises
 #
