@@ -67,7 +67,7 @@ class Settings:
 QUICK = Settings(
     seconds=6,
     short_seconds=2,
-    step_heights=(14, 56, 224),
+    step_heights=(14, 224),
     few_images=(100, 400),
     batch_size=64,
     num_images=6000,
