@@ -146,6 +146,12 @@ def test_dropout_mask_is_reproducible_and_as_dense_as_asked():
     assert _core.attention_dropout_mask((1, 1, 2, 2), rate=0.0, seed=1).all()
 
 
+def test_dropout_mask_of_no_scores_is_empty_at_once():
+    for shape in ((2**40, 0, 4, 3), (2**40, 2, 0, 3), (2**40, 2, 4, 0)):
+        keep = _core.attention_dropout_mask(shape, rate=0.3, seed=1)
+        assert keep.shape == shape
+
+
 def test_dropout_mask_follows_the_published_generator():
     """A known answer of Philox4x32-10 (Random123, kat_vectors): counter and key
     zero give 6627e8d5 e169c58d bc57ac4c 9b00dbd8."""
