@@ -1,5 +1,5 @@
-"""One command per need: `nox -s lint | tests | cpp | cpp_aarch64 | wheels | matrix |
-tutorials | bench | docs | pdf | demo`."""
+"""One command per need: `nox -s lint | tests | cpp | cpp_aarch64 | sanitize | fuzz |
+wheels | matrix | tutorials | bench | docs | pdf | demo`."""
 
 import os
 import pathlib
@@ -50,14 +50,38 @@ def tests(session):
     session.run("pytest", *session.posargs)
 
 
+def build_cpp(session, preset):
+    session.install("cmake>=3.25", "ninja")
+    session.run("cmake", "--preset", preset, "-G", "Ninja")
+    session.run("cmake", "--build", "--preset", preset)
+
+
 @nox.session
 @nox.parametrize("preset", ["kernels", "asan", "tsan"])
 def cpp(session, preset):
     """The kernels' own tests; `nox -s "cpp(preset='asan')"` under sanitizers."""
-    session.install("cmake>=3.25", "ninja")
-    session.run("cmake", "--preset", preset, "-G", "Ninja")
-    session.run("cmake", "--build", "--preset", preset)
+    build_cpp(session, preset)
     session.run("ctest", "--preset", preset)
+
+
+@nox.session
+def sanitize(session):
+    """The kernels' own tests, and the short form of the fuzzer, under both presets of
+    sanitizers: AddressSanitizer with UndefinedBehaviorSanitizer, ThreadSanitizer."""
+    for preset in ("asan", "tsan"):
+        build_cpp(session, preset)
+        session.run("ctest", "--preset", preset, *session.posargs)
+
+
+@nox.session
+def fuzz(session):
+    """Random cases for 10 minutes; the totals into docs/reliability.md.
+
+    `nox -s fuzz -- --seconds 60` takes one; `--seed N` other cases.
+    """
+    build_cpp(session, "kernels")
+    session.install(".[test]")
+    session.run("python", ".ci/fuzz.py", "build/kernels/csrc/tests", *session.posargs)
 
 
 # By Debian package: how to see that it is there.

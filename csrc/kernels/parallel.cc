@@ -98,6 +98,8 @@ class Pool {
 
  private:
   void StartWorkers(int count) {
+    // Before there is a thread: one that finds no place here ends the process.
+    workers_.reserve(static_cast<size_t>(count));
     while (static_cast<int>(workers_.size()) < count) {
       try {
         std::thread worker(&Pool::Work, this);

@@ -7,6 +7,8 @@
 namespace hw3tf {
 namespace {
 
+constexpr char kOutOfMemory[] = "out of memory in an op of hw3tf";
+
 size_t SizeOf(TF_DataType type) {
   switch (type) {
     case TF_DOUBLE:
@@ -82,6 +84,19 @@ Dims DimsOf(const Tensor& tensor) {
   for (int i = 0; i < TF_NumDims(tensor.get()); ++i)
     dims.push_back(TF_Dim(tensor.get(), i));
   return dims;
+}
+
+// Nothing here allocates: no std::string.
+void FailOutOfMemory(TF_OpKernelContext* context) {
+  const Status status = NewStatus();
+  TF_SetStatus(status.get(), TF_RESOURCE_EXHAUSTED, kOutOfMemory);
+  TF_OpKernelContext_Failure(context, status.get());
+}
+
+void FailOutOfMemory(TF_OpKernelConstruction* construction) {
+  const Status status = NewStatus();
+  TF_SetStatus(status.get(), TF_RESOURCE_EXHAUSTED, kOutOfMemory);
+  TF_OpKernelConstruction_Failure(construction, status.get());
 }
 
 int SessionThreads::Get(Call* call) {
