@@ -430,3 +430,11 @@ def test_models_without_a_match_are_refused():
     with pytest.raises(SystemExit):
         models.main(["--cases", "nothing"])
     assert models.main(["--cases", "gpt2-*", "--list"]) is None
+
+
+def test_profile_of_a_model_tells_what_the_kernel_takes(capsys):
+    program = importlib.import_module("models_profile")
+    for more, calls in ((["--stock"], None), ([], 1)):  # one layer, one attention
+        kinds = program.main(["gpt2-small-1024", "--quick", *more])
+        assert kinds.get("Hw3tfAttention", [0, None])[1] == calls
+        assert "processors busy" in capsys.readouterr().out

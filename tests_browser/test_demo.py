@@ -7,12 +7,10 @@ import sys
 
 import pytest
 
+from hw3tf.demo import EXAMPLES
+
 TUTORIALS = pathlib.Path(__file__).parents[1] / "tutorials"
-GOOD, BAD = (
-    "they all talk of the brilliant plot these days. there is the wooden acting to "
-    f"begin with. but for me it is {decides} alone that matters."
-    for decides in ("plot", "acting")
-)
+GOOD, BAD = EXAMPLES
 
 
 @pytest.fixture(scope="module")

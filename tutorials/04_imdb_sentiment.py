@@ -267,9 +267,8 @@ def run_network(reviews, settings, args):
 
 
 # %%
-def contrast(settings, attention):
+def contrast(reviews, settings, attention):
     """The share of the sample's hard reviews that a network gets right."""
-    reviews = hw3tf.data.load_reviews("sample")
     print(f"The sample, attention: {attention}")
     keras.utils.set_random_seed(settings.seed)
     settings = replace(settings, attention=attention)
@@ -283,13 +282,12 @@ def contrast(settings, attention):
 
 def compare_on_hard_reviews(settings, known):
     """Of the sample's hard reviews, the share that each model gets right."""
-    hard = dict(known)
+    hard, reviews = dict(known), hw3tf.data.load_reviews("sample")
     for attention in ("fused", "none"):
         if attention not in hard:
-            hard[attention] = contrast(settings, attention)
+            hard[attention] = contrast(reviews, settings, attention)
     for model in ("bag", "naive_bayes"):
         print(f"The sample, {model}")
-        reviews = hw3tf.data.load_reviews("sample")
         found = sentiment.run_linear(reviews, replace(settings, model=model))
         hard[model] = found["hard_accuracy"]
     return hard

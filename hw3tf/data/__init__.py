@@ -1,7 +1,6 @@
 """The data sets of the tutorials, and the way from text to batches."""
 
 from hw3tf.data.baseline import (
-    bag_of_words_predictions,
     phrase_logits,
     summed_feature_logits,
     tfidf_logits,
@@ -23,7 +22,6 @@ __all__ = [
     "NaiveBayesFeatures",
     "ReviewTokenizer",
     "Reviews",
-    "bag_of_words_predictions",
     "fit_worker",
     "load_images",
     "load_reviews",

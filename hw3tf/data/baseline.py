@@ -6,23 +6,6 @@ import numpy as np
 from hw3tf.data.naive_bayes import ORDERS
 
 
-def bag_of_words_predictions(reviews):
-    """Labels that a logistic regression on the set of words gives the test reviews.
-
-    Args:
-        reviews: `hw3tf.data.Reviews`; the training part is fitted.
-
-    Returns:
-        Integer array, one label per test review.
-    """
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    counter = CountVectorizer(binary=True)
-    counts = counter.fit_transform(reviews.train_texts)
-    classifier = _regression().fit(counts, reviews.train_labels)
-    return classifier.predict(counter.transform(reviews.test_texts))
-
-
 def tfidf_logits(train_texts, train_labels, test_texts):
     """Logits of a logistic regression on the words of a text, weighted by TF-IDF.
 

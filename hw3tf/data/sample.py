@@ -29,8 +29,8 @@ _ASPECTS = [
     "direction",
 ]
 # What a hard review weighs. That a name must be found again, two heads of 16 learned of
-# these in 4 epochs with each of four seeds; of the first four names one seed of three
-# took more than 10 epochs, of all 15 no seed learned it.
+# these in 4 epochs with each of four seeds. Of the first four names one seed of three
+# took more than 10 epochs; of all 15 the one seed that was tried did not learn it.
 _DECISIVE = _ASPECTS[:2]
 POSITIVE = [
     "great",
