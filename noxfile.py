@@ -1,5 +1,5 @@
-"""One command per need: `nox -s lint | tests | cpp | cpp_aarch64 | wheels | matrix |
-tutorials | bench | docs | pdf | demo`."""
+"""One command per need: `nox -s lint | tests | cpp | cpp_aarch64 | sanitize | fuzz |
+wheels | matrix | tutorials | bench | docs | pdf | demo`."""
 
 import os
 import pathlib
@@ -50,14 +50,91 @@ def tests(session):
     session.run("pytest", *session.posargs)
 
 
+def build_cpp(session, preset):
+    session.install("cmake>=3.25", "ninja")
+    session.run("cmake", "--preset", preset, "-G", "Ninja")
+    session.run("cmake", "--build", "--preset", preset)
+
+
 @nox.session
 @nox.parametrize("preset", ["kernels", "asan", "tsan"])
 def cpp(session, preset):
     """The kernels' own tests; `nox -s "cpp(preset='asan')"` under sanitizers."""
-    session.install("cmake>=3.25", "ninja")
-    session.run("cmake", "--preset", preset, "-G", "Ninja")
-    session.run("cmake", "--build", "--preset", preset)
+    build_cpp(session, preset)
     session.run("ctest", "--preset", preset)
+
+
+# Every way into the ops: types, options, masks, layouts, errors, gradients, graphs.
+SANITIZED_TESTS = (
+    "test_ops_attention.py",
+    "test_ops_attention_decode.py",
+    "test_ops_attention_dropout.py",
+    "test_ops_attention_errors.py",
+    "test_ops_attention_in_place.py",
+    "test_ops_attention_masks.py",
+    "test_ops_attention_options.py",
+    "test_ops_integer_rnn.py",
+    "test_ops_integer_rnn_errors.py",
+    "test_ops_paths.py",
+    "test_ops_ragged_attention.py",
+)
+
+
+def sanitized_environment():
+    """What loads AddressSanitizer before a Python that was built without it.
+
+    Leaks are looked for, but those of TensorFlow's and Python's own allocations.
+    """
+
+    def library(name):
+        command = ["g++", f"-print-file-name={name}"]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    return {
+        # The C++ library, too: what intercepts its exceptions must find it.
+        "LD_PRELOAD": f"{library('libasan.so')}:{library('libstdc++.so.6')}",
+        "LSAN_OPTIONS": f"suppressions={pathlib.Path('.ci/leaks.txt').absolute()}",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+@nox.session
+def sanitize(session):
+    """Under AddressSanitizer with UndefinedBehaviorSanitizer, and ThreadSanitizer.
+
+    The kernels' own tests and the short form of the fuzzer under both; the Python tests
+    of the ops under the first. `nox -s sanitize -- quick`: the kernels' alone, the
+    widest instruction set alone, under the first.
+    """
+    quick = "quick" in session.posargs
+    for preset in ("asan",) if quick else ("asan", "tsan"):
+        build_cpp(session, preset)
+        only = ("--exclude-regex", "_(base|avx2|avx512)$") if quick else ()
+        session.run("ctest", "--preset", preset, *only)
+    if quick:
+        return
+    options = (
+        "cmake.define.HW3TF_SANITIZE=address,undefined",
+        "cmake.build-type=RelWithDebInfo",
+        "build-dir=build/asan-python",
+    )
+    flags = [word for option in options for word in ("-C", option)]
+    session.install(".[test]", *flags)
+    tests = [f"tests/{name}" for name in SANITIZED_TESTS]
+    session.run("pytest", "-q", *tests, env=sanitized_environment())
+
+
+@nox.session
+def fuzz(session):
+    """Random cases for 10 minutes; the totals into docs/reliability.md.
+
+    `nox -s fuzz -- --seconds 60` takes one; `--seed N` other cases.
+    """
+    build_cpp(session, "kernels")
+    session.install(".[test]")
+    session.run("python", ".ci/fuzz.py", "build/kernels/csrc/tests", *session.posargs)
 
 
 # By Debian package: how to see that it is there.
@@ -83,15 +160,16 @@ def wheels(session):
 
     Built twice, in folders of different names: the wheels are equal. The one is made
     a manylinux wheel where there is auditwheel, installed into a new environment, and
-    computes there.
+    computes there. `nox -s wheels -- quick` builds once and does not install.
     """
+    quick = "quick" in session.posargs
     session.install("auditwheel", "build", "cyclonedx-python-lib[json-validation]")
     out = pathlib.Path("build/wheels").absolute()
     shutil.rmtree(out, ignore_errors=True)
     session.run("python", "-m", "build", "--sdist", "--outdir", str(out), ".")
     (sdist,) = out.glob("*.tar.gz")
     built = []
-    for name in ("first", "second"):
+    for name in ("first",) if quick else ("first", "second"):
         shutil.unpack_archive(sdist, out / name / "source", filter="data")
         (source,) = (out / name / "source").iterdir()
         command = ("pip", "wheel", "--no-deps", "--wheel-dir", str(out / name))
@@ -105,6 +183,8 @@ def wheels(session):
         ours = ("--exclude", "libtensorflow_framework.so.2", "-w", str(out))
         session.run("auditwheel", "repair", *ours, str(wheel))
         (wheel,) = out.glob("*.whl")
+    if quick:
+        return
     session.run("python", "-m", "venv", str(out / "venv"))
     python, check = str(out / "venv/bin/python"), pathlib.Path(".ci/check_install.py")
     session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)

@@ -1,6 +1,6 @@
-"""Two wheels of one source: small, complete, with a bill of materials, the same.
+"""Wheels of one source: small, complete, with a bill of materials, all the same.
 
-    python .ci/check_wheels.py FIRST.whl SECOND.whl
+    python .ci/check_wheels.py FIRST.whl [SECOND.whl]
 
 `nox -s wheels` runs it. Needs cyclonedx-python-lib[json-validation].
 """
@@ -54,12 +54,14 @@ def check_materials(path):
 
 
 def main():
-    first, second = map(pathlib.Path, sys.argv[1:])
+    first, *others = map(pathlib.Path, sys.argv[1:])
     size, materials = check_contents(first), check_materials(first)
-    ours, theirs = digests(first), digests(second)
-    different = sorted(n for n in ours | theirs if ours.get(n) != theirs.get(n))
-    assert not different, f"Two builds differ in {different}"
-    print(f"{first.name}: {size:,} bytes, {len(ours)} files, the same twice")
+    ours = digests(first)
+    for theirs in map(digests, others):
+        different = sorted(n for n in ours | theirs if ours.get(n) != theirs.get(n))
+        assert not different, f"Two builds differ in {different}"
+    same = f", the same {1 + len(others)} times" if others else ""
+    print(f"{first.name}: {size:,} bytes, {len(ours)} files{same}")
     print(f"compiled in: {materials}")
 
 

@@ -10,6 +10,7 @@
 
 #include "bindings/attention_inputs.h"
 #include "bindings/bindings.h"
+#include "bindings/without_gil.h"
 
 namespace py = pybind11;
 
@@ -31,7 +32,7 @@ template <typename Args>
 void Run(bool (*kernel)(const Args&, int), const Args& args) {
   bool done;
   {
-    py::gil_scoped_release nogil;
+    const WithoutGil nogil;
     done = kernel(args, /*num_threads=*/0);
   }
   if (!done) throw std::bad_alloc();
@@ -118,7 +119,7 @@ py::array_t<bool> DropoutMask(const Dims& dims, double rate, int64_t seed) {
   py::array_t<bool> keep(dims);
   auto* data = reinterpret_cast<uint8_t*>(keep.mutable_data());
   {
-    py::gil_scoped_release nogil;
+    const WithoutGil nogil;
     AttentionDropoutMask(shape, rate, static_cast<uint64_t>(seed), data);
   }
   return keep;

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "bindings/bindings.h"
+#include "bindings/without_gil.h"
 #include "kernels/dispatch.h"
 
 PYBIND11_MODULE(_core, m) {
@@ -13,4 +14,5 @@ PYBIND11_MODULE(_core, m) {
   hw3tf::RegisterAttention(m);
   hw3tf::RegisterRecurrence(m);
   hw3tf::RegisterRuntime(m);
+  hw3tf::WaitForKernelsAtExit();
 }

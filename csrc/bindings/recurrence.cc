@@ -12,6 +12,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/without_gil.h"
 #include "checks/recurrence_checks.h"
 
 namespace py = pybind11;
@@ -116,7 +117,7 @@ py::array IntegerRnn(const py::array& inputs, const py::array& kernel,
   args.output = output.mutable_data();
   RecurrenceResult result;
   {
-    py::gil_scoped_release nogil;
+    const WithoutGil nogil;
     result = IntegerRecurrence(args, /*num_threads=*/0);
   }
   if (result.status == RecurrenceStatus::kOutOfMemory) throw std::bad_alloc();

@@ -256,10 +256,10 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
 
 bool AttentionForward(const AttentionForwardArgs& args, int num_threads) {
   AssertShape(args.shape);
-  if (args.dtype == DType::kFloat64)
-    return AttentionForwardPlain(args, num_threads);
   try {
-    return Forward(args, num_threads);
+    return args.dtype == DType::kFloat64
+               ? AttentionForwardPlain(args, num_threads)
+               : Forward(args, num_threads);
   } catch (const std::bad_alloc&) {
     return false;
   }
@@ -267,10 +267,10 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads) {
 
 bool AttentionBackward(const AttentionBackwardArgs& args, int num_threads) {
   AssertShape(args.shape);
-  if (args.dtype == DType::kFloat64)
-    return AttentionBackwardPlain(args, num_threads);
   try {
-    return Backward(args, num_threads);
+    return args.dtype == DType::kFloat64
+               ? AttentionBackwardPlain(args, num_threads)
+               : Backward(args, num_threads);
   } catch (const std::bad_alloc&) {
     return false;
   }

@@ -15,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/processors.h"
+
 namespace hw3tf {
 namespace {
 
@@ -98,6 +100,8 @@ class Pool {
 
  private:
   void StartWorkers(int count) {
+    // Before there is a thread: one that finds no place here ends the process.
+    workers_.reserve(static_cast<size_t>(count));
     while (static_cast<int>(workers_.size()) < count) {
       try {
         std::thread worker(&Pool::Work, this);
@@ -195,15 +199,6 @@ Pool* ThePool() {
   }();
   (void)made;
   return the_pool.load();
-}
-
-int AvailableProcessors() {
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-#endif
-  const unsigned count = std::thread::hardware_concurrency();
-  return count ? static_cast<int>(count) : 1;
 }
 
 // HW3TF_NUM_THREADS; 0 if absent, -1 if it is not a number from 1 to

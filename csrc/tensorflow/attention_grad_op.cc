@@ -70,7 +70,7 @@ void BackwardCompute(void* state, TF_OpKernelContext* context) {
     "Hw3tfAttentionGrad",
     {"output: T", "statistics: Real", "grad_output: T", "grad_logsumexp: Real"},
     {"grad_query: T", "grad_key: T", "grad_value: T", "grad_bias: Real"},
-    BackwardShape, BackwardCompute);
+    Guarded<BackwardShape>, Guarded<BackwardCompute>);
 
 }  // namespace
 }  // namespace hw3tf

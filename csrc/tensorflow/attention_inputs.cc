@@ -104,7 +104,7 @@ bool RegisterAttentionOp(const char* name,
       outputs,
       shape_function,
       {TF_FLOAT, TF_BFLOAT16, TF_HALF, TF_DOUBLE},
-      Create,
+      Guarded<Create>,
       compute,
       Destroy,
   });

@@ -65,7 +65,7 @@ void ForwardCompute(void* state, TF_OpKernelContext* context) {
 
 [[maybe_unused]] const bool registered = RegisterAttentionOp(
     "Hw3tfAttention", {}, {"output: T", "statistics: Real", "logsumexp: Real"},
-    ForwardShape, ForwardCompute);
+    Guarded<ForwardShape>, Guarded<ForwardCompute>);
 
 }  // namespace
 }  // namespace hw3tf

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "kernels/attention.h"
 #include "tensorflow/attention_operands.h"
@@ -89,6 +90,17 @@ void Fail(XlaCustomCallStatus_* status, const std::string& message) {
   status->message = message;
 }
 
+// No exception may reach XLA's code, which is compiled without them.
+template <XlaTarget kTarget>
+void Guarded(void* results, const void** arrays, const char* config,
+             size_t config_size, XlaCustomCallStatus_* status) {
+  try {
+    kTarget(results, arrays, config, config_size, status);
+  } catch (const std::bad_alloc&) {
+    status->message.emplace("out of memory");  // fits into the string itself
+  }
+}
+
 void Forward(void* results, const void** arrays, const char*, size_t,
              XlaCustomCallStatus_* status) {
   const XlaCall call(arrays, kAttentionOperands);
@@ -150,9 +162,11 @@ extern "C" __attribute__((visibility("default"))) const char*
 Hw3tfRegisterXlaTargets() {
   using hw3tf::RegisterXlaTarget;
   static const std::string error = [] {
-    std::string why = RegisterXlaTarget("hw3tf_attention_1", hw3tf::Forward);
+    std::string why =
+        RegisterXlaTarget("hw3tf_attention_1", hw3tf::Guarded<hw3tf::Forward>);
     if (why.empty())
-      why = RegisterXlaTarget("hw3tf_attention_grad_1", hw3tf::Backward);
+      why = RegisterXlaTarget("hw3tf_attention_grad_1",
+                              hw3tf::Guarded<hw3tf::Backward>);
     return why;
   }();
   return error.c_str();

@@ -84,6 +84,23 @@ Dims DimsOf(const Tensor& tensor) {
   return dims;
 }
 
+void FailOutOfMemory(TF_Status* status) {
+  TF_SetStatus(status, TF_RESOURCE_EXHAUSTED,
+               "out of memory in an op of hw3tf");
+}
+
+void FailOutOfMemory(TF_OpKernelContext* context) {
+  const Status status = NewStatus();
+  FailOutOfMemory(status.get());
+  TF_OpKernelContext_Failure(context, status.get());
+}
+
+void FailOutOfMemory(TF_OpKernelConstruction* construction) {
+  const Status status = NewStatus();
+  FailOutOfMemory(status.get());
+  TF_OpKernelConstruction_Failure(construction, status.get());
+}
+
 int SessionThreads::Get(Call* call) {
   int threads = threads_.load(std::memory_order_relaxed);
   if (threads < 0) {

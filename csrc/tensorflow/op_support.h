@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -78,6 +79,40 @@ std::optional<Dims> Given(const Tensor& tensor);
 // Of (batch, length, heads, size) or, packed, (length, heads, size).
 ConstArray View(const Tensor& tensor);
 MutableArray MutableView(const Tensor& tensor);
+
+// TensorFlow is compiled without exceptions: one that reached it would end the
+// process. std::bad_alloc is the only one that ours throw.
+void FailOutOfMemory(TF_OpKernelContext* context);
+void FailOutOfMemory(TF_OpKernelConstruction* construction);
+void FailOutOfMemory(TF_Status* status);
+
+template <void (*kCompute)(void*, TF_OpKernelContext*)>
+void Guarded(void* kernel, TF_OpKernelContext* context) {
+  try {
+    kCompute(kernel, context);
+  } catch (const std::bad_alloc&) {
+    FailOutOfMemory(context);
+  }
+}
+
+template <void (*kShape)(TF_ShapeInferenceContext*, TF_Status*)>
+void Guarded(TF_ShapeInferenceContext* context, TF_Status* status) {
+  try {
+    kShape(context, status);
+  } catch (const std::bad_alloc&) {
+    FailOutOfMemory(status);
+  }
+}
+
+template <void* (*kCreate)(TF_OpKernelConstruction*)>
+void* Guarded(TF_OpKernelConstruction* construction) {
+  try {
+    return kCreate(construction);
+  } catch (const std::bad_alloc&) {
+    FailOutOfMemory(construction);
+    return nullptr;
+  }
+}
 
 // Registers an op and its CPU kernels, one for each type of the attribute `T`.
 // Failures go to standard error: there is nobody to return them to while the

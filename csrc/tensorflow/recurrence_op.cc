@@ -211,14 +211,15 @@ bool Register(const char* name,
       shape_function,
       {TF_INT32, TF_INT64},
       create,
-      Compute,
+      Guarded<Compute>,
       Destroy,
   });
 }
 
 [[maybe_unused]] const bool registered =
-    Register("Hw3tfIntegerRnn", LastShape, Create) &&
-    Register("Hw3tfIntegerRnnSequence", SequenceShape, CreateSequence);
+    Register("Hw3tfIntegerRnn", Guarded<LastShape>, Guarded<Create>) &&
+    Register("Hw3tfIntegerRnnSequence", Guarded<SequenceShape>,
+             Guarded<CreateSequence>);
 
 }  // namespace
 }  // namespace hw3tf

@@ -43,6 +43,27 @@ enum class Window {
   kHuge,
   kCount
 };
+// What a mask shows of the scores: the structures that models make, whole tiles
+// of ones and of zeros.
+enum class Pattern {
+  kRandom,
+  kCausal,
+  kBand,
+  kHoles,   // a square of zeros here and there
+  kBlocks,  // ones along the diagonal
+  kOnes,
+  kZeros,
+  kCount
+};
+// What the elements of queries, keys, values and gradients are.
+enum class Numbers {
+  kNormal,
+  kDenormals,  // half of them; the others are normal
+  kSmall,      // integers, many of them equal
+  kEqual,      // all of an array
+  kWide,       // some of them 16 times as large
+  kCount
+};
 enum class Scale { kUsual, kNegative, kLarge, kZero, kCount };
 enum class Packed { kNo, kRagged, kSomeEmpty, kCount };
 enum class Layout {
@@ -71,6 +92,9 @@ struct Case {
   Layout layout;
   bool grad_logsumexp;
   bool all_outputs;  // else neither logsumexp nor grad_bias is wanted
+  // Only the fuzzer chooses these.
+  Pattern pattern = Pattern::kRandom;
+  Numbers numbers = Numbers::kNormal;
 
   std::string Name() const;
 };

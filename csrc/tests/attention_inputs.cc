@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
 namespace hw3tf {
@@ -46,6 +47,7 @@ Inputs::Inputs(const Case& a_case, DType stored, Poison put)
       key_splits_(shape.batch + 1, guard) {
   SetOptions();
   FillMasks();
+  if (c.pattern != Pattern::kRandom) FillPattern();
   FillBias();
   for (Rows* rows : {&query, &key, &value, &grad_output}) FillRows(rows);
   for (int64_t i = 0; i < grad_logsumexp.count(); ++i)
@@ -214,6 +216,40 @@ void Inputs::FillMasks() {
   }
 }
 
+void Inputs::FillPattern() {
+  // A place in the scores that repeats another's byte has an index of 0 there.
+  const ScoreArray array = MaskArray();
+  const auto extent = [](int64_t size, int64_t stride) {
+    return stride ? size : 1;
+  };
+  const int64_t S = shape.key_len;
+  const auto size = static_cast<int64_t>(1 + random_() % 40);
+  const auto at = static_cast<int64_t>(random_() % 100);
+  const auto shows = [&](int64_t t, int64_t s) {
+    switch (c.pattern) {
+      case Pattern::kCausal:
+        return s <= t + at % 3 - 1;
+      case Pattern::kBand:
+        return std::abs(t - s) < size;
+      case Pattern::kHoles:
+        return (t / size + s / size + at) % 3 != 0;
+      case Pattern::kBlocks:
+        return t / size == s / size;
+      case Pattern::kOnes:
+        return true;
+      default:
+        return false;
+    }
+  };
+  const ScoreStrides& m = array.strides;
+  for (int64_t b = 0; b < extent(shape.batch, m.batch) && array.count; ++b)
+    for (int64_t n = 0; n < extent(shape.num_heads, m.head); ++n)
+      for (int64_t t = 0; t < extent(shape.query_len, m.query); ++t)
+        for (int64_t s = 0; s < extent(S, m.key); ++s)
+          mask_[b * m.batch + n * m.head + t * m.query + s * m.key] =
+              shows(t, s) ? 1 : 0;
+}
+
 void Inputs::FillBias() {
   for (int64_t i = 0; i < bias.count(); ++i) {
     const bool infinite = c.bias == Bias::kInfinite && random_() % 3 == 0;
@@ -234,12 +270,31 @@ void Inputs::KeepOneFinite() {
         }
 }
 
+double Inputs::Number(double equal) {
+  // Times this a number is denormal in its own type.
+  constexpr double kDenormal[] = {1e-39, 1e-39, 1e-6, 1e-309};
+  const double x = normal_(random_);
+  switch (c.numbers) {
+    case Numbers::kDenormals:
+      return random_() % 2 ? x : x * kDenormal[static_cast<int>(c.dtype)];
+    case Numbers::kSmall:
+      return std::floor(x);
+    case Numbers::kEqual:
+      return equal;
+    case Numbers::kWide:
+      return random_() % 8 ? x : 16 * x;
+    default:
+      return x;
+  }
+}
+
 void Inputs::FillRows(Rows* rows) {
+  const double equal = c.numbers == Numbers::kEqual ? normal_(random_) : 0.0;
   const RowsShape& s = rows->shape();
   for (int64_t row = 0; row < s.batch * s.length; ++row)
     for (int64_t head = 0; head < s.heads; ++head)
       for (int64_t i = 0; i < s.size; ++i)
-        rows->Set(row, head, i, Normal(c.dtype));
+        rows->Set(row, head, i, Rounded(Number(equal), c.dtype));
 }
 
 }  // namespace hw3tf

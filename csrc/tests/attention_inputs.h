@@ -24,7 +24,9 @@ enum class Poison {
   kQuery,
   kGradOutput,
   kBias,
-  kCount
+  kCount,
+  // Infinity in a value that queries may see: what comes of it is not judged.
+  kInfinity = kCount
 };
 
 // Equal for every type that the elements are kept in: they are rounded to that
@@ -78,6 +80,7 @@ class Inputs {
 
   void SetOptions();
   void FillMasks();
+  void FillPattern();
   void FillBias();
   void FillRows(Rows* rows);
   void KeepOneFinite();
@@ -86,6 +89,7 @@ class Inputs {
   void PutHiddenBias();
   void Seal() const;
   double Normal(DType rounded_to);
+  double Number(double equal);
 
   std::mt19937_64 random_;
   std::normal_distribution<double> normal_;

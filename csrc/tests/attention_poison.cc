@@ -25,6 +25,8 @@ void Inputs::Put() {
       key.Set(KeyRow(b, s), kv_head, draw / 16 % shape.head_dim, kNaN);
     if (poison == Poison::kValue && KeyLen(b))
       value.Set(KeyRow(b, s), kv_head, draw / 16 % shape.value_dim, kNaN);
+    if (poison == Poison::kInfinity && KeyLen(b))
+      value.Set(KeyRow(b, s), kv_head, draw / 16 % shape.value_dim, kInfinity);
     if (poison == Poison::kQuery && QueryLen(b))
       query.Set(QueryRow(b, t), n, draw / 16 % shape.head_dim, kNaN);
     if (poison == Poison::kGradOutput && QueryLen(b))

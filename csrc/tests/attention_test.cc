@@ -9,11 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "kernels/attention_plain.h"
 #include "kernels/dispatch.h"
 #include "tests/attention_case.h"
-#include "tests/attention_compare.h"
 #include "tests/attention_inputs.h"
+#include "tests/attention_judge.h"
 #include "tests/attention_results.h"
 #include "tests/check.h"
 
@@ -23,58 +22,15 @@ namespace {
 // CTest's number for a test that could not run here.
 constexpr int kSkipped = 77;
 
-// Sums in float32: some hundred units in the last place, 6e-8, of their largest
-// terms.
-constexpr Tolerance kFloat32 = {0, 3e-5};
-
-Tolerance ToleranceOf(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return kFloat32;
-    case DType::kBfloat16:
-      // Half a unit in the last place of 8 bits; and kernels that multiply in
-      // bfloat16 round weights and gradients of scores to it, once.
-      return {1.0 / 256, 1.0 / 256};
-    case DType::kFloat16:
-      // Half a unit in the last place of 11 bits.
-      return {1.0 / 2048, 3e-5};
-    case DType::kFloat64:
-      // As float32: some hundred units, 1e-16.
-      return {0, 1e-13};
-  }
-  return {0, 0};
-}
-
-void Run(const Inputs& inputs, const Results& results, int threads) {
-  CHECK(AttentionForward(results.Forward(inputs), threads), "no memory");
-  CHECK(AttentionBackward(results.Backward(inputs), threads), "no memory");
-}
-
-void Judge(const Inputs& inputs, const Inputs& exact, const Results& got) {
-  const Tolerance values = ToleranceOf(inputs.dtype);
-  const Tolerance reals = ToleranceOf(RealType(inputs.dtype));
-  const Results own(exact), want(exact);
-  CHECK(AttentionForwardPlain(own.Forward(exact), 1), "no memory");
-  CompareForward(inputs, got, own, values, reals);
-  want.output.CopyFrom(got.output);
-  want.statistics.CopyFrom(got.statistics);
-  CHECK(AttentionBackwardPlain(want.Backward(exact), 1), "no memory");
-  if (IsShift(inputs.c)) {
-    CHECK(AttentionBackwardPlain(own.Backward(exact), 1), "no memory");
-    want.grad_bias.CopyFrom(own.grad_bias);
-  }
-  CompareBackward(inputs, got, want, values, reals);
-}
-
 void RunCase(const Case& c) {
   const Inputs inputs(c, c.dtype, Poison::kNone);
   const Inputs exact(c, DType::kFloat64, Poison::kNone);
   const Results one(inputs);
-  Run(inputs, one, 1);
+  RunKernels(inputs, one, 1);
   Judge(inputs, exact, one);
   for (int threads : {2, 5}) {
     const Results more(inputs);
-    Run(inputs, more, threads);
+    RunKernels(inputs, more, threads);
     more.CheckSameBits(one, c);
   }
 }
@@ -85,7 +41,7 @@ void RunPoisoned(const Case& c, Poison poison) {
   const Inputs inputs(c, c.dtype, poison);
   const Inputs exact(c, DType::kFloat64, poison);
   const Results got(inputs);
-  Run(inputs, got, 2);
+  RunKernels(inputs, got, 2);
   Judge(inputs, exact, got);
 }
 
@@ -97,7 +53,7 @@ void RunEmpty() {
     c.shape = {which, 1 - which, 5, 2, 1, 8, 8};
     const Inputs inputs(c, c.dtype, Poison::kNone);
     const Results results(inputs);
-    Run(inputs, results, 2);
+    RunKernels(inputs, results, 2);
     for (double x : results.grad_key.Values()) CHECK(x == 0.0, "%g", x);
     for (double x : results.grad_value.Values()) CHECK(x == 0.0, "%g", x);
   }
