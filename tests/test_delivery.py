@@ -79,10 +79,14 @@ def test_workflow_is_pinned_and_may_only_read(path):
     assert text.count("persist-credentials: false") == checkouts
 
 
-def test_there_is_a_workflow_with_the_jobs():
-    (path,) = WORKFLOWS
-    jobs = path.read_text().split("\njobs:\n")[1]
-    assert re.findall(r"^  (\w+):$", jobs, re.M) == ["test", "wheels", "sdist"]
+def test_workflows_have_the_jobs():
+    jobs = {
+        path.stem: re.findall(
+            r"^  (\w+):$", path.read_text().split("\njobs:\n")[1], re.M
+        )
+        for path in WORKFLOWS
+    }
+    assert jobs == {"ci": ["test", "wheels", "sdist"], "nightly": ["long"]}
 
 
 def test_the_table_of_the_matrix_has_no_failure():
