@@ -11,8 +11,7 @@ import numpy as np
 
 from hw3tf.tutorial import UserError, whole_file
 
-# A step counts for so many seconds at most: the first one builds the graph, and a
-# machine may sleep in the middle of another.
+# A step counts for so many seconds at most: a machine may sleep in the middle of one.
 _LONGEST_STEP = 1.0
 
 
@@ -38,7 +37,8 @@ def learning_rate_at(progress, largest, warmup=0.1):
 class TimeBudget(keras.callbacks.Callback):
     """Ends training after a number of seconds and sets the learning rate by time.
 
-    Only steps of training count, each for one second at most; validation does not.
+    Only steps of training count, each for one second at most. Validation does not, nor
+    the first step of a call of `fit`, in which TensorFlow builds the graph.
 
     >>> budget = TimeBudget(60, 1e-3, validate=lambda model: 0.0)
     >>> budget.fit(model, x, y, batch_size=128)  # doctest: +SKIP
@@ -77,7 +77,7 @@ class TimeBudget(keras.callbacks.Callback):
         self.checkpoint = checkpoint and pathlib.Path(checkpoint)
         self.purpose = purpose
         self.elapsed, self.curve, self.saved = 0.0, [], None
-        self._shown = None
+        self._shown, self._steps = None, 0
 
     @property
     def done(self):
@@ -146,6 +146,9 @@ class TimeBudget(keras.callbacks.Callback):
         self.elapsed = self.saved[0]
         return True
 
+    def on_train_begin(self, logs=None):
+        self._steps = 0
+
     def on_train_batch_begin(self, batch, logs=None):
         now = learning_rate_at(
             min(1.0, self.elapsed / self.seconds), self.learning_rate
@@ -154,7 +157,10 @@ class TimeBudget(keras.callbacks.Callback):
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        self.elapsed += min(time.perf_counter() - self.start, _LONGEST_STEP)
+        spent = time.perf_counter() - self.start
+        if self._steps:  # or a training of 2 s would spend most of them on the graph
+            self.elapsed += min(spent, _LONGEST_STEP)
+        self._steps += 1
         due = self.seconds * (len(self.curve) + 1) / self.num_validations
         if self.elapsed >= min(due, self.seconds):
             self.curve.append((self.elapsed, float(self.validate(self.model))))

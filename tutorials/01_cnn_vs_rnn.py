@@ -438,8 +438,8 @@ BARS = {
 # learned from one that did not.
 QUICK_BARS = {
     "fashion_mnist": Bars(0.75, 0.6, 0.1, -0.05, 0.3, -1.0),
-    "mnist": Bars(0.9, 0.7, 0.1, 0.0, 0.2, -1.0),
-    "digits": Bars(0.95, 0.7, 0.3, 0.0, 0.2, -1.0),
+    "mnist": Bars(0.9, 0.7, 0.1, -0.05, 0.2, -1.0),
+    "digits": Bars(0.95, 0.7, 0.3, -0.05, 0.2, -1.0),
 }
 
 
