@@ -126,8 +126,10 @@ double SizeOf(const Rows& rows) {
 }
 
 Slack SlackOf(const Inputs& inputs) {
-  // Sums of terms 16 times as large, of scores 256 times as large.
-  if (inputs.c.numbers == Numbers::kWide) return {32.0, 32.0};
+  // Terms are products of two numbers of which some are 16 times as large, in
+  // gradients of queries and keys of three: 33 and 33 * 48 for three standard
+  // deviations.
+  if (inputs.c.numbers == Numbers::kWide) return {33.0, 33.0 * 48.0};
   if (inputs.c.numbers != Numbers::kEqual) return {1.0, 1.0};
   // The gradient of a score is 0, the difference of two sums over value_dim
   // whose terms are equal: as large as their number, where those of random
