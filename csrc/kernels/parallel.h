@@ -33,8 +33,8 @@ void ParallelFor(int64_t tasks, int threads, const Body& body) {
 
 // The number of threads a call gets, in this order: SetNumThreads, the
 // environment's HW3TF_NUM_THREADS, `requested` (TensorFlow's
-// intra_op_parallelism_threads; 0 = none), AvailableProcessors when it was first
-// asked.
+// intra_op_parallelism_threads; 0 = none), AvailableProcessors when it was
+// first asked.
 int ResolveNumThreads(int requested);
 
 // 0 takes an earlier setting back.
