@@ -52,10 +52,11 @@ def row(what, judge, seed, status, text):
     return what, judge, f"{int(cases[-1]):,}", str(failures), seed
 
 
-def rows(folder, seconds, seed):
+def rows(folder, seconds, seed, most):
     program = folder.absolute() / "attention_fuzz"
     names = [name for name in INSTRUCTION_SETS if can_run(program, name)] or [""]
-    share = ("--seconds", max(1, seconds // (len(names) + 2)))
+    time = ("--seconds", max(1, seconds // (len(names) + 2)))
+    share = (*time, "--cases", most)
     for i, name in enumerate(names):
         first = str(seed + i * PER_DAY // 10)
         environment = {"HW3TF_ISA": name} if name else {}
@@ -63,7 +64,7 @@ def rows(folder, seconds, seed):
         yield row(f"kernels, {name}", "the formula in float64", first, *done)
     done = run([sys.executable, "tests/fuzz_ops.py", *share, "--seed", seed])
     yield row("ops and module", "`hw3tf.reference`, or a message", str(seed), *done)
-    done = run([sys.executable, "tests/stress.py", *share])
+    done = run([sys.executable, "tests/stress.py", *time])
     judge = "the same call alone, bit for bit; memory"
     yield row("64 threads at once, then one", judge, "", *done)
 
@@ -88,9 +89,10 @@ def main(argv=None):
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--seed", type=int, default=today.toordinal() % 200 * PER_DAY)
+    parser.add_argument("--cases", type=int, default=10**12, help="at most, of each")
     parser.add_argument("--page", type=pathlib.Path, default=PAGE)
     args = parser.parse_args(argv)
-    cells = list(rows(args.folder, args.seconds, max(1, args.seed)))
+    cells = list(rows(args.folder, args.seconds, max(1, args.seed), args.cases))
     write(args.page, table(cells, args.seconds, today))
     if any(failed != "0" for *_, failed, _ in cells):
         raise SystemExit("cases failed: run each program with --case SEED")

@@ -56,8 +56,8 @@ json.dump(info | {"python": sys.version.split()[0]}, sys.stdout)
 """
 
 
-def run(*command, **options):
-    return subprocess.run([*map(str, command)], text=True, cwd=ROOT, **options)
+def run(*command, cwd=ROOT, **options):
+    return subprocess.run([*map(str, command)], text=True, cwd=cwd, **options)
 
 
 def install(python, wheel, version):
@@ -93,7 +93,9 @@ def row(version, wheel, folder, chosen):
     try:
         if not install(python, wheel, version):
             return {"tensorflow": version, "failed": None}
-        done = run(python, "-c", ABOUT, check=True, stdout=subprocess.PIPE)
+        # Outside the checkout, where the source hides the installed package.
+        about = {"check": True, "stdout": subprocess.PIPE, "cwd": folder}
+        done = run(python, "-c", ABOUT, **about)
         return json.loads(done.stdout) | test(python, folder, chosen)
     finally:
         shutil.rmtree(folder)
