@@ -87,7 +87,7 @@ def judged(call):
         given["attn_logits_soft_cap"] = call["soft_cap"]
     given |= {"mask": with_window(call), "scale": float(call["scale"])}
     if "bias" in call:
-        given["bias"] = call["bias"].astype("float64")
+        given["bias"] = np.asarray(call["bias"], "float64")
     wide = {n: call[n].astype("float64") for n in REQUIRED}
     if "query_splits" not in call:
         return reference.dot_product_attention(**wide, **given).numpy()
@@ -117,7 +117,7 @@ def check_output(call, output, counts):
         return
     want = np.asarray(judged(call))
     got = np.asarray(output, "float64")
-    tolerance = TOLERANCE[str(query.dtype)] * max(1.0, np.abs(want).max())
+    tolerance = TOLERANCE[query.dtype.name] * max(1.0, np.abs(want).max())
     if not np.abs(got - want).max() <= tolerance:
         raise WrongError(f"differs by {np.abs(got - want).max()} from the reference")
     counts["compared"] += 1

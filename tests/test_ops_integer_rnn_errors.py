@@ -52,6 +52,12 @@ DTYPES = [
 ]
 
 
+@pytest.mark.parametrize("name", GOOD)
+def test_missing_array_is_refused(name):
+    with pytest.raises(TypeError, match=f"`{name}` must be an array. Received: {name}"):
+        ops.integer_rnn(**GOOD | {name: None})
+
+
 @pytest.mark.parametrize(("changes", "message"), SHAPES)
 def test_wrong_shape_is_refused(changes, message):
     call = {**GOOD, **changes}

@@ -92,6 +92,9 @@ def checked(tensors, settings, any_width=False):
         The arguments that are given, with a dtype and a shape; the dtypes of the
         state and of the weights.
     """
+    for name in ("inputs", "kernel", "recurrent_kernel"):
+        if tensors[name] is None:
+            raise TypeError(f"`{name}` must be an array. Received: {name}=None")
     tensors = {k: as_array(x) for k, x in tensors.items() if x is not None}
     state, weight = check_dtypes(tensors, any_width)
     check_shapes(**{name: x.shape for name, x in tensors.items()})
