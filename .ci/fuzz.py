@@ -16,10 +16,10 @@ import re
 import subprocess
 import sys
 
+from pages import write_between
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs/reliability.md"
-START = "<!-- fuzz.py writes from here -->\n"
-END = "<!-- to here -->\n"
 INSTRUCTION_SETS = ("base", "avx2", "avx512", "avx512_bf16")
 SKIPPED = 77  # the program's status on a machine without the instruction set
 PER_DAY = 10**7  # seeds, more than a day's cases
@@ -48,7 +48,7 @@ def row(what, judge, seed, status, text):
     cases, failed = (re.findall(rf"(\d+) {x}", text) for x in ("cases", "failed"))
     if not cases or not failed:
         raise SystemExit(f"{what}: no totals, status {status}")
-    failures = max(int(failed[-1]), int(status != 0))
+    failures = max(int(failed[-1]), int(status != 0 or cases[-1] == "0"))
     return what, judge, f"{int(cases[-1]):,}", str(failures), seed
 
 
@@ -76,13 +76,6 @@ def table(cells, seconds, day):
     return "\n".join(lines) + f"\n\n{day}, {seconds} seconds in all.\n"
 
 
-def write(page, text):
-    """Puts the text between the markers of the page."""
-    before, _, rest = page.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{START}{text}{END}{after}")
-
-
 def main(argv=None):
     today = datetime.date.today()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -93,7 +86,7 @@ def main(argv=None):
     parser.add_argument("--page", type=pathlib.Path, default=PAGE)
     args = parser.parse_args(argv)
     cells = list(rows(args.folder, args.seconds, max(1, args.seed), args.cases))
-    write(args.page, table(cells, args.seconds, today))
+    write_between(args.page, "fuzz.py", table(cells, args.seconds, today))
     if any(failed != "0" for *_, failed, _ in cells):
         raise SystemExit("cases failed: run each program with --case SEED")
 

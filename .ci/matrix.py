@@ -15,10 +15,10 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
+from pages import write_between
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / "docs/reliability.md"
-START = "<!-- matrix.py writes from here -->\n"
-END = "<!-- to here -->\n"
 VERSIONS = ("2.16", "2.17", "2.18", "2.19", "2.20", "2.21")
 # Every option and dtype with gradients, graphs and export, XLA, layers, the recurrence,
 # saved models: what depends on TensorFlow. What depends on the kernels does not.
@@ -114,13 +114,6 @@ def table(rows, wheel, quick):
     return "\n".join(lines) + f"\n\nThe wheel: `{wheel.name}`; {which}.\n"
 
 
-def write(page, text):
-    """Puts the text between the markers of the page."""
-    before, _, rest = page.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{START}{text}{END}{after}")
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=pathlib.Path)
@@ -134,7 +127,7 @@ def main(argv=None):
     rows = []
     for version in args.versions:
         rows.append(row(version, wheel, folder, chosen))
-        write(args.page, table(rows, wheel, args.quick))
+        write_between(args.page, "matrix.py", table(rows, wheel, args.quick))
     print(table(rows, wheel, args.quick))
     bad = [cells["tensorflow"] for cells in rows if cells["failed"]]
     untested = [cells["tensorflow"] for cells in rows if cells["failed"] is None]

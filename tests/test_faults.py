@@ -78,6 +78,19 @@ def sweep(call, errors, size=1, ours=True, most=2000):
 """
 
 
+# Attention by the op, and its gradients.
+OP = """
+import tensorflow as tf
+from hw3tf import ops
+x = [tf.constant(a) for a in arrays()]
+def both():
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = ops.dot_product_attention(*x, is_causal=True)
+    return [y, *tape.gradient(y, x)]
+"""
+
+
 @LINUX
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_module_without_memory_raises_and_goes_on(dtype, allocator):
@@ -124,15 +137,8 @@ def test_recurrence_without_memory_raises_and_goes_on(allocator):
 def test_op_without_memory_is_exhausted_and_goes_on(allocator):
     """Every allocation of ours fails once, and every one of 4,000 bytes or more."""
     code = """
-    import tensorflow as tf
-    from hw3tf import ops
-    x = [tf.constant(a) for a in arrays()]
     error = tf.errors.ResourceExhaustedError
-    def call():
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = ops.dot_product_attention(*x, is_causal=True)
-        return [z.numpy() for z in (y, *tape.gradient(y, x))]
+    call = lambda: [z.numpy() for z in both()]
     print(sweep(call, error) > 5)
     library = ops.load_op_library()
     none = [tf.zeros([0])] + [tf.zeros([0], "bool")] * 3
@@ -148,7 +154,7 @@ def test_op_without_memory_is_exhausted_and_goes_on(allocator):
     call = lambda: [ops.integer_rnn(i, w, u, overflow="wrap").numpy()]
     print(sweep(call, error) > 2)
     """
-    code = SWEEP + textwrap.dedent(code)
+    code = SWEEP + OP + textwrap.dedent(code)
     assert run(code, LD_PRELOAD=allocator) == "True\n" * 3
 
 
@@ -156,19 +162,11 @@ def test_op_without_memory_is_exhausted_and_goes_on(allocator):
 def test_compiled_op_without_memory_is_an_error_and_goes_on(allocator):
     """XLA knows one kind of error of a custom call."""
     code = """
-    import tensorflow as tf
-    from hw3tf import ops
-    x = [tf.constant(a) for a in arrays()]
-    @tf.function(jit_compile=True)
-    def both():
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = ops.dot_product_attention(*x, is_causal=True)
-        return [y, *tape.gradient(y, x)]
-    call = lambda: [z.numpy() for z in both()]
+    compiled = tf.function(both, jit_compile=True)
+    call = lambda: [z.numpy() for z in compiled()]
     print(sweep(call, tf.errors.InternalError) > 5)
     """
-    code = SWEEP + textwrap.dedent(code)
+    code = SWEEP + OP + textwrap.dedent(code)
     assert run(code, LD_PRELOAD=allocator) == "True\n"
 
 

@@ -17,8 +17,9 @@ namespace fs = std::filesystem;
 class Groups {
  public:
   Groups() {
-    char name[] = "/tmp/hw3tf_groups_XXXXXX";
-    CHECK(mkdtemp(name), "mkdtemp");
+    std::string name =
+        (fs::temp_directory_path() / "hw3tf_groups_XXXXXX").string();
+    CHECK(mkdtemp(name.data()), "mkdtemp");
     root_ = name;
   }
   ~Groups() { fs::remove_all(root_); }
