@@ -3,12 +3,13 @@
     python .ci/fuzz.py FOLDER --seconds 600
 
 runs the C++ fuzzer in FOLDER on every instruction set of this machine,
-tests/fuzz_ops.py and tests/stress.py, each for an equal share of the time. `nox -s
-fuzz` builds the one and runs this. Seeds follow from the day, unless `--seed` says
+tests/fuzz_ops.py and tests/stress.py, as many at once as there are processors. `nox
+-s fuzz` builds the one and runs this. Seeds follow from the day, unless `--seed` says
 otherwise.
 """
 
 import argparse
+import concurrent.futures
 import datetime
 import os
 import pathlib
@@ -52,28 +53,47 @@ def row(what, judge, seed, status, text):
     return what, judge, f"{int(cases[-1]):,}", str(failures), seed
 
 
-def rows(folder, seconds, seed, most):
+# Shares of the time. A call from Python is slow, and what it calls is everything.
+OPS, KERNELS, STRESS = 3, 1, 1
+
+
+def runs(folder, seconds, seed, most):
+    """(what, judge, first seed, command, environment) of each program.
+
+    `seconds` are those of all of them, one after the other.
+    """
     program = folder.absolute() / "attention_fuzz"
     names = [name for name in INSTRUCTION_SETS if can_run(program, name)] or [""]
-    time = ("--seconds", max(1, seconds // (len(names) + 2)))
-    share = (*time, "--cases", most)
+    share = seconds / (OPS + KERNELS * len(names) + STRESS)
+
+    def options(part):
+        return ("--seconds", max(1, int(part * share)))
+
+    # The longest first.
+    command = [sys.executable, "tests/fuzz_ops.py", *options(OPS), "--cases", most]
+    judge = "`hw3tf.reference`, or a message"
+    yield "ops and module", judge, str(seed), [*command, "--seed", seed], {}
     for i, name in enumerate(names):
         first = str(seed + i * PER_DAY // 10)
+        command = [program, *options(KERNELS), "--cases", most, "--seed", first]
         environment = {"HW3TF_ISA": name} if name else {}
-        done = run([program, *share, "--seed", first], **environment)
-        yield row(f"kernels, {name}", "the formula in float64", first, *done)
-    done = run([sys.executable, "tests/fuzz_ops.py", *share, "--seed", seed])
-    yield row("ops and module", "`hw3tf.reference`, or a message", str(seed), *done)
-    done = run([sys.executable, "tests/stress.py", *time])
+        yield f"kernels, {name}", "the formula in float64", first, command, environment
+    command = [sys.executable, "tests/stress.py", *options(STRESS)]
     judge = "the same call alone, bit for bit; memory"
-    yield row("64 threads at once, then one", judge, "", *done)
+    yield "64 threads at once, then one", judge, "", command, {}
 
 
-def table(cells, seconds, day):
+def run_row(program):
+    what, judge, first, command, environment = program
+    return row(what, judge, first, *run(command, **environment))
+
+
+def table(cells, seconds, jobs, day):
     lines = ["| what | judged by | cases | failed | first seed |"]
     lines.append("| --- " * 5 + "|")
     lines += [f"| {' | '.join(x)} |" for x in cells]
-    return "\n".join(lines) + f"\n\n{day}, {seconds} seconds in all.\n"
+    at_once = f", {jobs} programs at once" if jobs > 1 else ""
+    return "\n".join(lines) + f"\n\n{day}, {seconds} seconds in all{at_once}.\n"
 
 
 def main(argv=None):
@@ -83,10 +103,15 @@ def main(argv=None):
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--seed", type=int, default=today.toordinal() % 200 * PER_DAY)
     parser.add_argument("--cases", type=int, default=10**12, help="at most, of each")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once")
     parser.add_argument("--page", type=pathlib.Path, default=PAGE)
     args = parser.parse_args(argv)
-    cells = list(rows(args.folder, args.seconds, max(1, args.seed), args.cases))
-    write_between(args.page, "fuzz.py", table(cells, args.seconds, today))
+    time, seed = args.seconds * args.jobs, max(1, args.seed)
+    programs = runs(args.folder, time, seed, args.cases)
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        cells = list(pool.map(run_row, programs))
+    text = table(cells, args.seconds, args.jobs, today)
+    write_between(args.page, "fuzz.py", text)
     if any(failed != "0" for *_, failed, _ in cells):
         raise SystemExit("cases failed: run each program with --case SEED")
 
