@@ -128,9 +128,10 @@ def sanitize(session):
 
 @nox.session
 def fuzz(session):
-    """Random cases for 10 minutes; the totals into docs/reliability.md.
+    """Random cases for 10 minutes, and their totals.
 
-    `nox -s fuzz -- --seconds 60` takes one; `--seed N` other cases.
+    `nox -s fuzz -- --seconds 60` takes one; `--seed N` other cases; `--page
+    docs/reliability.md` writes the totals there, which must be a million.
     """
     build_cpp(session, "kernels")
     session.install(".[test]")
@@ -195,9 +196,10 @@ def wheels(session):
 
 @nox.session
 def matrix(session):
-    """One wheel beside every TensorFlow: the table of docs/reliability.md.
+    """One wheel beside every TensorFlow, and a table of what passed.
 
-    `nox -s matrix -- --versions 2.16 2.21` takes two of them.
+    `nox -s matrix -- --versions 2.16 2.21` takes two of them; `--page
+    docs/reliability.md` writes the table there, which must have all.
     """
     out = pathlib.Path("build/matrix-wheel")
     shutil.rmtree(out, ignore_errors=True)

@@ -1,11 +1,11 @@
-"""Random cases for some time: the table of totals in docs/reliability.md.
+"""Random cases for some time, and a table of the totals.
 
     python .ci/fuzz.py FOLDER --seconds 600
 
 runs the C++ fuzzer in FOLDER on every instruction set of this machine,
 tests/fuzz_ops.py and tests/stress.py, as many at once as there are processors. `nox
 -s fuzz` builds the one and runs this. Seeds follow from the day, unless `--seed` says
-otherwise.
+otherwise. `--page docs/reliability.md` writes the table there: that of a long run.
 """
 
 import argparse
@@ -20,7 +20,6 @@ import sys
 from pages import write_between
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGE = ROOT / "docs/reliability.md"
 INSTRUCTION_SETS = ("base", "avx2", "avx512", "avx512_bf16")
 SKIPPED = 77  # the program's status on a machine without the instruction set
 PER_DAY = 10**7  # seeds, more than a day's cases
@@ -104,14 +103,16 @@ def main(argv=None):
     parser.add_argument("--seed", type=int, default=today.toordinal() % 200 * PER_DAY)
     parser.add_argument("--cases", type=int, default=10**12, help="at most, of each")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once")
-    parser.add_argument("--page", type=pathlib.Path, default=PAGE)
+    parser.add_argument("--page", type=pathlib.Path, help="to write the table into")
     args = parser.parse_args(argv)
     time, seed = args.seconds * args.jobs, max(1, args.seed)
     programs = runs(args.folder, time, seed, args.cases)
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         cells = list(pool.map(run_row, programs))
     text = table(cells, args.seconds, args.jobs, today)
-    write_between(args.page, "fuzz.py", text)
+    print(text)
+    if args.page:
+        write_between(args.page, "fuzz.py", text)
     if any(failed != "0" for *_, failed, _ in cells):
         raise SystemExit("cases failed: run each program with --case SEED")
 

@@ -1,10 +1,10 @@
-"""One wheel beside every TensorFlow: the table of docs/reliability.md.
+"""One wheel beside every TensorFlow, and a table of the results.
 
     python .ci/matrix.py WHEEL.whl
 
 makes an environment for each version, runs a share of the tests there, and writes what
 passed. `nox -s matrix` runs it. A version that the Python at hand cannot install is
-left out, and said so.
+left out, and said so. `--page docs/reliability.md` writes the table there.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import xml.etree.ElementTree as ElementTree
 from pages import write_between
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGE = ROOT / "docs/reliability.md"
 VERSIONS = ("2.16", "2.17", "2.18", "2.19", "2.20", "2.21")
 # Every option and dtype with gradients, graphs and export, XLA, layers, the recurrence,
 # saved models: what depends on TensorFlow. What depends on the kernels does not.
@@ -118,7 +117,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=pathlib.Path)
     parser.add_argument("--versions", nargs="+", default=VERSIONS)
-    parser.add_argument("--page", type=pathlib.Path, default=PAGE)
+    parser.add_argument("--page", type=pathlib.Path, help="to write the table into")
     parser.add_argument("--quick", action="store_true", help="a few tests only")
     args = parser.parse_args(argv)
     chosen = QUICK if args.quick else FILES
@@ -127,7 +126,8 @@ def main(argv=None):
     rows = []
     for version in args.versions:
         rows.append(row(version, wheel, folder, chosen))
-        write_between(args.page, "matrix.py", table(rows, wheel, args.quick))
+        if args.page:
+            write_between(args.page, "matrix.py", table(rows, wheel, args.quick))
     print(table(rows, wheel, args.quick))
     bad = [cells["tensorflow"] for cells in rows if cells["failed"]]
     untested = [cells["tensorflow"] for cells in rows if cells["failed"] is None]
