@@ -83,7 +83,7 @@ SANITIZED_TESTS = (
 def sanitized_environment():
     """What loads AddressSanitizer before a Python that was built without it.
 
-    Leaks are looked for, but those of TensorFlow's and Python's own allocations.
+    Leaks are looked for, but those of memory that others ask for: .ci/leaks.txt.
     """
 
     def library(name):
@@ -95,6 +95,8 @@ def sanitized_environment():
     return {
         # The C++ library, too: what intercepts its exceptions must find it.
         "LD_PRELOAD": f"{library('libasan.so')}:{library('libstdc++.so.6')}",
+        # Who asked for the memory, alone: Python or TensorFlow called everybody.
+        "ASAN_OPTIONS": "malloc_context_size=2",
         "LSAN_OPTIONS": f"suppressions={pathlib.Path('.ci/leaks.txt').absolute()}",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }

@@ -107,3 +107,12 @@ def test_the_table_of_the_matrix_has_every_version_and_no_failure():
     for version, passed, failed in rows:
         assert int(passed) > 400, version
         assert failed == "0", version
+
+
+def test_no_leak_of_ours_is_left_out():
+    """AddressSanitizer leaves out what has one of these in the path of its library."""
+    text = (ROOT / ".ci/leaks.txt").read_text()
+    others = re.findall(r"^leak:(.+)$", text, re.M)
+    assert len(others) > 3
+    for path in LIBRARIES:
+        assert not [name for name in others if name in str(path)]
