@@ -109,6 +109,15 @@ def test_the_table_of_the_matrix_has_every_version_and_no_failure():
         assert failed == "0", version
 
 
+def test_the_table_of_random_cases_has_a_million_and_no_failure():
+    """A long `nox -s fuzz` makes it."""
+    cells = r"^\| (.*) \| .* \| ([\d,]+) \| (\d+) \| \d* \|$"
+    rows = re.findall(cells, table_of("fuzz.py"), re.M)
+    assert {"ops and module", "64 threads at once, then one"} <= {x for x, *_ in rows}
+    assert sum(int(cases.replace(",", "")) for _, cases, _ in rows) >= 1_000_000
+    assert {failed for *_, failed in rows} == {"0"}
+
+
 def test_no_leak_of_ours_is_left_out():
     """AddressSanitizer leaves out what has one of these in the path of its library."""
     text = (ROOT / ".ci/leaks.txt").read_text()
