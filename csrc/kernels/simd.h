@@ -44,6 +44,7 @@ constexpr int kRows = 4;
 constexpr int kVecBytes = kLanes * 4;
 typedef float Vec __attribute__((vector_size(kVecBytes)));
 typedef int32_t VecInt __attribute__((vector_size(kVecBytes)));
+typedef uint32_t VecUint __attribute__((vector_size(kVecBytes)));
 typedef uint8_t VecBytes __attribute__((vector_size(kVecBytes)));
 typedef float VecUnaligned
     __attribute__((vector_size(kVecBytes), aligned(2), may_alias));
@@ -121,6 +122,12 @@ inline Vec FromBits(VecInt bits) {
   Vec value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
+}
+
+// a - b modulo 2^32, where the difference of signed numbers may be none.
+inline VecInt WrappingDifference(VecInt a, VecInt b) {
+  return reinterpret_cast<VecInt>(reinterpret_cast<VecUint>(a) -
+                                  reinterpret_cast<VecUint>(b));
 }
 
 // 2^r for |r| <= 1/2.
@@ -211,13 +218,14 @@ inline Vec Exp2Bfloat16(Vec y) {
 }
 
 // ln(x) of a positive number that is not denormal; infinity and NaN give
-// themselves. x = m * 2^e with m in [sqrt(1/2), sqrt(2)); ln(m) = 2 artanh(s),
+// themselves. Lanes beyond the last query may hold any bits.
+// x = m * 2^e with m in [sqrt(1/2), sqrt(2)); ln(m) = 2 artanh(s),
 // s = (m - 1) / (m + 1), |s| < 0.1716, of which the first term left out is
 // 2e-9 of the value.
 inline Vec Log(Vec x) {
   constexpr int32_t kSqrtHalf = 0x3F3504F3;
-  const VecInt e = (Bits(x) - kSqrtHalf) >> 23;
-  const Vec m = FromBits(Bits(x) - (e << 23));
+  const VecInt e = WrappingDifference(Bits(x), BroadcastInt(kSqrtHalf)) >> 23;
+  const Vec m = FromBits(WrappingDifference(Bits(x), e << 23));
   const Vec s = (m - 1.0f) / (m + 1.0f);
   const Vec z = s * s;
   Vec p = z * (1.0f / 9) + 1.0f / 7;
