@@ -94,11 +94,12 @@ bool PoolWithoutMemoryGoesOn(int number) {
   return status == kFailure;
 }
 
-// The pool's, that of its places for threads, and one of each of 3 threads.
+// The pool's, that of its places for threads, and at least one of each of 3
+// threads.
 void EveryAllocationMayFail() {
   int failures = 0;
   while (PoolWithoutMemoryGoesOn(failures)) ++failures;
-  CHECK(failures == 5, "%d allocations", failures);
+  CHECK(failures >= 5, "%d allocations", failures);
 }
 
 }  // namespace
