@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 class Groups {
  public:
   Groups() {
-    std::string name =
+    std::string name =  // mkdtemp puts letters in the place of the X
         (fs::temp_directory_path() / "hw3tf_groups_XXXXXX").string();
     CHECK(mkdtemp(name.data()), "mkdtemp");
     root_ = name;
