@@ -115,9 +115,6 @@ void GradOfShifts(const AttentionBackwardArgs& args, const AttentionPlan& plan,
   }
 }
 
-// Fewer keys are not worth a second pass.
-constexpr int64_t kDecodeKeys = 512;
-
 bool IsDecode(const AttentionForwardArgs& args, const AttentionKernels& kernels,
               const PlanStorage& storage) {
   const AttentionShape& shape = args.shape;

@@ -14,18 +14,28 @@ __attribute__((noinline, cold)) void AddSeenValues(
     const ForwardContext& context, const QueryTileState& tile,
     const float* value, int64_t stride, int64_t count, const Terms& terms) {
   const int64_t size = context.layout.size;
-  for (int64_t k = 0; k < count; ++k)
+  for (int64_t k = 0; k < count; ++k) {
+    const float* row = value + k / kUnitDepth * stride;
+    float weights[kQueryTile];
+    for (int lane = 0; lane < kQueryTile; ++lane)
+      weights[lane] = NumberOf(
+          context.probabilities + k / kUnitDepth * kQueryTile + lane, k);
     for (int64_t h = 0; h < size; ++h) {
-      const float x = NumberOf(value + k / kUnitDepth * stride + h, k);
+      const float x = NumberOf(row + h, k);
       if (__builtin_isfinite(x)) continue;
-      const float* weights =
-          context.probabilities + k / kUnitDepth * kQueryTile;
-      for (int lane = 0; lane < tile.lanes.rows; ++lane)
-        if (terms.visible[k] >> lane & 1)
-          tile.output[context.layout.rows ? lane * size + h
-                                          : h * kQueryTile + lane] +=
-              NumberOf(weights + lane, k) * x;
+      if (context.layout.rows) {
+        for (int lane = 0; lane < tile.lanes.rows; ++lane)
+          if (terms.visible[k] >> lane & 1)
+            tile.output[lane * size + h] += weights[lane] * x;
+        continue;
+      }
+      for (int v = 0; v < tile.lanes.vectors; ++v) {
+        float* const at = tile.output + h * kQueryTile + v * kLanes;
+        Store(at, Select(LanesOf(terms.visible[k], v * kLanes),
+                         Load(at) + Load(weights + v * kLanes) * x, Load(at)));
+      }
     }
+  }
 }
 
 // output = or += probabilities * values, `count` units of each.
@@ -84,7 +94,8 @@ inline void AddKeysWithTerms(const ForwardContext& context,
   Terms terms;
   const uint32_t seeing = FindTerms(context, *tile, &begin, &end, &terms);
   if (seeing == 0) return;
-  if (!terms.visible && !context.constants.transformed && !terms.keep) {
+  if (!terms.visible && !context.constants.transformed && !terms.keep &&
+      !tile->normalized) {
     AddPlainKeys<V>(context, view, tile, begin, end);
     return;
   }

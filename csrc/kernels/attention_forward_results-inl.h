@@ -93,13 +93,17 @@ inline Results FindResults(const ForwardContext& context,
 }
 
 // Columns [first, first + kLanes) of an output, times `factor`, as rows.
-inline void TransposeColumns(const float* output, Vec factor, int64_t size,
-                             int rows, float* const (&to)[kLanes]) {
+// Returns those with something infinite or NaN.
+inline VecInt TransposeColumns(const float* output, Vec factor, int64_t size,
+                               int rows, float* const (&to)[kLanes]) {
+  VecInt special{};
   int64_t h = 0;
   for (; h + kLanes <= size; h += kLanes) {
     Vec block[kLanes];
-    for (int i = 0; i < kLanes; ++i)
+    for (int i = 0; i < kLanes; ++i) {
       block[i] = Load(output + (h + i) * kQueryTile) * factor;
+      special |= NotFinite(block[i]);
+    }
     Transpose(block);
     if (rows == kLanes)
       for (int i = 0; i < kLanes; ++i) Store(to[i] + h, block[i]);
@@ -108,24 +112,37 @@ inline void TransposeColumns(const float* output, Vec factor, int64_t size,
   }
   for (; h < size; ++h) {
     const Vec column = Load(output + h * kQueryTile) * factor;
+    special |= NotFinite(column);
     for (int i = 0; i < rows; ++i) to[i][h] = column[i];
   }
+  return special;
 }
 
-// A row of an output, times `factor`.
-inline void ScaleRow(const float* output, float factor, int64_t size,
+// A row of an output, times `factor`. Returns whether all of it is finite.
+inline bool ScaleRow(const float* output, float factor, int64_t size,
                      float* to) {
+  VecInt special{};
   int64_t h = 0;
-  for (; h + kLanes <= size; h += kLanes)
-    Store(to + h, Load(output + h) * factor);
-  for (; h < size; ++h) to[h] = output[h] * factor;
+  for (; h + kLanes <= size; h += kLanes) {
+    const Vec row = Load(output + h) * factor;
+    special |= NotFinite(row);
+    Store(to + h, row);
+  }
+  bool finite = !AnyTrue(special);
+  for (; h < size; ++h) {
+    to[h] = output[h] * factor;
+    finite = finite && __builtin_isfinite(to[h]);
+  }
+  return finite;
 }
 
 // Divides by the sums and writes the output of kLanes lanes, from `first` on.
-inline void FinishOutput(const ForwardContext& context, const Results& results,
-                         const ForwardScratch& scratch,
-                         const QueryTileState& tile, int first, uint32_t sees,
-                         const float* mean_value) {
+// Returns the lanes whose output is not finite, though their sum is.
+inline uint32_t FinishOutput(const ForwardContext& context,
+                             const Results& results,
+                             const ForwardScratch& scratch,
+                             const QueryTileState& tile, int first,
+                             uint32_t sees, const float* mean_value) {
   const int64_t size = context.args.shape.value_dim;
   const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - first));
   const bool is_float32 = results.dtype == DType::kFloat32;
@@ -137,32 +154,42 @@ inline void FinishOutput(const ForwardContext& context, const Results& results,
   for (int i = 0; i < kLanes; ++i)
     to[i] = is_float32 ? static_cast<float*>(results.output) + places[i]
                        : scratch.rows + i * PadToVector(size);
-  const Vec inverse = context.constants.keep_scale / Load(tile.sum + first);
+  const Vec sum = Load(tile.sum + first);
+  const Vec inverse =
+      context.constants.keep_scale / (tile.normalized ? Broadcast(1.0f) : sum);
+  uint32_t special = 0;
   if (context.layout.rows) {
     for (int i = 0; i < rows; ++i)
-      if (sees >> i & 1)
-        ScaleRow(tile.output + (first + i) * context.layout.size, inverse[i],
-                 size, to[i]);
+      if ((sees >> i & 1) &&
+          !ScaleRow(tile.output + (first + i) * context.layout.size, inverse[i],
+                    size, to[i]))
+        special |= 1u << i;
   } else if (sees) {
-    TransposeColumns(tile.output + first, inverse, size, rows, to);
+    special =
+        BitsOf(TransposeColumns(tile.output + first, inverse, size, rows, to));
   }
-  if (is_float32 && sees == UsedLanes(rows)) return;
+  if (special) special &= sees & BitsOf(~NotFinite(sum));
+  if (is_float32 && sees == UsedLanes(rows)) return special;
   for (int i = 0; i < rows; ++i)
     if (!is_float32 || !(sees >> i & 1))
       NarrowRow(sees >> i & 1 ? to[i] : mean_value, results.dtype, size,
                 Element(results.output, places[i], results.dtype));
+  return special;
 }
 
-// Writes output, statistics and logsumexp of a tile.
-inline void FinishTile(const ForwardContext& context, const Results& results,
+// Writes output, statistics and logsumexp of a tile. Returns whether an output
+// is not finite, though its sum is.
+inline bool FinishTile(const ForwardContext& context, const Results& results,
                        const ForwardScratch& scratch,
                        const QueryTileState& tile, const float* mean_value) {
   const uint32_t seeing = tile.seeing & tile.lanes.taking_part;
+  uint32_t special = 0;
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const int first = v * kLanes;
     const int rows = static_cast<int>(Min(kLanes, tile.lanes.rows - first));
     const uint32_t sees = seeing >> first & UsedLanes(rows);
-    FinishOutput(context, results, scratch, tile, first, sees, mean_value);
+    special |=
+        FinishOutput(context, results, scratch, tile, first, sees, mean_value);
     int64_t places[kLanes];
     FindOffsets(tile.lanes, first, results.statistics_base,
                 results.statistics_head, results.statistics_length, places);
@@ -181,6 +208,7 @@ inline void FinishTile(const ForwardContext& context, const Results& results,
             sees_nothing ? LogSumExpOfNothing(context.args) : logsumexp[i];
     }
   }
+  return special != 0;
 }
 
 // The parts of the keys of one batch entry and head become output, statistics
@@ -220,24 +248,42 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
     if (sees_nothing) maximum = 0.0f;
     float sum = sees_nothing ? kSumOfNothing : 0.0f;
     float* const output = scratch.rows;
+    const auto weight_of = [&](const float* from) {
+      const Vec rescale =
+          Exp2(Broadcast((from[0] - maximum) * context.constants.factor));
+      return from[1] * rescale[0];
+    };
     for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
     for (int64_t i = 0; i < plan.splits; ++i) {
       const float* from = part(i);
       if (!weighs(from)) continue;
-      const Vec rescale =
-          Exp2(Broadcast((from[0] - maximum) * context.constants.factor));
-      const float weight = from[1] * rescale[0];
+      const float weight = weight_of(from);
       sum += weight;
       for (int64_t h = 0; h < shape.value_dim; ++h)
         output[h] += weight * from[2 + h];
     }
+    // Large outputs times weights above 1: the same with weights of at most 1.
+    bool finite = true;
+    for (int64_t h = 0; h < shape.value_dim; ++h)
+      finite = finite && __builtin_isfinite(output[h]);
+    if (!finite && __builtin_isfinite(sum) && sum > 0) {
+      for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
+      for (int64_t i = 0; i < plan.splits; ++i) {
+        const float* from = part(i);
+        if (!weighs(from)) continue;
+        const float share = weight_of(from) / sum;
+        for (int64_t h = 0; h < shape.value_dim; ++h)
+          output[h] += share * from[2 + h];
+      }
+    }
+    const float divisor = finite ? sum : 1.0f;
     if (sees_nothing && !mean_known) {
       MeanValue(context, head / plan.group, scratch.rows, scratch.value_sum,
                 scratch.mean_value);
       mean_known = true;
     }
     for (int64_t h = 0; h < shape.value_dim; ++h)
-      output[h] = sees_nothing ? scratch.mean_value[h] : output[h] / sum;
+      output[h] = sees_nothing ? scratch.mean_value[h] : output[h] / divisor;
     WriteResults(args, plan, sequence, context.constants, head, t, output,
                  maximum, sum);
   }

@@ -29,7 +29,9 @@ namespace hw3tf {
 namespace {
 
 // Weights above this raise the maximum: 2^24 per key stays far below the float
-// range.
+// range. With values of 5e31 and more their products with such weights may
+// leave it, where those with the weights of a softmax do not: what ends
+// infinite is computed again from these (RecomputeTile).
 constexpr float kRaiseAbove = 16777216.0f;
 
 // The state of one query tile; all arrays in scratch.
@@ -45,6 +47,8 @@ struct QueryTileState {
   bool has_output;  // not before the first values
   uint32_t seeing;  // lanes that have seen a key
   bool all_summed;  // every lane has a sum, and therefore a maximum
+  bool normalized;  // sums are known: weights are divided by them, and tile_sum
+                    // holds what they are multiplied by
 };
 
 // How the output of a query tile lies in scratch: as [kQueryTile][size], with
@@ -208,7 +212,7 @@ __attribute__((noinline)) void ApplyTerms(const ForwardContext& context,
   for (int v = 0; v < tile.lanes.vectors; ++v)
     too_low[v] =
         Exp2((top[v] - Load(tile.maximum + v * kLanes)) * factor) > kRaiseAbove;
-  RaiseWhereNeeded(context, tile, done, top, too_low);
+  if (!tile.normalized) RaiseWhereNeeded(context, tile, done, top, too_low);
   for (int v = 0; v < tile.lanes.vectors; ++v) {
     const Vec maximum = Load(tile.maximum + v * kLanes);
     Vec sum{};
@@ -218,11 +222,12 @@ __attribute__((noinline)) void ApplyTerms(const ForwardContext& context,
       if (terms.visible)
         p = Select(LanesOf(terms.visible[k], v * kLanes), p, Vec{});
       sum += p;
+      if (tile.normalized) p *= Load(tile.tile_sum + v * kLanes);
       if (terms.keep) p = Select(LanesOf(terms.keep[k], v * kLanes), p, Vec{});
       Store(at, p);
     }
     float* at = tile.tile_sum + v * kLanes;
-    Store(at, Load(at) + sum);
+    if (!tile.normalized) Store(at, Load(at) + sum);
     for (int64_t k = 0; kPairs && k < count; k += 2) {
       const float* pair = rows + k * kQueryTile + v * kLanes;
       Store(

@@ -69,6 +69,7 @@ inline void StartTile(const ForwardContext& context, const AttentionTask& task,
   tile->has_output = false;
   tile->seeing = 0;
   tile->all_summed = false;
+  tile->normalized = false;
   const int64_t skip = index * kQueryTile;
   FindQueryLanes(context.plan, context.sequence, task.kv_head,
                  task.first + skip, Min(kQueryTile, task.count - skip),
@@ -211,6 +212,28 @@ inline void PrefetchNextTask(const ForwardContext& context,
                   Min(keys.end, keys.begin + kKeyTile));
 }
 
+// The output of a tile once more, from weights divided by their sums, which are
+// known by now: no product exceeds the largest value, so that finite values
+// give finite outputs, as in Keras.
+__attribute__((noinline, cold)) void RecomputeTile(
+    const ForwardContext& context, const AttentionTask& task,
+    const ForwardScratch& scratch, QueryTileState* tile) {
+  for (int v = 0; v < 2; ++v)
+    Store(tile->tile_sum + v * kLanes, 1.0f / Load(tile->sum + v * kLanes));
+  tile->normalized = true;
+  tile->has_output = false;
+  for (int64_t first = tile->keys.begin; first < tile->keys.end;
+       first += kKeyTile) {
+    const int64_t last = Min(tile->keys.end, first + kKeyTile);
+    const KeyTileView view =
+        ViewKeys(context, task, scratch, /*tile_count=*/1, first, last);
+    if (tile->lanes.vectors == 2)
+      AddKeysWithTerms<2>(context, view, tile, first, last);
+    else
+      AddKeysWithTerms<1>(context, view, tile, first, last);
+  }
+}
+
 void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
              const AttentionTask& task, float* base) {
   const ForwardScratch scratch(args, base);
@@ -271,8 +294,16 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
     MeanValue(context, task.kv_head, scratch.rows, scratch.value_sum,
               scratch.mean_value);
   const Results results = FindResults(context, task);
-  for (int64_t i = 0; i < tile_count; ++i)
-    FinishTile(context, results, scratch, tiles[i], scratch.mean_value);
+  for (int64_t i = 0; i < tile_count; ++i) {
+    const auto finish = [&] {
+      return FinishTile(context, results, scratch, tiles[i],
+                        scratch.mean_value);
+    };
+    if (__builtin_expect(finish(), 0)) {
+      RecomputeTile(context, task, scratch, &tiles[i]);
+      finish();
+    }
+  }
 }
 
 }  // namespace

@@ -61,6 +61,9 @@ struct AttentionPlan {
 // The sum in the statistics of a query that sees no key: no other is negative.
 constexpr float kSumOfNothing = -1.0f;
 
+// Decoding cuts the keys into parts; fewer are not worth a second pass.
+constexpr int64_t kDecodeKeys = 512;
+
 // Larger than any position, small enough to be added to one in 32 bits.
 constexpr int64_t kUnlimited = int64_t{1} << 30;
 

@@ -58,6 +58,12 @@ class ForwardPass {
     int64_t* keys;    // S: which these are
   };
 
+  bool IsFinite(const double* output) const {
+    for (int64_t v = 0; v < s_.value_dim; ++v)
+      if (!std::isfinite(output[v])) return false;
+    return true;
+  }
+
   int64_t VisibleKeys(int64_t b, int64_t n, int64_t t, int64_t* keys) const {
     const KeyRange reach = ReachOf(s_, options_, b, t);
     int64_t count = 0;
@@ -84,8 +90,14 @@ class ForwardPass {
     for (int64_t s = 0; s < length; ++s)
       AddScaled(1.0, RowOf<T>(args_.value, options_.key_splits, b, s, kv_head),
                 s_.value_dim, scratch.output);
+    const auto count = static_cast<double>(length);
+    const bool finite = IsFinite(scratch.output);
     for (int64_t v = 0; v < s_.value_dim && length > 0; ++v)
-      scratch.output[v] /= static_cast<double>(length);
+      scratch.output[v] = finite ? scratch.output[v] / count : 0.0;
+    for (int64_t s = 0; s < length && !finite; ++s)
+      AddScaled(1.0 / count,
+                RowOf<T>(args_.value, options_.key_splits, b, s, kv_head),
+                s_.value_dim, scratch.output);
     using Limits = std::numeric_limits<RealOf<T>>;
     StoreStatistics(
         b, n, t, 0.0, static_cast<double>(kSumOfNothing),
@@ -110,17 +122,26 @@ class ForwardPass {
     // Rounded before it is used, so that the sum belongs to what is stored.
     top = static_cast<double>(static_cast<RealOf<T>>(top));
     double sum = 0.0;
-    for (int64_t i = 0; i < count; ++i) {
+    const auto add_value = [&](int64_t i, double weight) {
       const int64_t s = scratch.keys[i];
-      const double weight =
-          std::exp(scorer_.factor() * (scratch.weights[i] - top));
-      sum += weight;
       const double dropout = scorer_.Dropout(b, n, t, s);
       AddScaled(dropout != 0.0 ? weight * dropout : 0.0,
                 RowOf<T>(args_.value, options_.key_splits, b, s, kv_head),
                 s_.value_dim, scratch.output);
+    };
+    for (int64_t i = 0; i < count; ++i) {
+      const double weight =
+          std::exp(scorer_.factor() * (scratch.weights[i] - top));
+      scratch.weights[i] = weight;
+      sum += weight;
+      add_value(i, weight);
     }
-    for (int64_t v = 0; v < s_.value_dim; ++v) scratch.output[v] /= sum;
+    // Weights of at most 1 for values that are too large to be added up.
+    const bool finite = IsFinite(scratch.output) || !std::isfinite(sum);
+    for (int64_t v = 0; v < s_.value_dim; ++v)
+      scratch.output[v] = finite ? scratch.output[v] / sum : 0.0;
+    for (int64_t i = 0; i < count && !finite; ++i)
+      add_value(i, scratch.weights[i] / sum);
     StoreStatistics(b, n, t, top, sum, scorer_.factor() * top + std::log(sum));
   }
 

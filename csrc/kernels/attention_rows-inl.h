@@ -204,13 +204,19 @@ inline bool AllFinite(const float* rows, int64_t stride, int64_t count,
 __attribute__((noinline, cold)) void CopyFinite(const float* rows,
                                                 int64_t stride, int64_t count,
                                                 int64_t size, float* to) {
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t h = 0; h < size; ++h) {
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t h = 0;
+    for (; !kPairs && h + kLanes <= size; h += kLanes) {
+      const Vec x = Load(rows + i * stride + h);
+      Store(to + i * size + h, Select(NotFinite(x), Vec{}, x));
+    }
+    for (; h < size; ++h) {
       uint32_t bits = LoadUnit(rows + i * stride + h);
       if ((bits & 0x7F800000) == 0x7F800000) bits &= kPairs ? 0xFFFF : 0;
       if (kPairs && (bits & 0x7F80) == 0x7F80) bits &= 0xFFFF0000;
       std::memcpy(to + i * size + h, &bits, sizeof bits);
     }
+  }
 }
 
 }  // namespace

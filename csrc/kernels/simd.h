@@ -124,6 +124,12 @@ inline Vec FromBits(VecInt bits) {
   return value;
 }
 
+// Whether a lane is infinite or NaN.
+inline VecInt NotFinite(Vec value) {
+  const VecInt exponent = BroadcastInt(0x7F800000);
+  return (Bits(value) & exponent) == exponent;
+}
+
 // a - b modulo 2^32, where the difference of signed numbers may be none.
 inline VecInt WrappingDifference(VecInt a, VecInt b) {
   return reinterpret_cast<VecInt>(reinterpret_cast<VecUint>(a) -
