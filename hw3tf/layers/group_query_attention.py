@@ -1,13 +1,16 @@
 """`GroupQueryAttention`: Keras's layer on the fused kernel."""
 
+from collections.abc import Sequence
+
 import keras
 
 from hw3tf.layers.attention_calls import (
+    GROUPED,
     OVERRIDABLE,
     call_group_query_attention,
     group_query_product,
 )
-from hw3tf.layers.fused_attention import overrides
+from hw3tf.layers.stock import overrides
 from hw3tf.ops.libraries import logger
 
 
@@ -30,8 +33,9 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
     or, if the layer has dropout or scores are returned, that of zeros.
 
     A subclass that overrides `_compute_attention`, `_masked_softmax` or one of the
-    methods that make masks gets what it would get in Keras, matrices included; the
-    logger `hw3tf` says so at level DEBUG.
+    methods that make masks, or that has another softmax or dropout than Keras's layer,
+    gets what it would get in Keras, matrices included; the logger `hw3tf` says so at
+    level DEBUG.
 
     Args:
         head_dim: Positive integer, size of each head.
@@ -109,7 +113,7 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
             "training": training,
             "use_causal_mask": use_causal_mask,
         }
-        overridden = overrides(self, GroupQueryAttention, OVERRIDABLE)
+        overridden = self._differs(OVERRIDABLE)
         if overridden:
             logger.debug("%s builds masks as in Keras: %s", self.name, overridden)
             return super().call(query, value, **arguments)
@@ -125,13 +129,17 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
         use_causal_mask=False,
     ):
         """Keras's hook for subclasses, on the kernel, too."""
-        overridden = overrides(self, GroupQueryAttention, ("_masked_softmax",))
+        overridden = self._differs(("_masked_softmax",))
         if overridden:
             logger.debug("%s builds scores as in Keras: %s", self.name, overridden)
         compute = super()._compute_attention if overridden else self._fused
         return compute(
             query, key, value, attention_mask, training, use_causal_mask=use_causal_mask
         )
+
+    def _differs(self, methods: Sequence[str]) -> str:
+        """Empty if `methods` and the layers within are Keras's, else what is not."""
+        return overrides(self, GroupQueryAttention, methods) or GROUPED.changed(self)
 
     def _fused(self, *args, **kwargs):
         return group_query_product(self, *args, **kwargs)

@@ -6,6 +6,7 @@ import keras
 
 from hw3tf.ops.attention_checks import (
     check_broadcasts,
+    check_not_ragged,
     check_numbers,
     check_positions,
     check_tensors,
@@ -47,6 +48,8 @@ class AttentionCall:
         key_lengths=None,
         **settings,
     ):
+        check_not_ragged(query=query, key=key, value=value, bias=bias, mask=mask)
+        check_not_ragged(query_mask=query_mask, key_mask=key_mask)
         query, key, value = map(keras.ops.convert_to_tensor, (query, key, value))
         check_tensors(query, key, value)
         masks = [_converted(x, "bool") for x in (query_mask, key_mask)]

@@ -5,6 +5,7 @@ the kernel, with the same rules (csrc/checks/attention_checks.cc).
 """
 
 import numbers
+from typing import Any
 
 import keras
 
@@ -17,6 +18,26 @@ def _fail(name, expected, shape):
 
 def _differ(a, b):
     return a is not None and b is not None and a != b
+
+
+def is_ragged(x: Any) -> bool:
+    """Whether `x` is a `tf.RaggedTensor`."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return isinstance(x, tf.RaggedTensor)
+
+
+def check_not_ragged(**tensors: Any) -> None:
+    """Raises ValueError, naming the argument, if one is a `tf.RaggedTensor`."""
+    for name, x in tensors.items():
+        if is_ragged(x):
+            raise ValueError(
+                f"`{name}` must be a dense tensor. Received: a tf.RaggedTensor of "
+                f"shape {x.shape}. For sequences of different lengths without padding "
+                "there is `hw3tf.ops.ragged_dot_product_attention`"
+            )
 
 
 def check_tensors(query, key, value, packed=False):
