@@ -99,6 +99,11 @@ def disable():
             _remove_user()
 
 
+def is_enabled() -> bool:
+    """Whether `enable` was called, and `disable` not since."""
+    return _Hook.enabled
+
+
 @contextlib.contextmanager
 def fused_scope():
     """Makes calls of `keras.ops.dot_product_attention` inside, in this thread, run

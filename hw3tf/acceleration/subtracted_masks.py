@@ -14,6 +14,7 @@ import keras
 from keras.src import backend
 
 from hw3tf.layers.fused_attention import Refused
+from hw3tf.ops.libraries import kernel_path
 
 ops = keras.ops
 
@@ -60,7 +61,20 @@ def masked_keys_are_out(
 def if_out(
     out: Any, fused: Callable[[], Any], own: Callable[[], Any], drops: bool
 ) -> Any:
-    """`fused()` if `out`, else `own()`. `drops`: whether they draw dropout."""
+    """`fused()` if `out`, else `own()`.
+
+    Args:
+        out: A boolean scalar, known perhaps only when a graph runs.
+        fused, own: Functions of nothing.
+        drops: Whether they draw dropout.
+
+    Raises:
+        Refused: If they cannot be the branches of a graph.
+    """
+    path = kernel_path()
+    if path.path == "reference":
+        # XLA: what the gradient of a branch needs would be of unknown size outside.
+        raise Refused(f"its mask cannot be looked at: {path.reason}")
     if drops and backend.in_stateless_scope():
         # A seed drawn in a branch of a graph could not leave it with the new state.
         raise Refused("its mask and its dropout are combined in a stateless call")

@@ -87,8 +87,12 @@ def fitting_or(
     scores: Keras's own formula broadcasts the scores to them, the kernel does not.
 
     Where the shapes are known, the checks of `AttentionCall` have decided that already
-    and there is no condition in the graph.
+    and there is no condition in the graph. Nor is there one under XLA, where what the
+    gradient of a branch needs would be of unknown size outside: the kernel refuses
+    such a mask there.
     """
+    if call.path.path == "xla":
+        return fused()
     sizes = [keras.ops.shape(x) for x in (call.query, call.key)]
     scores = (sizes[0][2], sizes[0][1], sizes[1][1])
     known = (call.query.shape[2], call.query.shape[1], call.key.shape[1])
