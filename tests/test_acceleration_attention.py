@@ -131,8 +131,9 @@ def test_model_trains_predicts_saves_and_exports_as_stock(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded.predict(IDS, verbose=0), want, rtol=1e-4)
     model.export(tmp_path / "model", verbose=False)
-    served = tf.saved_model.load(str(tmp_path / "model")).serve(tf.constant(IDS))
-    np.testing.assert_allclose(served, want, rtol=1e-4)
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    got = served.serve(tf.constant(IDS, tf.int32))
+    np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
 @pytest.mark.parametrize("ids", [IDS[:2], IDS[1:]], ids=["fused", "own"])

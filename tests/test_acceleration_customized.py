@@ -310,3 +310,35 @@ def test_changed_layer_of_keras_hub_stays_and_says_why(name, kernel_calls):
     got = keras.tree.flatten(layer(WIDE, **call))[0]
     np.testing.assert_array_equal(got, want)
     assert not kernel_calls
+
+
+class CallsTheFunction(layers.Layer):
+    def call(self, x):
+        def attend(x):
+            return keras.ops.dot_product_attention(x, x, x)
+
+        return attend(keras.ops.expand_dims(x, 2))
+
+
+def test_layer_that_calls_the_function_itself_is_told_of_enable(kernel_calls):
+    layer = CallsTheFunction()
+    layer(X)
+    (line,) = hw3tf.accelerate(layer).layers
+    assert not line.fused
+    assert line.reason == (
+        "`CallsTheFunction` calls `keras.ops.dot_product_attention`: `hw3tf.enable()` "
+        "puts that on the kernel"
+    )
+    with hw3tf.enable():
+        (line,) = hw3tf.accelerate(layer).layers
+        layer(X)
+    assert line.fused
+    assert len(kernel_calls) == 1
+
+
+def test_model_of_keras_2_is_called_so():
+    base = type("Model", (), {"__module__": "tf_keras.src.engine.training"})
+    model = type("Mine", (base,), {"__module__": "__main__"})()
+    for function in (hw3tf.accelerate, hw3tf.restore):
+        with pytest.raises(TypeError, match=r"a model of Keras 2 \(tf_keras\)"):
+            function(model)

@@ -9,6 +9,7 @@ from hw3tf.acceleration.coverage import Family, own_method
 from hw3tf.acceleration.subtracted_masks import if_out, masked_keys_are_out
 from hw3tf.layers.fused_attention import Refused, attend
 from hw3tf.layers.stock import Stock
+from hw3tf.ops.attention_checks import check_not_ragged
 
 ops = keras.ops
 
@@ -47,9 +48,11 @@ def _attention_call(
     layer._validate_inputs(inputs=inputs, mask=mask)
     query, value = inputs[:2]
     key = inputs[2] if len(inputs) > 2 else value
+    masks = mask[:2] if mask else (None, None)
+    check_not_ragged(query=query, value=value, key=key)
+    check_not_ragged(query_mask=masks[0], value_mask=masks[1])
     query_mask, value_mask = (
-        None if x is None else ops.convert_to_tensor(x)
-        for x in (mask[:2] if mask else (None, None))
+        None if x is None else ops.convert_to_tensor(x) for x in masks
     )
     own = functools.partial(
         own_method(layer, "call"),

@@ -44,7 +44,7 @@ def check_inputs(
     sizes = {name: tuple(x.shape)[:-1] for name, x in tensors.items()}
     rank = len(sizes["query"])
     lead = [i for i in range(rank) if i not in axes]
-    _check_axes("value", sizes, key_name, range(rank))
+    _check_axes(key_name, sizes, "value", range(rank))
     _check_axes(key_name, sizes, "query", lead)
     batch = _larger(sizes["query"][0], sizes["value"][0], sizes[key_name][0])
     sizes["key"] = sizes[key_name]

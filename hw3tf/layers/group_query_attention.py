@@ -55,7 +55,8 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
 
     Call arguments:
         query: Float tensor of shape `(batch, query_length, features)`.
-        value: Float tensor of shape `(batch, key_length, features)`.
+        value: Float tensor of shape `(batch, key_length, features)`. A batch of 1
+            here or in `query` serves a larger one.
         key: Optional float tensor of the shape of `value`, which is the default.
         query_mask: Optional boolean tensor of shape `(batch, query_length)`.
         value_mask, key_mask: Optional boolean tensors of shape
@@ -136,6 +137,11 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
         return compute(
             query, key, value, attention_mask, training, use_causal_mask=use_causal_mask
         )
+
+    def compute_output_spec(self, query, value, key=None, **kwargs):
+        if query.shape[0] == 1:  # serves a larger batch
+            query = keras.KerasTensor((value.shape[0], *query.shape[1:]), query.dtype)
+        return super().compute_output_spec(query, value, key=key, **kwargs)
 
     def _differs(self, methods: Sequence[str]) -> str:
         """Empty if `methods` and the layers within are Keras's, else what is not."""

@@ -67,7 +67,8 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
     Call arguments:
         query: Float tensor of shape `(batch, query_length, features)`, or with more
             axes than one between batch and features.
-        value: Float tensor of shape `(batch, key_length, features)`, likewise.
+        value: Float tensor of shape `(batch, key_length, features)`, likewise. With
+            one axis between, a batch of 1 here or there serves a larger one.
         key: Optional float tensor of the shape of `value`, which is the default.
         query_mask: Optional boolean tensor, the shape of query without features.
         value_mask, key_mask: Optional boolean tensors, the shape of value without
@@ -171,6 +172,8 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
         return multi_head_product(self, *args, **kwargs)
 
     def compute_output_spec(self, query, value, key=None, **kwargs):
+        if len(query.shape) == 3 and query.shape[0] == 1:  # serves a larger batch
+            query = keras.KerasTensor((value.shape[0], *query.shape[1:]), query.dtype)
         spec = super().compute_output_spec(query, value, key=key, **kwargs)
         if not kwargs.get("return_attention_scores"):
             return spec
