@@ -46,7 +46,7 @@ def check_inputs(
     lead = [i for i in range(rank) if i not in axes]
     _check_axes(key_name, sizes, "value", range(rank))
     _check_axes(key_name, sizes, "query", lead)
-    batch = _larger(sizes["query"][0], sizes["value"][0], sizes[key_name][0])
+    batch = larger(sizes["query"][0], sizes["value"][0], sizes[key_name][0])
     sizes["key"] = sizes[key_name]
     for name, mask in masks.items():
         if mask is None:
@@ -88,7 +88,7 @@ def _check_axes(name: str, sizes: dict[str, Shape], other: str, axes: Any) -> No
     )
 
 
-def _larger(*sizes: int | None) -> int | None:
+def larger(*sizes: int | None) -> int | None:
     """The size that the others, unknown or 1, broadcast to."""
     known = [size for size in sizes if size not in (None, 1)]
     return known[0] if known else None if None in sizes else 1

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from hw3tf.ops import dot_product_attention
 from hw3tf.ops.attention_call import AttentionCall
 
 
@@ -63,6 +64,9 @@ def attend(
     all_drops = drops and dropout.rate >= 1
     if drops and not all_drops:  # the seed is drawn when nothing can fail any more
         options |= {"dropout_rate": dropout.rate, "dropout_seed": 0}
+    returned = zeros_without_keys, return_scores
+    if any(isinstance(x, keras.KerasTensor) for x in (query, key, value)):
+        return _symbolic(query, key, value, options | {"mask": mask}, dropout, returned)
     try:
         call = AttentionCall(query, key, value, mask=mask, **options)
     except (TypeError, ValueError) as error:
@@ -71,8 +75,7 @@ def attend(
     def fused() -> tuple[Any, Any]:
         if call.options.dropout_rate:
             call.options = replace(call.options, dropout_seed=_drawn_seed(dropout))
-        results = call.run(zeros_without_keys, return_scores)
-        return _output_and_scores(results, zeros_without_keys, return_scores)
+        return _output_and_scores(call.run(*returned), *returned)
 
     output, scores = fitting_or(call, fused, instead) if instead else fused()
     if all_drops:  # a product, not zeros: the weights keep their gradients, of 0
@@ -108,6 +111,24 @@ def fitting_or(
             fit = keras.ops.logical_or(size == 1, size == scores[axis])
             fits = fit if fits is None else keras.ops.logical_and(fits, fit)
     return fused() if fits is None else keras.ops.cond(fits, fused, instead)
+
+
+def _symbolic(
+    query: Any,
+    key: Any,
+    value: Any,
+    options: dict[str, Any],
+    dropout: Any,
+    returned: tuple[bool, bool],
+) -> tuple[Any, Any]:
+    """`attend` where it becomes a part of a functional model: where somebody calls the
+    `call` of a layer, not the layer, with inputs of a model."""
+    if "dropout_seed" in options:
+        options["dropout_seed"] = _drawn_seed(dropout)
+    names = ("return_logsumexp", "return_attention_scores")
+    options |= dict(zip(names, returned, strict=True))
+    results = dot_product_attention(query, key, value, **options)
+    return _output_and_scores(results, *returned)
 
 
 def _output_and_scores(

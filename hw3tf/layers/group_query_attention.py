@@ -10,6 +10,7 @@ from hw3tf.layers.attention_calls import (
     call_group_query_attention,
     group_query_product,
 )
+from hw3tf.layers.attention_inputs import larger
 from hw3tf.layers.stock import overrides
 from hw3tf.ops.libraries import logger
 
@@ -140,7 +141,8 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
 
     def compute_output_spec(self, query, value, key=None, **kwargs):
         if query.shape[0] == 1:  # serves a larger batch
-            query = keras.KerasTensor((value.shape[0], *query.shape[1:]), query.dtype)
+            batch = larger(*(x.shape[0] for x in (value, key) if x is not None))
+            query = keras.KerasTensor((batch, *query.shape[1:]), query.dtype)
         return super().compute_output_spec(query, value, key=key, **kwargs)
 
     def _differs(self, methods: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from hw3tf.layers.attention_calls import (
     multi_head_product,
     set_mask,
 )
+from hw3tf.layers.attention_inputs import larger
 from hw3tf.layers.stock import overrides
 from hw3tf.ops.libraries import logger
 
@@ -173,7 +174,8 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
 
     def compute_output_spec(self, query, value, key=None, **kwargs):
         if len(query.shape) == 3 and query.shape[0] == 1:  # serves a larger batch
-            query = keras.KerasTensor((value.shape[0], *query.shape[1:]), query.dtype)
+            batch = larger(*(x.shape[0] for x in (value, key) if x is not None))
+            query = keras.KerasTensor((batch, *query.shape[1:]), query.dtype)
         spec = super().compute_output_spec(query, value, key=key, **kwargs)
         if not kwargs.get("return_attention_scores"):
             return spec
