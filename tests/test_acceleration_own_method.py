@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_hub.src.models.gemma.gemma_attention import CachedGemmaAttention
+from keras_hub.src.models.gpt_oss.gpt_oss_attention import GptOssAttention
 from keras_hub.src.models.llama.llama_attention import LlamaAttention
 
 import hw3tf
@@ -255,3 +256,21 @@ def test_layer_of_keras_hub_itself_gets_its_repeated_key_heads(kernel_calls):
     hw3tf.restore(layer)
     np.testing.assert_array_equal(got, layer(WIDE, attention_mask=LOWER))
     assert not kernel_calls
+
+
+@pytest.mark.parametrize("make", [GptOssAttention, LlamaAttention])
+def test_no_infinity_where_a_query_sees_no_key(make, kernel_calls):
+    layer = make(**GROUPS)
+    layer(WIDE, attention_mask=LOWER)
+    hw3tf.accelerate(layer)
+    tf.debugging.enable_check_numerics()
+    try:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(
+                layer(WIDE, attention_mask=LOWER & (WIDE[:, :, :1] > 0))
+            )
+        gradients = tape.gradient(loss, layer.trainable_variables)
+    finally:
+        tf.debugging.disable_check_numerics()
+    assert len(kernel_calls) == 1
+    assert all(np.isfinite(g).all() for g in gradients if g is not None)

@@ -309,7 +309,9 @@ def test_call_of_the_layer_may_be_a_part_of_a_functional_model(dropout, rng):
     """Not the layer itself: `call` then computes with symbols."""
     x = rng.standard_normal((2, 6, 8), np.float32)
     layer = MultiHeadAttention(2, 4, dropout=dropout)
-    want = layer(x, x, use_causal_mask=True)
-    inputs = keras.Input((6, 8))
-    model = keras.Model(inputs, layer.call(inputs, inputs, use_causal_mask=True))
-    np.testing.assert_allclose(model(x), want, atol=1e-6)
+    mask = np.arange(6) < np.array([[4], [0]])
+    want = layer(x, x, value_mask=mask)
+    inputs, symbol = keras.Input((6, 8)), keras.Input((6,), dtype="bool")
+    outputs = layer.call(inputs, inputs, value_mask=symbol)
+    model = keras.Model([inputs, symbol], outputs)
+    np.testing.assert_allclose(model([x, mask]), want, atol=1e-6)

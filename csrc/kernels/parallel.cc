@@ -31,33 +31,6 @@ void Pause() {
 #endif
 }
 
-// Denormals count as zero while it lives. TensorFlow's own threads work so, a
-// new thread and Python's do not: without one rule the bits would depend on who
-// ran a task. And the far tail of a softmax is denormal, at 100 cycles each.
-class FlushDenormals {
- public:
-#if defined(__x86_64__)
-  FlushDenormals() : saved_(_mm_getcsr()) {
-    constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
-    _mm_setcsr(saved_ | kFlushToZero | kDenormalsAreZero);
-  }
-  ~FlushDenormals() { _mm_setcsr(saved_); }
-
- private:
-  const unsigned saved_;
-#elif defined(__aarch64__)
-  FlushDenormals() {
-    constexpr uint64_t kFlushToZero = uint64_t{1} << 24;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
-    __asm__ volatile("msr fpcr, %0" : : "r"(saved_ | kFlushToZero));
-  }
-  ~FlushDenormals() { __asm__ volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  uint64_t saved_;
-#endif
-};
-
 struct Job {
   ParallelBody body = nullptr;
   void* context = nullptr;
@@ -65,7 +38,7 @@ struct Job {
   std::atomic<int64_t> next{0};
 
   void Run(int worker) {
-    const FlushDenormals flush;
+    const FloatingPointScope scope;
     for (int64_t task; (task = next.fetch_add(1)) < tasks;)
       body(context, task, worker);
   }
@@ -218,6 +191,30 @@ int EnvironmentNumThreads() {
 std::atomic<int> set_num_threads{0};
 
 }  // namespace
+
+#if defined(__x86_64__)
+FloatingPointScope::FloatingPointScope() : saved_(_mm_getcsr()) {
+  // Round to nearest, all exceptions masked, none raised yet.
+  constexpr unsigned kDefault = 0x1F80;
+  constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
+  _mm_setcsr(kDefault | kFlushToZero | kDenormalsAreZero);
+}
+FloatingPointScope::~FloatingPointScope() {
+  _mm_setcsr(static_cast<unsigned>(saved_));
+}
+#elif defined(__aarch64__)
+FloatingPointScope::FloatingPointScope() {
+  constexpr uint64_t kFlushToZero = uint64_t{1} << 24;  // all else: to nearest
+  __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
+  __asm__ volatile("msr fpcr, %0" : : "r"(kFlushToZero));
+}
+FloatingPointScope::~FloatingPointScope() {
+  __asm__ volatile("msr fpcr, %0" : : "r"(saved_));
+}
+#else
+FloatingPointScope::FloatingPointScope() : saved_(0) {}
+FloatingPointScope::~FloatingPointScope() = default;
+#endif
 
 void ParallelFor(int64_t tasks, int threads, ParallelBody body, void* context) {
   Job job;

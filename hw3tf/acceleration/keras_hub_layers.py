@@ -16,7 +16,7 @@ import keras
 from hw3tf.acceleration.coverage import Family
 from hw3tf.layers.fused_attention import Refused, attend
 from hw3tf.layers.stock import Stock
-from hw3tf.ops import dot_product_attention
+from hw3tf.ops.attention_call import AttentionCall
 
 _PRODUCT = ("_compute_attention",)
 _SOFTMAX = (*_PRODUCT, "_masked_softmax")
@@ -215,16 +215,16 @@ def _gpt_oss(layer):
 def _with_sink(query, key, value, mask, layer):
     ops = keras.ops
     try:
-        output, logsumexp = dot_product_attention(
+        call = AttentionCall(
             query,
             key,
             value,
             mask=None if mask is None else mask[:, None],
             scale=layer._inv_norm_factor,
-            return_logsumexp=True,
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise Refused(str(error)) from error
+    output, logsumexp = call.run(return_logsumexp=True, finite_logsumexp=True)
     sinks = ops.cast(ops.reshape(layer.sinks, (1, -1, 1)), logsumexp.dtype)
     share = ops.transpose(ops.sigmoid(logsumexp - sinks), (0, 2, 1))[..., None]
     return ops.multiply(output, ops.cast(share, output.dtype))
