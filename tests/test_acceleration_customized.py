@@ -198,7 +198,7 @@ def test_dropout_that_keras_does_not_apply_is_not_applied(make):
 METHODS = {
     (layers.MultiHeadAttention, "_compute_attention"): (2, 4),
     (layers.MultiHeadAttention, "_masked_softmax"): (2, 4),
-    (layers.GroupQueryAttention, "_compute_causal_mask"): (4, 2, 1),
+    (layers.GroupQueryAttention, "_masked_softmax"): (4, 2, 1),
     (layers.Attention, "_apply_scores"): (),
     (layers.Softmax, "call"): (2, 4),
     (layers.Dropout, "call"): (2, 4),
@@ -223,6 +223,21 @@ def test_method_replaced_on_the_class_is_seen(place, monkeypatch):
     (line,) = hw3tf.accelerate(layer).layers
     assert not line.fused
     assert f"`{owner.__name__}.{name}` was replaced" in line.reason
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_causal_mask_of_a_subclass_is_that_of_the_layer(make, dropout):
+    """Keras asks for it where there is dropout."""
+
+    class Strict(make[0]):
+        def _compute_causal_mask(self, query, value=None):
+            return super()._compute_causal_mask(query, value) & ~np.eye(6, dtype=bool)
+
+    layer = Strict(*make[1], dropout=dropout)
+    want = layer(X, X, use_causal_mask=True)
+    assert hw3tf.accelerate(layer).num_fused == 1
+    got = layer(X, X, use_causal_mask=True)
+    np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def test_call_replaced_on_the_class_is_kept(monkeypatch, kernel_calls):

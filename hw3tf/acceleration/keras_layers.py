@@ -16,11 +16,12 @@ from hw3tf.layers.attention_calls import (
     group_query_product,
     multi_head_product,
 )
+from hw3tf.layers.fused_attention import Refused
 from hw3tf.layers.stock import overrides
 
 _MULTI_HEAD = keras.layers.MultiHeadAttention
 _GROUPED = keras.layers.GroupQueryAttention
-_PRODUCT = ("_compute_attention", "_masked_softmax", "_compute_causal_mask")
+_PRODUCT = ("_compute_attention", "_masked_softmax")
 
 
 def verdict_on_keras_layer(layer: Any) -> Verdict | None:
@@ -58,6 +59,7 @@ def _multi_head_call(
 
 
 def _multi_head_product(layer: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    _check_causality(layer, _MULTI_HEAD, **kwargs)
     own = own_method(layer, "_compute_attention")
     return multi_head_product(
         layer, *args, instead=functools.partial(own, *args, **kwargs), **kwargs
@@ -79,10 +81,23 @@ def _grouped_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _grouped_product(layer: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    _check_causality(layer, _GROUPED, **kwargs)
     own = own_method(layer, "_compute_attention", shared=True)
     return group_query_product(
         layer, *args, instead=functools.partial(own, *args, **kwargs), **kwargs
     )
+
+
+def _check_causality(
+    layer: Any, known_class: type, use_causal_mask: bool = False, **_: Any
+) -> None:
+    """Raises `Refused` if the product has to ask `layer` for a causal mask of its own.
+    Where its `call` asks, as in Moonshine, the product is given the mask."""
+    changed = use_causal_mask and overrides(
+        layer, known_class, ("_compute_causal_mask",)
+    )
+    if changed:
+        raise Refused(changed)
 
 
 def _guarded_product(
