@@ -130,7 +130,7 @@ _CHOICES = {
 def _changed_options(args: argparse.Namespace) -> str:
     """The options that have a part in the claims and are not at their defaults."""
     return " ".join(
-        f"--{name.replace('_', '-')} {value}"
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
         for name, value in vars(args).items()
         if name not in _CHOICES and value != args.parser.get_default(name)
     )
