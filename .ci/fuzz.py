@@ -105,6 +105,8 @@ def main(argv=None):
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once")
     parser.add_argument("--page", type=pathlib.Path, help="to write the table into")
     args = parser.parse_args(argv)
+    if min(args.jobs, args.seconds, args.cases) < 1:
+        parser.error("--jobs, --seconds and --cases must be at least 1")
     time, seed = args.seconds * args.jobs, max(1, args.seed)
     programs = runs(args.folder, time, seed, args.cases)
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:

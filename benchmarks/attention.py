@@ -242,7 +242,13 @@ def parse_arguments(argv):
         return [word for word in text.split(",") if word]
 
     def numbers(text):
-        return [int(word) for word in words(text)]
+        with contextlib.suppress(ValueError):
+            found = [int(word) for word in words(text)]
+            if min(found, default=0) > 0:
+                return found
+        raise argparse.ArgumentTypeError(
+            f"must be integers of at least 1 with commas between, not {text!r}"
+        )
 
     add = parser.add_argument
     add("--threads", type=numbers, default=[1, 2], help="default: 1,2")
@@ -282,8 +288,8 @@ def parse_arguments(argv):
         parser.error(f"--libraries: unknown: {', '.join(sorted(unknown))}")
     if options.append and not (options.json and options.json.exists()):
         parser.error("--append needs a file of an earlier run as --json")
-    if options.rounds < 1 or min(options.threads, default=0) < 1:
-        parser.error("--rounds and --threads are 1 or more")
+    if options.rounds < 1:
+        parser.error(f"--rounds must be at least 1, not {options.rounds}")
     options.curve = options.curve or bool(options.picture and not options.from_json)
     return options
 

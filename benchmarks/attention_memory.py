@@ -67,6 +67,8 @@ def main():
     parser.add_argument("--json", type=pathlib.Path, help="write the figures here")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if min([args.threads, *args.lengths]) < 1:
+        parser.error("--threads and --lengths must be at least 1")
     if args.worker:
         print("\n" + json.dumps(measure(args.worker, args.threads)))
         return

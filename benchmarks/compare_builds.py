@@ -177,6 +177,8 @@ def main(argv=None):
     add("--seconds", type=float, default=4.0, help="of a case")
     add("--quick", action="store_true", help="tiny sizes, one turn")
     options = parser.parse_args(argv)
+    if options.threads < 1 or not 0 <= options.seconds < float("inf"):
+        parser.error("--threads must be at least 1, and --seconds at least 0")
     patterns = options.cases.split(",")
     for folder in (options.old, options.new):
         core_in(folder)

@@ -79,6 +79,8 @@ def main():
     parser.add_argument("--lengths", type=int, nargs="*", default=[512, 1024, 2048])
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if min([args.rounds, *args.lengths]) < 1:
+        parser.error("--rounds and --lengths must be at least 1")
     if args.worker:
         what, attention, of = args.worker
         result = (

@@ -64,6 +64,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     args = parser.parse_args()
+    if min(args.threads, default=1) < 1:
+        parser.error(f"--threads must be at least 1, not {min(args.threads)}")
     peak = MachinePeak()
     if peak.why_unknown:
         raise SystemExit(f"unknown: {peak.why_unknown}")

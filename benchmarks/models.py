@@ -151,7 +151,7 @@ def parse_arguments(argv):
     options.cases = chosen(options.cases.split(","))
     if not options.cases:
         parser.error("--cases: no case has such a name; see --list")
-    if options.seconds < 0:
+    if not 0 <= options.seconds < float("inf"):
         parser.error(f"--seconds is at least 0, not {options.seconds}")
     return options
 

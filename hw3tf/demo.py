@@ -9,21 +9,29 @@ import argparse
 import contextlib
 import functools
 import html
+import importlib.util
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from hw3tf.tutorial import UserError, run
+from hw3tf.tutorial import UserError, file_path, number, require_tensorflow, run
 
 MODEL = pathlib.Path("runs/imdb_sentiment/sentiment.keras")
 TUTORIAL = pathlib.Path("tutorials/04_imdb_sentiment.py")
 ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 ALL_WORDS = -1
+# What vocabularies have for padding, unknown words and the ends of a text.
+_NO_WORD = re.compile(r"|\[[A-Z]+\]|<\w+>")
+# Layers are changed while a model is asked what it looks at.
+_ONE_AT_A_TIME = threading.Lock()
 EXAMPLES = tuple(
     "they all talk of the brilliant plot these days. there is the wooden acting to "
     f"begin with. but for me it is {decides} alone that matters."
@@ -45,6 +53,12 @@ class Judgement:
     probability: float
     words: list
     attention: list
+
+    @property
+    def known(self) -> bool:
+        """Whether the model knows one of the words: otherwise its probability says
+        nothing."""
+        return not all(_NO_WORD.fullmatch(word) for word in self.words)
 
 
 @contextlib.contextmanager
@@ -99,16 +113,17 @@ def read_words(model, texts):
     )
 
 
-def judge(model, text):
+def judge(model: keras.Model, text: str) -> Judgement:
     """Returns the `Judgement` of a model, strings in and probabilities out, on a
     review.
 
     Raises:
         UserError: If the model is none of this kind.
     """
+    text = text.encode(errors="replace").decode()  # browsers send half characters, too
     texts = keras.ops.convert_to_tensor([text], dtype="string")
     words = read_words(model, texts)
-    with recorded_attention(model) as recorded:
+    with _ONE_AT_A_TIME, recorded_attention(model) as recorded:
         output = np.ravel(model(texts))
     if output.shape != (1,) or not 0 <= output[0] <= 1:
         raise UserError(
@@ -150,16 +165,27 @@ def show_attention(judgement, query):
     return "".join(parts) or "<p>The model has no attention layer.</p>"
 
 
-def compare(judgements):
-    """One or two judgements in a sentence."""
-    p = [judgement.probability for judgement in judgements]
+def compare(judgements: Sequence[Judgement]) -> str:
+    """One or two judgements in a sentence. Probabilities are compared as they are
+    shown: in three digits."""
+    unknown = [i for i, judgement in enumerate(judgements) if not judgement.known]
+    if unknown:
+        name = ("first ", "second ")[unknown[0]] if len(judgements) == 2 else ""
+        which = "Both reviews have" if len(unknown) == 2 else f"The {name}review has"
+        return f"{which} no word that the model knows."
+    p = [f"{judgement.probability:.3f}" for judgement in judgements]
     if len(p) == 1:
-        name = "positive" if p[0] > 0.5 else "negative"
-        return f"The review sounds {name}: it is positive with probability {p[0]:.3f}."
+        if p[0] == "0.500":
+            name = "neither positive nor negative"
+        else:
+            name = "positive" if judgements[0].probability > 0.5 else "negative"
+        return f"The review sounds {name}: it is positive with probability {p[0]}."
+    if p[0] == p[1]:
+        return f"Both reviews sound equally positive: probability {p[0]} each."
     which = "first" if p[0] > p[1] else "second"
     return (
         f"The {which} review sounds more positive: "
-        f"probability {max(p):.3f} against {min(p):.3f}."
+        f"probability {max(p)} against {min(p)}."
     )
 
 
@@ -185,10 +211,13 @@ def build_interface(model):
             hidden = {"visible": False}
             return gr.Label(**hidden), gr.Dropdown(**hidden), gr.HTML(**hidden), None
         p = judgement.probability
+        label = {"positive": p, "negative": 1 - p}
+        if not judgement.known:
+            label = {"no known word": 1.0}
         words = [(f"{i + 1}: {word}", i) for i, word in enumerate(judgement.words)]
         choices = [("all words, on average", ALL_WORDS), *words]
         return (
-            gr.Label({"positive": p, "negative": 1 - p}, visible=True),
+            gr.Label(label, visible=True),
             gr.Dropdown(choices, value=ALL_WORDS, visible=True),
             gr.HTML(show_attention(judgement, ALL_WORDS), visible=True),
             judgement,
@@ -217,7 +246,7 @@ def build_interface(model):
     return page
 
 
-def train_quick_model(path, data):
+def train_quick_model(path: pathlib.Path, data: str) -> None:
     """Has tutorial 4 save a model to `path`, in a process of its own.
 
     Raises:
@@ -231,9 +260,9 @@ def train_quick_model(path, data):
             "the checkout, or name a model with --model"
         )
     print(f"No model in {path}: {program} trains a quick one.", flush=True)
-    command = [sys.executable, program, "--quick", "--data", data]
-    status = subprocess.run([*command, "--out", path.parent]).returncode
-    if status or not path.exists():
+    command = [sys.executable, str(program), "--quick", "--data", data]
+    status = subprocess.run([*command, "--out", str(path.parent)]).returncode
+    if not path.exists():
         raise UserError(f"{program} has saved no model: it ended with status {status}")
 
 
@@ -255,27 +284,33 @@ def load_model(path, data="auto"):
         raise UserError(f"--model {path} cannot be loaded: {reason}") from error
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m hw3tf.demo",
         description="Judge reviews in the browser, and see what attention looks at.",
     )
     add = parser.add_argument
-    add("--model", type=pathlib.Path, help=f"a .keras file; default: {MODEL}")
+    add("--model", type=file_path, help=f"a .keras file; default: {MODEL}")
     add(
         "--data",
         choices=["auto", "imdb", "sample"],
         default="auto",
         help="what to train a quick model on, where there is none; default: auto",
     )
-    add("--port", type=int, help="default: the first free one from 7860 on")
+    what = "default: the first free one from 7860 on"
+    add("--port", type=number(1, 65535), help=what)
     args = parser.parse_args(argv)
+    require_tensorflow()
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("Gradio is missing: pip install 'hw3tf[demo]'")
+    model = load_model(args.model, args.data)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    try:
-        import gradio as gr
-    except ImportError:
-        raise UserError("Gradio is missing: pip install '.[demo]'") from None
-    page = build_interface(load_model(args.model, args.data))
+    # Gradio asks its own server whether it is there. A proxy would not find it, and
+    # nothing else is asked for.
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"
+    import gradio as gr
+
+    page = build_interface(model)
     # The system's fonts: the theme's own would come from a network.
     theme = gr.themes.Default(font="system-ui", font_mono="monospace")
     try:

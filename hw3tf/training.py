@@ -5,14 +5,17 @@ import math
 import pathlib
 import sys
 import time
+import zipfile
 
 import keras
 import numpy as np
 
-from hw3tf.tutorial import UserError, whole_file
+from hw3tf.tutorial import UserError, prepare_folder, whole_file
 
 # A step counts for so many seconds at most: a machine may sleep in the middle of one.
 _LONGEST_STEP = 1.0
+# What NumPy raises for files that it has not written, or not to their end.
+_NO_CHECKPOINT = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile)
 
 
 def learning_rate_at(progress, largest, warmup=0.1):
@@ -84,7 +87,14 @@ class TimeBudget(keras.callbacks.Callback):
         """Whether the time is over."""
         return self.elapsed >= self.seconds
 
-    def fit(self, model, x, y, batch_size, resume=False):
+    def fit(
+        self,
+        model: keras.Model,
+        x: np.ndarray,
+        y: np.ndarray,
+        batch_size: int,
+        resume: bool = False,
+    ) -> None:
         """Trains `model`, compiled, until the time is over; it may be so already.
 
         Args:
@@ -94,10 +104,13 @@ class TimeBudget(keras.callbacks.Callback):
             resume: Whether to go on from the checkpoint, if there is one.
 
         Raises:
-            UserError: If the checkpoint is of another purpose or has other shapes.
+            UserError: If the checkpoint is of another purpose, has other shapes, or
+                cannot be written.
             KeyboardInterrupt: Passed on, after a line that says where the best state
                 is.
         """
+        if self.checkpoint:
+            prepare_folder(self.checkpoint.parent)
         if resume:
             try:
                 self.restore(model)
@@ -115,25 +128,50 @@ class TimeBudget(keras.callbacks.Callback):
                 print(text.format(accuracy, seconds, self.checkpoint, how))
             raise
 
-    def restore(self, model):
+    def check_checkpoint(self) -> None:
+        """Checks, before hours of work, whether the checkpoint can be restored.
+
+        Raises:
+            UserError: If there is one, of another purpose or damaged.
+        """
+        try:
+            self._read_checkpoint()
+        except ValueError as error:
+            raise UserError(f"--resume: {error}") from error
+
+    def _read_checkpoint(self) -> tuple[list, list] | None:
+        """The arrays and the curve of the checkpoint; None if there is none."""
+        if not (self.checkpoint and self.checkpoint.exists()):
+            return None
+        try:
+            # Opened here: NumPy leaves a file open that it cannot read.
+            with open(self.checkpoint, "rb") as opened, np.load(opened) as file:
+                purpose = str(file["purpose"])
+                arrays = [file[f"v{i}"] for i in range(len(file.files) - 2)]
+                curve = [(float(t), float(a)) for t, a in file["curve"]]
+        except _NO_CHECKPOINT as error:
+            raise ValueError(
+                f"{self.checkpoint} is not a checkpoint of this program; delete it"
+            ) from error
+        if purpose != self.purpose:
+            raise ValueError(
+                f"checkpoint {self.checkpoint} is of {purpose}, not of {self.purpose}"
+            )
+        return arrays, curve
+
+    def restore(self, model: keras.Model) -> bool:
         """Puts the model, compiled, where its checkpoint was. Returns whether there
         is one.
 
         Raises:
-            ValueError: If it is of another purpose or has other shapes.
+            ValueError: If it is of another purpose, has other shapes or is damaged.
         """
-        if not (self.checkpoint and self.checkpoint.exists()):
+        found = self._read_checkpoint()
+        if found is None:
             return False
+        arrays, curve = found
         model.optimizer.build(model.trainable_variables)
         variables = _state(model)
-        with np.load(self.checkpoint) as file:
-            if str(file["purpose"]) != self.purpose:
-                raise ValueError(
-                    f"checkpoint {self.checkpoint} is of {file['purpose']}, "
-                    f"not of {self.purpose}"
-                )
-            arrays = [file[f"v{i}"] for i in range(len(file.files) - 2)]
-            curve = [(float(t), float(a)) for t, a in file["curve"]]
         shapes = [x.shape for x in arrays]
         if shapes != [tuple(v.shape) for v in variables]:
             raise ValueError(
@@ -156,26 +194,30 @@ class TimeBudget(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = now
         self.start = time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         spent = time.perf_counter() - self.start
         if self._steps:  # or a training of 2 s would spend most of them on the graph
             self.elapsed += min(spent, _LONGEST_STEP)
         self._steps += 1
         due = self.seconds * (len(self.curve) + 1) / self.num_validations
         if self.elapsed >= min(due, self.seconds):
-            self.curve.append((self.elapsed, float(self.validate(self.model))))
+            point = self.elapsed, float(self.validate(self.model))
+            # At the end, it stands for those that long steps have left out.
+            missing = self.num_validations - len(self.curve) if self.done else 1
+            self.curve += [point] * max(1, missing)
             self._keep_best()
         self._show()
         self.model.stop_training = self.done
 
-    def _show(self):
+    def _show(self) -> None:
         """A progress bar of seconds; in a file, its last state alone."""
         watched = sys.stdout.isatty() or "ipykernel" in sys.modules
         permille = min(1000, int(1000 * self.elapsed / self.seconds))
         if not self.done and (not watched or permille == self._shown):
             return
         self._shown = permille
-        bar = "━" * (permille // 50) + " " * (20 - permille // 50)
+        unicode = str(sys.stdout.encoding).lower().startswith("utf")
+        bar = f"{('━' if unicode else '=') * (permille // 50):20}"
         accuracy = f", accuracy {self.curve[-1][1]:.4f}" if self.curve else ""
         text = (
             f"{self.purpose} {bar} {self.elapsed:.1f} of {self.seconds:g} s{accuracy}"

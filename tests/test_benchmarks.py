@@ -231,6 +231,15 @@ def test_bad_arguments_are_refused(arguments):
     assert refusal.value.code
 
 
+@pytest.mark.parametrize("threads", ["0", "1,x", "", "1.5"])
+def test_wrong_threads_say_what_was_expected_and_what_came(threads, capsys):
+    program = importlib.import_module("attention")
+    with pytest.raises(SystemExit):
+        program.parse_arguments(["--threads", threads])
+    wanted = f"integers of at least 1 with commas between, not {threads!r}"
+    assert f"--threads: must be {wanted}" in capsys.readouterr().err
+
+
 def test_the_recurrence_is_measured_checked_and_drawn(tmp_path):
     """Tiny cases through the real program; a peer that computes something else and
     one that is not there are named and left out."""

@@ -110,7 +110,8 @@ def test_without_network_auto_takes_the_sample_and_says_so(no_network):
     found = data.load_reviews("auto", timeout=1)
     assert time.monotonic() - start < 10
     assert found.name == "sample"
-    assert "IMDB cannot be loaded: TimeoutError: no answer from" in found.origin
+    assert "imdb_reviews cannot be loaded: it is not in" in found.origin
+    assert "there is no answer from" in found.origin
     assert "\n" not in found.origin
 
 

@@ -2,6 +2,9 @@
 `nox -s demo`."""
 
 import sys
+import threading
+import urllib.request
+from unittest import mock
 
 import keras
 import numpy as np
@@ -121,6 +124,94 @@ def test_judgements_in_a_sentence():
     assert "0.900 against 0.200" in demo.compare([bad, good])
 
 
+@pytest.mark.parametrize(
+    ("pairs", "sentence"),
+    [
+        (
+            [0.3981, 0.3981],
+            "Both reviews sound equally positive: probability 0.398 each.",
+        ),
+        # Not the same, but they look it.
+        (
+            [0.3984, 0.3976],
+            "Both reviews sound equally positive: probability 0.398 each.",
+        ),
+        ([0.3984, 0.3986], "The second review sounds more positive: "),
+        ([0.5], "The review sounds neither positive nor negative: "),
+        ([0.4996], "The review sounds neither positive nor negative: "),
+        ([0.4994], "The review sounds negative: "),
+        ([0.5006], "The review sounds positive: "),
+    ],
+)
+def test_probabilities_that_look_equal_are_called_equal(pairs, sentence):
+    found = demo.compare([demo.Judgement(p, ["x"], []) for p in pairs])
+    assert found.startswith(sentence)
+
+
+def test_reviews_without_a_known_word_are_not_judged():
+    none, some = (demo.Judgement(0.6, words, []) for words in (["[UNK]", ""], ["x"]))
+    assert not none.known
+    assert some.known
+    assert not demo.Judgement(0.6, ["[CLS]", "<unk>", "[SEP]", "<s>"], []).known
+    assert not demo.Judgement(0.6, [], []).known
+    told = "has no word that the model knows."
+    assert demo.compare([none]) == f"The review {told}"
+    assert demo.compare([none, some]) == f"The first review {told}"
+    assert demo.compare([some, none]) == f"The second review {told}"
+    assert demo.compare([none, none]) == (
+        "Both reviews have no word that the model knows."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("xyzzy, plugh", None),
+        ("... ~ ' :-)", None),
+        ("Ночь, улица, фонарь", None),
+        ("half a character: \ud83d", ["[UNK]", "a", "[UNK]", "[UNK]"]),
+        ("a\n\nfine <b>film</b>", ["a", "fine", "[UNK]", "film", "[UNK]"]),
+        ("a fine film " * 2000, ["a", "fine", *["film", "a", "fine"] * 2]),
+    ],
+)
+def test_odd_texts_are_read(model, text, words):
+    judgement = demo.judge(model, text)
+    assert judgement.known == (words is not None)
+    if words is not None:
+        assert len(judgement.words) == min(len(words), 8)
+        assert judgement.words[:2] == words[:2]
+    assert "<b>" not in demo.show_attention(judgement, demo.ALL_WORDS).replace(
+        "<p><b>first, head", ""
+    ).replace("<p><b>second, head", "")
+
+
+def test_two_requests_at_once_get_their_own_attention(model, monkeypatch):
+    """The first waits inside the model until the second has had its chance."""
+    call, inside, done = type(model).call, threading.Event(), threading.Event()
+    others = []
+
+    def slow(self, texts, *args, **kwargs):
+        if self is model and not inside.is_set():
+            inside.set()
+            others.append(threading.Thread(target=second))
+            others[0].start()
+            done.wait(timeout=0.5)
+        return call(self, texts, *args, **kwargs)
+
+    def second():
+        found.append(demo.judge(model, TEXTS[1]))
+        done.set()
+
+    found = []
+    monkeypatch.setattr(type(model), "call", slow)
+    first = demo.judge(model, TEXTS[0])
+    others[0].join()
+    for judgement in (first, *found):
+        assert [name for name, _ in judgement.attention] == ["first", "second"]
+        length = len(judgement.words)
+        assert judgement.attention[0][1].shape == (2, length, length)
+
+
 def test_other_models_are_refused():
     x = keras.Input((3,))
     with pytest.raises(UserError, match="get_vocabulary"):
@@ -178,11 +269,64 @@ def test_without_a_model_the_tutorial_trains_one(model, folder):
         demo.load_model(None)
 
 
-def test_without_gradio_one_line_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.setattr(sys, "argv", ["demo.py"])
+def end_of_command(monkeypatch, capsys, *arguments):
+    """What the demo writes to standard error when it refuses to start."""
+    monkeypatch.setattr(sys, "argv", ["demo.py", *arguments])
     with pytest.raises(SystemExit) as stop:
         demo.command()
     assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error == "demo.py: error: Gradio is missing: pip install '.[demo]'\n"
+    return capsys.readouterr().err
+
+
+def test_without_gradio_one_line_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    error = end_of_command(monkeypatch, capsys)
+    assert error == "demo.py: error: Gradio is missing: pip install 'hw3tf[demo]'\n"
+
+
+def test_on_another_backend_one_line_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    error = end_of_command(monkeypatch, capsys)
+    assert error.startswith("demo.py: error: this program needs TensorFlow, and Keras")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "x"])
+def test_ports_that_are_none_are_refused(port, monkeypatch, capsys):
+    error = end_of_command(monkeypatch, capsys, f"--port={port}")
+    assert error.endswith(
+        f"error: argument --port: must be an integer from 1 to 65535, not '{port}'\n"
+    )
+
+
+class FakeGradio:
+    """Stands for Gradio, which asks its own server through `httpx`: what that would do
+    about a proxy."""
+
+    def __getattr__(self, name):
+        return mock.MagicMock()
+
+    __spec__ = "anything"  # find_spec looks at it
+
+    def launch(self, **options):
+        proxies = urllib.request.getproxies()
+        # As `httpx` reads it: one star, and no proxy is used for anything.
+        assert "*" in proxies["no"].split(",")
+        assert urllib.request.proxy_bypass("127.0.0.1")
+        raise OSError("no free port")
+
+
+def test_a_proxy_does_not_come_between_gradio_and_its_own_server(
+    model, folder, monkeypatch, capsys
+):
+    for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "example.org")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    monkeypatch.setitem(sys.modules, "gradio", FakeGradio())
+    monkeypatch.setattr(demo, "build_interface", lambda model: FakeGradio())
+    model.save(folder / "a.keras")
+    error = end_of_command(
+        monkeypatch, capsys, "--model", str(folder / "a.keras"), "--port", "7999"
+    )
+    assert error == "demo.py: error: --port 7999 cannot be used: no free port\n"

@@ -21,7 +21,7 @@ PYTHON_ROOMS = {
     "layers": {"layers", "ops", "reference"},
     "ops": {"ops", "reference", "_core"},
     "reference": {"reference"},
-    "data": {"data"},
+    "data": {"data", "tutorial"},
     "demo": {"tutorial"},
     "plots": {"tutorial"},
     "sentiment": {"acceleration", "data", "plots", "sentiment", "tutorial"},

@@ -1,5 +1,6 @@
 """What tutorial 4 is made of: training that can be interrupted, results, options."""
 
+import sys
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -199,6 +200,10 @@ def test_reviews_are_divided_at_random_and_none_is_in_both_parts(reviews):
     assert (len(used), len(kept)) == (2, 1)
     with pytest.raises(tutorial.UserError, match="--max-reviews 3 leaves nothing"):
         sentiment.divide(reviews, few, 3)
+    one = SimpleNamespace(**{**vars(SIZES), "max_reviews": 1})
+    message = "--max-reviews 1 leaves 1 to train on, all with the same label"
+    with pytest.raises(tutorial.UserError, match=message):
+        sentiment.divide(reviews, one, 0)
 
 
 def test_all_batches_are_made_by_what_training_reviews_say(reviews):
@@ -226,6 +231,64 @@ def test_linear_models_learn_what_words_say(model):
     assert results["hard_accuracy"] < 0.6
     assert results["seconds"] > 0
     assert results["parameters"] > 3
+
+
+@pytest.mark.parametrize("model", ["bag", "naive_bayes"])
+def test_linear_models_judge_texts(model, reviews, capsys):
+    few = SimpleNamespace(**{**vars(SIZES), "model": model})
+    asked = ["a good word0", "it was bad", "zebra !"]
+    results = sentiment.run_linear(reviews, few, asked)
+    plain = sentiment.run_linear(reviews, few)
+    assert results["accuracy"] == plain["accuracy"]
+    assert "probabilities" not in plain
+    good, bad, _ = results["probabilities"]
+    assert bad < 0.5 < good
+    lines = capsys.readouterr().out.splitlines()[-4:-1]
+    assert lines[0] == f"positive ({good:.3f})  a good word0"
+    assert lines[1] == f"negative ({bad:.3f})  it was bad"
+    assert lines[2].startswith("no known word (0.")
+
+
+def test_texts_are_judged_in_words(capsys):
+    sentiment.print_judged(
+        "abcd", [0.9, 0.1, 0.5004, 0.5004], [True, True, True, False]
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "positive (0.900)  a",
+        "negative (0.100)  b",
+        "undecided (0.500)  c",
+        "no known word (0.500)  d",
+    ]
+    assert sentiment.judge_texts([], np.zeros(0)) == {}
+    found = sentiment.judge_texts(["a"], np.array([np.log(3)]))
+    np.testing.assert_allclose(found["probabilities"], [0.75])
+    assert capsys.readouterr().out == "positive (0.750)  a\n"
+
+
+def start(tmp_path, *arguments):
+    defaults = SimpleNamespace(
+        model="transformer", attention="fused", preset="p", sequence_length=5,
+        embed_dim=32, num_heads=2, num_layers=1, epochs=2, batch_size=8,
+        max_reviews=None,
+    )  # fmt: skip
+    arguments = ["--out", str(tmp_path), *arguments]
+    sentiment.check_start(sentiment.parse_arguments(arguments, defaults))
+
+
+def test_what_cannot_work_is_told_before_the_work(tmp_path, monkeypatch):
+    start(tmp_path, "--save", str(tmp_path / "a.keras"))
+    with pytest.raises(tutorial.UserError, match=r"--save .*h5 must be .* \.keras$"):
+        start(tmp_path, "--save", str(tmp_path / "a.h5"))
+    monkeypatch.setenv("TF_CONFIG", "{")
+    with pytest.raises(tutorial.UserError, match="`TF_CONFIG` must be JSON"):
+        start(tmp_path)
+    monkeypatch.delenv("TF_CONFIG")
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    with pytest.raises(tutorial.UserError, match=r"pip install 'hw3tf\[bert\]'"):
+        start(tmp_path, "--model", "bert")
+    (tmp_path / "exported").touch()
+    with pytest.raises(tutorial.UserError, match="exported is a file, and a folder"):
+        start(tmp_path)
 
 
 def test_phrases_find_what_words_do_not():

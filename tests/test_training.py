@@ -72,6 +72,15 @@ def test_training_ends_by_time_and_long_steps_count_for_a_second(clock, capsys):
     assert out.count("\n") == 1
 
 
+def test_the_curve_has_all_points_where_steps_are_long(clock):
+    """Curves of several trainings share a picture."""
+    clock([0, *[0.4] * 10])
+    budget = training.TimeBudget(1.0, 0.1, lambda model: 0.5, 8)
+    fit(small_model(), budget)
+    times = [0.4, 0.8, *[1.2] * 6]
+    np.testing.assert_allclose(budget.curve, [(t, 0.5) for t in times])
+
+
 def test_learning_rate_follows_the_time(clock):
     clock([0.125] * 100)
     rates = []
@@ -160,6 +169,25 @@ def test_checkpoint_of_something_else_is_refused(clock, tmp_path):
     model.compile(keras.optimizers.Adam(0.1), "mse")
     with pytest.raises(ValueError, match="does not fit"):
         budget.restore(model)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 half"])
+def test_a_damaged_checkpoint_is_told_before_the_work(content, tmp_path):
+    path = tmp_path / "state.npz"
+    budget = training.TimeBudget(1, 0.1, None, checkpoint=path)
+    budget.check_checkpoint()  # there is none
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"--resume: .*state\.npz is not a checkpoint"):
+        budget.check_checkpoint()
+
+
+def test_a_checkpoint_of_something_else_is_told_before_the_work(clock, tmp_path):
+    path = tmp_path / "state.npz"
+    interrupted(clock, path, [0.5])
+    training.TimeBudget(1, 0.1, None, 4, path, "a small model").check_checkpoint()
+    other = training.TimeBudget(1, 0.1, None, 4, path, "another model")
+    with pytest.raises(UserError, match="is of a small model, not of another model"):
+        other.check_checkpoint()
 
 
 def test_no_time_is_refused():

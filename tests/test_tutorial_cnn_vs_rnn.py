@@ -275,7 +275,15 @@ def test_pictures_are_drawn(tutorial, good, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--seconds", "0"], ["--seconds", "nan"], ["--seeds", "-1"], ["--data", "imdb"]],
+    [
+        ["--seconds", "0"],
+        ["--seconds", "nan"],
+        ["--seconds", "inf"],
+        ["--seeds", "0"],
+        ["--data", "imdb"],
+        ["--seed", "-1"],
+    ],
+    ids=" ".join,
 )
 def test_bad_arguments_are_refused(tutorial, arguments, capsys):
     with pytest.raises(SystemExit) as end:
@@ -286,7 +294,7 @@ def test_bad_arguments_are_refused(tutorial, arguments, capsys):
 
 def test_missing_data_and_folder_are_one_line(tutorial, tmp_path, monkeypatch):
     def missing(source):
-        raise RuntimeError(f"{source} cannot be loaded")
+        raise UserError(f"{source} cannot be loaded")
 
     monkeypatch.setattr(tutorial, "load_images", missing)
     with pytest.raises(UserError, match=r"^mnist cannot be loaded$"):
@@ -294,3 +302,17 @@ def test_missing_data_and_folder_are_one_line(tutorial, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--out .* cannot be written"):
         tutorial.main(["--out", str(tmp_path / "file")])
+
+
+def test_checkpoints_of_something_else_are_told_before_the_first_training(
+    tutorial, data, tmp_path, monkeypatch
+):
+    """Of all nets and seeds: the last one would be needed after hours."""
+    settings = replace(tutorial.Settings(), seconds=2.0)
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    np.savez(folder / "bidirectional-1.npz", purpose="x", curve=[[1, 1]], v0=np.ones(1))
+    monkeypatch.setattr(tutorial, "train", lambda *_: pytest.fail("trained"))
+    args = SimpleNamespace(out=tmp_path, seed=0, seeds=2, resume=True)
+    with pytest.raises(UserError, match=r"--resume: .*bidirectional-1\.npz is of x"):
+        tutorial.train_and_test(data, settings, args, None)

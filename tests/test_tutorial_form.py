@@ -1,6 +1,7 @@
 """The form that the tutorials share: a program that is a notebook, too, with the same
 parts in the same order."""
 
+import ast
 import pathlib
 import re
 
@@ -60,3 +61,33 @@ def test_form(path):
     assert sum("def check_claims(" in cell for cell in code) == 1
     assert last.cell_type == "code"
     assert last.source.endswith('if __name__ == "__main__":\n    run(main)')
+
+
+PACKAGE = FOLDER.parent / "hw3tf"
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*FOLDER.glob("*.py"), *PACKAGE.rglob("*.py")]), ids=str
+)
+def test_nothing_is_judged_by_asserts(path):
+    """`python -O` leaves them out."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    assert not [node.lineno for node in nodes if isinstance(node, ast.Assert)]
+
+
+# `argparse` knows what these expect, or they say it themselves: `words` takes all.
+TYPES = {"int", "float", "pathlib.Path", "file_path", "number", "numbers"}
+TYPES |= {"unicode_text", "words"}
+
+
+def test_types_of_options_say_what_they_expect():
+    """For a ValueError `argparse` prints the name of the function: "invalid _positive
+    value"."""
+    found = set()
+    for folder in ("hw3tf", "tutorials", "benchmarks", "tests", "tests_browser", ".ci"):
+        for path in (FOLDER.parent / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and "add" in ast.unparse(node.func):
+                    types = [k.value for k in node.keywords if k.arg == "type"]
+                    found |= {ast.unparse(x).partition("(")[0] for x in types}
+    assert found == TYPES

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from hw3tf.data import run_workers, this_worker
+from hw3tf import sentiment
+from hw3tf.data import WorkerError, run_workers, this_worker
+from hw3tf.tutorial import UserError
 
 PROGRAM = pathlib.Path(__file__).parents[1] / "tutorials" / "04_imdb_sentiment.py"
 
@@ -42,8 +44,16 @@ def test_a_worker_that_fails_ends_the_others():
         "import os, json, sys, time; i = json.loads(os.environ['TF_CONFIG'])['task']"
         "['index']; sys.exit(3) if i else time.sleep(600)"
     )
-    with pytest.raises(RuntimeError, match="worker 1 failed with exit status 3"):
+    with pytest.raises(WorkerError, match="worker 1 failed with exit status 3") as one:
         run_workers(2, [sys.executable, "-c", code])
+    assert one.value.status == 3
+    # It has said why; a signal has not.
+    with pytest.raises(SystemExit) as end:
+        sentiment.run_workers(2, [sys.executable, "-c", code])
+    assert end.value.code == 3
+    killed = "import os; os.kill(os.getpid(), 9)"
+    with pytest.raises(UserError, match="failed with exit status -9"):
+        sentiment.run_workers(1, [sys.executable, "-c", killed])
     with pytest.raises(ValueError, match="count"):
         run_workers(0, ["true"])
 

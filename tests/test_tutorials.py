@@ -1,9 +1,11 @@
 """Tutorial 4's parts. Whole runs are `nox -s tutorials`, and part of .ci/run."""
 
+import os
 import pathlib
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ import tensorflow as tf
 from checks import tutorial_module
 
 from hw3tf import data, sentiment
+from hw3tf.tutorial import UserError
 
 FOLDER = pathlib.Path(__file__).parents[1] / "tutorials"
 PROGRAM = FOLDER / "04_imdb_sentiment.py"
@@ -159,14 +162,94 @@ def test_strings_go_the_whole_way_and_into_a_file(imdb, tmp_path):
         ["--recipe", "best", "--model", "bag"],
         ["--workers", "2", "--model", "bert"],
         ["--resume", "--workers", "2"],
+        ["--workers", "33"],
+        ["--seed", "-1"],
+        ["--text", os.fsdecode(b"caf\xe9")],
+        ["--save", os.fsdecode(b"caf\xe9.keras")],
+        ["--out", os.fsdecode(b"caf\xe9")],
     ],
-    ids=" ".join,
+    ids=lambda x: repr(" ".join(x)),
 )
 def test_bad_arguments_are_refused(imdb, arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         imdb.main(arguments)
     assert caught.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_wrong_number_says_what_was_expected_and_what_came(imdb, capsys):
+    with pytest.raises(SystemExit):
+        imdb.main(["--epochs", "abc"])
+    error = capsys.readouterr().err
+    assert "argument --epochs: must be an integer of at least 1, not 'abc'" in error
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ignored"),
+    [
+        ("--model bag", "--save x.keras"),
+        ("--model bag", "--epochs 3"),
+        ("--model bag", "--sequence-length 9"),
+        ("--model naive_bayes", "--save x.keras"),
+        ("--model naive_bayes", "--resume"),
+        ("--model bert", "--save x.keras"),
+        ("--model bert", "--attention keras"),
+        ("--model gru", "--num-layers 2"),
+        ("--model transformer", "--preset bert_tiny_en_uncased"),
+        ("--recipe best", "--save x.keras"),
+        ("--recipe best", "--resume"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused_by_name(
+    imdb, chosen, ignored, capsys
+):
+    with pytest.raises(SystemExit) as caught:
+        imdb.main(f"{chosen} {ignored}".split())
+    assert caught.value.code == 2
+    option = ignored.split()[0]
+    assert f"error: {option} has no part in {chosen}\n" in capsys.readouterr().err
+
+
+def test_the_ensemble_judges_texts(imdb, monkeypatch, capsys):
+    """`--recipe best --text`: the mean of the networks, and the log-linear model."""
+    seen = []
+
+    def members(training, asked, settings, num_networks):
+        seen.append(asked)
+        signs = np.array([1.0 if "good" in text else -1.0 for text in asked])
+        known = SimpleNamespace(knows=lambda texts: ["odd" not in t for t in texts])
+        return num_networks * signs, 0.5 * signs, known
+
+    monkeypatch.setattr(imdb, "member_logits", members)
+    texts = [f"a film, {'good' if i % 2 else 'bad'}" for i in range(20)]
+    labels = np.arange(20, dtype="int32") % 2
+    reviews = data.Reviews("sample", "made up", texts, labels, texts[:4], labels[:4])
+    args = SimpleNamespace(quick=True, text=["good fun", "odd"])
+    results = imdb.run_best(reviews, imdb.Settings(), args)
+    assert seen[1] == [*texts[:4], "good fun", "odd"]
+    assert results["accuracy"] == 1
+    expected = 1 / (1 + np.exp([-1.0, 1.0]))  # the first weight, 0, is the best
+    np.testing.assert_allclose(results["probabilities"], expected)
+    printed = capsys.readouterr().out
+    assert "positive (0.731)  good fun\nno known word (0.269)  odd\n" in printed
+    assert "probabilities" not in imdb.run_best(
+        reviews, imdb.Settings(), SimpleNamespace(quick=True, text=[])
+    )
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch", "nonsense"])
+@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("[0-9]*.py")))
+def test_other_backends_are_refused_in_one_line(name, backend, tmp_path):
+    done = subprocess.run(
+        [sys.executable, FOLDER / name, "--out", tmp_path / "out"],
+        env=os.environ | {"KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: this program needs KERAS_BACKEND=tensorflow\n"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -177,6 +260,8 @@ def test_bad_arguments_are_refused(imdb, arguments, capsys):
         (["--model", "bert", "--preset", "bert_of_nobody"], "--preset bert_of_nobody"),
         (["--batch-size", "100000000"], "--batch-size 100000000 with reviews of"),
         (["--max-reviews", "9"], "--max-reviews 9 leaves nothing"),
+        (["--save", "none/a.keras"], "--save none/a.keras cannot be written: No such"),
+        (["--save", "a.h5"], "--save a.h5 must be a file whose name ends in .keras"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
@@ -195,10 +280,10 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, message, tmp_path):
 
 def test_missing_data_is_one_line(imdb, monkeypatch, tmp_path):
     def no_network(source):
-        raise RuntimeError("IMDB cannot be loaded (why). Remedy.")
+        raise UserError("IMDB cannot be loaded (why). Remedy.")
 
     monkeypatch.setattr(data, "load_reviews", no_network)
-    with pytest.raises(imdb.UserError, match="IMDB cannot be loaded"):
+    with pytest.raises(UserError, match="IMDB cannot be loaded"):
         imdb.main(["--data", "imdb", "--out", str(tmp_path)])
 
 

@@ -32,22 +32,23 @@ python tutorials/01_cnn_vs_rnn.py --out runs/cnn_vs_rnn
 """
 
 # %%
+import os
+
+# Before Keras starts a backend that may not even be installed.
+if os.environ.get("KERAS_BACKEND", "") not in ("", "tensorflow"):
+    os.write(2, b"error: this program needs KERAS_BACKEND=tensorflow\n")
+    raise SystemExit(2)
+
+import itertools
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
-from sklearn.metrics import confusion_matrix
 
 from hw3tf.data import load_images, shift_images, stretch_images
 from hw3tf.plots import plot_confusion, plot_panels
 from hw3tf.training import TimeBudget, seconds_per_step
-from hw3tf.tutorial import (
-    UserError,
-    argument_parser,
-    prepare_folder,
-    print_summary,
-    run,
-)
+from hw3tf.tutorial import argument_parser, check_start, claim, conclude, number, run
 
 
 @dataclass(frozen=True)
@@ -178,22 +179,29 @@ def hold_out(data, settings, mirror=False, number=None):
     return x, y, data.train_images[held_out], data.train_labels[held_out]
 
 
-def train(name, data, settings, seed, number=None, folder=None, resume=False):
-    """Returns the trained net and its `TimeBudget`; of `number` images, or of all."""
-    keras.utils.set_random_seed(seed)
+def plan(name, data, settings, seed, number=None, folder=None):
+    """Images and labels to train on, `number` of them or all, and the `TimeBudget`."""
     mirror = may_mirror(name, data)
     x, y, *held_out = hold_out(data, settings, mirror, number)
-    net = NETS[name]()
-    net.compile(keras.optimizers.Adam(), loss_of_readings, jit_compile=False)
     seconds = settings.short_seconds if number else settings.seconds
+    images = f"{len(y):,} images of {data.name}"
     budget = TimeBudget(
         seconds,
         LEARNING_RATE,
         validate=lambda net: accuracy(net, *held_out, mirror),
         num_validations=1 if number else 10,
         checkpoint=folder and folder / f"{name}-{seed}.npz",
-        purpose=f"{name}, seed {seed}, {len(y):,} images of {data.name}, {seconds:g} s",
+        purpose=f"{name}, seed {seed}, {images}, {seconds:g} s",
     )
+    return x, y, budget
+
+
+def train(name, data, settings, seed, number=None, folder=None, resume=False):
+    """Returns the trained net and its `TimeBudget`."""
+    keras.utils.set_random_seed(seed)
+    x, y, budget = plan(name, data, settings, seed, number, folder)
+    net = NETS[name]()
+    net.compile(keras.optimizers.Adam(), loss_of_readings, jit_compile=False)
     budget.fit(net, x, y, settings.batch_size, resume)
     return net, budget
 
@@ -446,32 +454,32 @@ QUICK_BARS = {
 def check_claims(results, bars):
     """Raises AssertionError if the run contradicts the text above."""
     sizes = results["parameters"].values()
-    assert max(sizes) <= 1.05 * min(sizes), sizes
+    claim("parameters of the largest net", max(sizes), "<=", 1.05 * min(sizes))
     times = np.concatenate(list(results["seconds"].values()))
-    assert max(times) <= min(times) + 1, times  # the last step is finished
+    claim("seconds of training", max(times), "<=", min(times) + 1)  # and a last step
     means = {name: np.mean(found) for name, found in results["accuracy"].items()}
-    assert means["CNN"] >= bars.cnn, means
-    assert max(means["GRU"], means["bidirectional"]) >= bars.rnn, means
-
-    assert results["equivariance"][8] < 1e-5, results["equivariance"]
-    assert results["equivariance"][4] > 0.01, results["equivariance"]
+    claim("accuracy of the CNN", means["CNN"], ">=", bars.cnn)
+    rnn = max(means["GRU"], means["bidirectional"])
+    claim("accuracy of the better RNN", rnn, ">=", bars.rnn)
+    moved = results["equivariance"]
+    claim("features, changed by a shift of 8 pixels", moved[8], "<", 1e-5)
+    claim("features, changed by a shift of 4 pixels", moved[4], ">", 0.01)
     cnn, gru = (results["shifts"][name][0][4] for name in ("CNN", "GRU"))
-    assert cnn - gru >= bars.shift, results["shifts"]
-    cnn, gru = (results["steps"]["lines"][name] for name in ("CNN", "GRU"))
-    assert gru[-1] >= 2 * cnn[-1], results["steps"]
-    cnn, gru = (results["few"]["lines"][name] for name in ("CNN", "GRU"))
-    assert cnn[0] - gru[0] >= bars.few, results["few"]
-
+    claim("CNN ahead of the GRU, 4 pixels sideways", cnn - gru, ">=", bars.shift)
+    cnn, gru = (results["steps"]["lines"][name][-1] for name in ("CNN", "GRU"))
+    claim("a step of the GRU, in steps of the CNN", gru / cnn, ">=", 2)
+    cnn, gru = (results["few"]["lines"][name][0] for name in ("CNN", "GRU"))
+    claim("CNN ahead of the GRU, fewest images", cnn - gru, ">=", bars.few)
     anytime = results["anytime"]
-    assert anytime["off by"] < 1e-4, anytime["off by"]
-    assert len(anytime["memory"]) == 1, anytime["memory"]
-    gru, cnn = anytime["curves"]["lines"].values()
-    assert gru[13] >= bars.half, gru
-    assert gru[13] - cnn[13] >= bars.ahead, (gru, cnn)
+    claim("reading row by row, off by", anytime["off by"], "<", 1e-4)
+    claim("sizes of the state", len(anytime["memory"]), "==", 1)
+    gru, cnn = (line[13] for line in anytime["curves"]["lines"].values())
+    claim("accuracy of the GRU after 14 rows", gru, ">=", bars.half)
+    claim("GRU ahead of the CNN after 14 rows", gru - cnn, ">=", bars.ahead)
     for name, counts in results["height parameters"]["lines"].items():
-        grows = name == "CNN, dense read-out"
-        assert grows == (counts[0] < counts[-1]), (name, counts)
-    assert results["refused"] == [height != 28 for height in HEIGHTS]
+        grows, dense = bool(counts[0] < counts[-1]), name == "CNN, dense read-out"
+        claim(f"parameters grow with the rows, {name}", grows, "==", dense)
+    claim("refused heights", results["refused"], "==", [h != 28 for h in HEIGHTS])
     print("All claims hold.")
 
 
@@ -516,33 +524,28 @@ def parse_arguments(argv):
         seed="of weights and of the order of images",
     )
     add = parser.add_argument
-    add(
-        "--data",
-        choices=["auto", "fashion_mnist", "mnist", "digits"],
-        default="auto",
-        help="auto: Fashion-MNIST if it is prepared or can be downloaded, else digits",
-    )
-    add("--seeds", type=int, default=1, help="trainings per net, from --seed on")
-    add("--seconds", type=float, help="of training per net, instead of the default")
+    sets = ["auto", "fashion_mnist", "mnist", "digits"]
+    what = "auto: Fashion-MNIST if it is prepared or can be downloaded, else digits"
+    add("--data", choices=sets, default="auto", help=what)
+    add("--seeds", type=number(1, 1000), default=1, help="trainings per net")
+    add("--seconds", type=number(0.1, 1e6, float), help="of training per net")
     add("--resume", action="store_true", help="go on from the checkpoints in --out")
-    args = parser.parse_args(argv)
-    for flag, value in (("--seeds", args.seeds), ("--seconds", args.seconds)):
-        if value is not None and not value > 0:
-            parser.error(f"{flag} must be more than 0, not {value}")
-    return args
+    return parser.parse_args(argv)
 
 
 def train_and_test(data, settings, args, test):
     """Every net from every seed. Returns the nets of the first one, and the results."""
     folder, trained = args.out / "checkpoints", {name: [] for name in NETS}
-    prepare_folder(folder)
-    for seed in range(args.seed, args.seed + args.seeds):
+    seeds = range(args.seed, args.seed + args.seeds)
+    if args.resume:  # hours before the last one is needed
+        for seed, name in itertools.product(seeds, NETS):
+            plan(name, data, settings, seed, None, folder)[-1].check_checkpoint()
+    for seed in seeds:
         for name, runs in trained.items():  # in turn: what slows one slows all
             runs.append(train(name, data, settings, seed, None, folder, args.resume))
     results = {"seconds": {}, "accuracy": {}}
     for name, runs in trained.items():
-        mirror = may_mirror(name, data)
-        found = [accuracy(net, *test, mirror) for net, _ in runs]
+        found = [accuracy(net, *test, may_mirror(name, data)) for net, _ in runs]
         results["accuracy"][name] = found
         results["seconds"][name] = [budget.elapsed for _, budget in runs]
         print(f"{name}: test accuracy {np.mean(found):.4f}, {np.round(found, 4)}")
@@ -556,11 +559,10 @@ def main(argv=None):
     settings = QUICK if args.quick else Settings()
     if args.seconds:
         settings = replace(settings, seconds=args.seconds)
-    prepare_folder(args.out)
-    try:
-        data = load_images(args.data)
-    except RuntimeError as error:
-        raise UserError(error) from error
+    check_start(args, "sklearn")
+    from sklearn.metrics import confusion_matrix  # which may have been missing
+
+    data = load_images(args.data)
     print(f"Data: {data.name} - {data.origin}")
     counts = {name: build().count_params() for name, build in NETS.items()}
     print("Parameters:", ", ".join(f"{n} {count:,}" for n, count in counts.items()))
@@ -586,8 +588,8 @@ def main(argv=None):
     results["refused"] = [dense_readout_refuses(height) for height in HEIGHTS]
     draw(results, args.out)
     print(f"Pictures are in {args.out}")
-    print_summary("01_cnn_vs_rnn", results)
-    check_claims(results, (QUICK_BARS if args.quick else BARS)[data.name])
+    bars = (QUICK_BARS if args.quick else BARS)[data.name]
+    conclude("01_cnn_vs_rnn", results, lambda: check_claims(results, bars), args)
     return results
 
 

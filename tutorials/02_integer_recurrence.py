@@ -30,6 +30,13 @@ python tutorials/02_integer_recurrence.py --out runs/integer_recurrence
 """
 
 # %%
+import os
+
+# Before Keras starts a backend that may not even be installed.
+if os.environ.get("KERAS_BACKEND", "") not in ("", "tensorflow"):
+    os.write(2, b"error: this program needs KERAS_BACKEND=tensorflow\n")
+    raise SystemExit(2)
+
 import itertools
 import re
 from dataclasses import dataclass, replace
@@ -38,7 +45,7 @@ import keras
 import numpy as np
 
 import hw3tf
-from hw3tf.tutorial import argument_parser, prepare_folder, print_summary, run
+from hw3tf.tutorial import argument_parser, check_start, claim, conclude, run
 
 EXAMPLE = (5, 3, 4, 1)
 
@@ -320,26 +327,32 @@ def draw_policies(states, path):
 # %%
 def check_claims(results):
     """Raises AssertionError if the run contradicts the text above."""
-    assert results["small"] == (7**2 + 7**4 + 7**6, 0), results["small"]
-    assert results["odd"] == (7 + 7**3 + 7**5, 0), results["odd"]
+    counted = "sequences, and how many are wrong"
+    claim(f"short {counted}", results["small"], "==", (7**2 + 7**4 + 7**6, 0))
+    claim(f"short odd {counted}", results["odd"], "==", (7 + 7**3 + 7**5, 0))
     number, wrong, longest = results["random"]
-    assert number >= 20_000, number
-    assert (wrong, longest) == (0, 10_000), results["random"]
-    assert results["outputs"] == [1.0, 0.5, 0.0], results["outputs"]
+    claim("random sequences", number, ">=", 20_000)
+    claim("random sequences that are wrong", wrong, "==", 0)
+    claim("length of the longest", longest, "==", 10_000)
+    claim("outputs of the three examples", results["outputs"], "==", [1.0, 0.5, 0.0])
     exact, error = results["float states"]
     beyond = np.argmax(np.abs(exact) > 2**24)
-    assert not np.any(error[:beyond]), "float32 errs within 2**24"
-    assert np.all(error[beyond:] != 0), "float32 is right beyond 2**24"
-    assert results["four"] == [1, 0.0], results["four"]
+    claim("float32 states that err within 2**24", np.sum(error[:beyond] != 0), "==", 0)
+    claim("float32 states right beyond it", np.sum(error[beyond:] == 0), "==", 0)
+    claim("state after four numbers, exact and float", results["four"], "==", [1, 0.0])
     states, message = results["policies"]
     first = np.argmax(np.abs(states["exact"]) > 2**31 - 1)
-    assert message.endswith(f" timestep {first}"), message
+    named = message.rpartition(" ")[2]
+    claim("timestep that the int32 error names", named, "==", str(first))
     wrapped = (states["exact"] + 2**31) % 2**32 - 2**31
-    assert np.array_equal(states["wrap"], wrapped), states
-    state = 0
-    for x, saturated in zip(alternating(10**8, 40)[0], states["saturate"], strict=True):
+    differ = np.sum(states["wrap"] != wrapped)
+    claim("wrapped states that are not two's complement", differ, "==", 0)
+    state, saturated = 0, []
+    for x in alternating(10**8, 40)[0]:
         state = min(max(int(x) - state, -(2**31)), 2**31 - 1)
-        assert saturated == state, states
+        saturated.append(state)
+    found = states["saturate"].tolist()
+    claim("saturated states", found, "==", saturated)
     print("All claims hold.")
 
 
@@ -395,7 +408,7 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     settings = replace(QUICK if args.quick else Settings(), seed=args.seed)
-    prepare_folder(args.out)
+    check_start(args)
 
     results = {"outputs": show_cases(), "small": check_small((2, 4, 6))}
     print("{:,} of even length over -3..3: {} wrong".format(*results["small"]))
@@ -417,7 +430,6 @@ def main(argv=None):
     draw_floats(exact, error, args.out / "floats.png")
     draw_policies(results["policies"][0], args.out / "overflow.png")
     print(f"Pictures are in {args.out}")
-    check_claims(results)
     number, wrong, longest = results["random"]
     summary = {
         "sequences": results["small"][0] + results["odd"][0] + number,
@@ -426,7 +438,7 @@ def main(argv=None):
         "float32_wrong_from_step": first_wrong,
         "int32_error": results["policies"][1],
     }
-    print_summary("02_integer_recurrence", summary)
+    conclude("02_integer_recurrence", summary, lambda: check_claims(results), args)
     return results
 
 

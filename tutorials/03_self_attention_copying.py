@@ -36,6 +36,13 @@ python tutorials/03_self_attention_copying.py --out runs/self_attention_copying
 """
 
 # %%
+import os
+
+# Before Keras starts a backend that may not even be installed.
+if os.environ.get("KERAS_BACKEND", "") not in ("", "tensorflow"):
+    os.write(2, b"error: this program needs KERAS_BACKEND=tensorflow\n")
+    raise SystemExit(2)
+
 import math
 from dataclasses import dataclass, replace
 from statistics import NormalDist
@@ -44,7 +51,7 @@ import keras
 import numpy as np
 
 import hw3tf
-from hw3tf.tutorial import argument_parser, prepare_folder, print_summary, run
+from hw3tf.tutorial import argument_parser, check_start, claim, conclude, run
 
 
 @dataclass(frozen=True)
@@ -322,12 +329,9 @@ def build_model(settings, positions):
     """Token ids (batch, length) -> logits (batch, length, vocab_size)."""
     tokens = keras.Input((settings.sequence_length,), dtype="int32")
     if positions:
-        x = hw3tf.layers.TokenAndPositionEmbedding(
-            settings.vocab_size,
-            settings.sequence_length,
-            settings.embed_dim,
-            mask_zero=False,  # here 0 is a token like any other
-        )(tokens)
+        sizes = settings.vocab_size, settings.sequence_length, settings.embed_dim
+        embedding = hw3tf.layers.TokenAndPositionEmbedding
+        x = embedding(*sizes, mask_zero=False)(tokens)  # 0 is a token like any other
     else:
         x = keras.layers.Embedding(settings.vocab_size, settings.embed_dim)(tokens)
     y = hw3tf.layers.MultiHeadAttention(1, settings.embed_dim, name="attention")(x, x)
@@ -363,8 +367,7 @@ def train(task, positions, settings):
     at a token that is right, and the map of the first test sequence."""
     keras.utils.set_random_seed(settings.seed)
     model = build_model(settings, positions)
-    batch_size = 100
-    steps = settings.num_training // batch_size
+    batch_size, steps = 100, settings.num_training // 100
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(5e-3, steps)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -485,35 +488,34 @@ def draw_trained(trained, path):
 # %%
 def check_claims(results):
     """Raises AssertionError if the run contradicts the text above."""
-    sweep = results["sweep"]
-    root = math.sqrt(2)
-    assert np.allclose(sweep["norms"], [root, 1, root], rtol=1e-12), "norms"
+    sweep, root = results["sweep"], math.sqrt(2)
+    claim("norms of the tokens", sweep["norms"], "~", [root, 1, root], 1e-12)
     good = sweep["errors"][sweep["beta"] > BETA_OF_GOOD_COPY]
-    assert good.max() <= GOOD_COPY, good.max()
-    assert abs(results["good beta"] - BETA_OF_GOOD_COPY) < 1e-3, results["good beta"]
-    assert sweep["kernel off by"].max() < 3e-6, sweep["kernel off by"].max()
-    assert np.abs(sweep["weights"] - sweep["exact weights"]).max() < 3e-6, "weights"
-
+    claim("worst copy beyond beta = 2.84", good.max(), "<=", GOOD_COPY)
+    least = results["good beta"]
+    claim("least beta of a good copy", least, "~", BETA_OF_GOOD_COPY, 1e-3)
+    claim("error of the kernel, in tokens", sweep["kernel off by"].max(), "<", 3e-6)
+    claim("weights", sweep["weights"], "~", sweep["exact weights"], 3e-6)
     errors, average, _ = results["extra token"]
-    assert errors[:3].max() < 1e-5, errors
-    assert abs(errors[3] - root / 3) < 1e-5, errors  # |(c + d)/3| in norms of b
-    assert average < 1e-5, average
+    claim("error of x1, x2, x3 beside x4", errors[:3].max(), "<", 1e-5)
+    claim("error of x4", errors[3], "~", root / 3, 1e-5)  # |(c + d)/3| in norms of b
+    claim("distance of y4 from the average", average, "<", 1e-5)
     for size, beta in results["scaled betas"].items():
-        assert abs(beta / (BETA_OF_GOOD_COPY * size**0.25) - 1) < 1e-3, (size, beta)
-    copies = results["copies"]
-    assert np.abs(copies[:, 1] - copies[:, 2]).max() < 0.03, copies
-    assert copies[:, 3].min() > 0.999, copies
+        ratio = beta / (BETA_OF_GOOD_COPY * size**0.25)
+        claim(f"beta for vectors of {size}, and on paper", ratio, "~", 1, 1e-3)
+    _, on_paper, plain, two = results["copies"].T
+    claim("noisy copies", plain, "~", on_paper, 0.03)
+    claim("noisy copies of two heads", two.min(), ">", 0.999)
     heads = results["heads"]
-    assert heads[2] < 1e-5, heads
-    assert heads["least"] > 0.3, heads
-    assert abs(heads[1] - heads["least"]) < 1e-3, heads
-
-    for (task, positions), (accuracy, looks_right, _) in results["trained"].items():
-        if task == "reverse" and not positions:
-            assert accuracy < results["best guess"] + 0.02, (task, accuracy)
-        else:
-            assert accuracy > 0.99, (task, positions, accuracy)
-            assert looks_right > 0.95, (task, positions, looks_right)
+    claim("error of two heads", heads[2], "<", 1e-5)
+    claim("least error of rank 2", heads["least"], ">", 0.3)
+    claim("error of one head", heads[1], "~", heads["least"], 1e-3)
+    for case, (accuracy, looks_right, _) in results["trained"].items():
+        if case != ("reverse", False):
+            claim(f"accuracy, {in_words(*case)}", accuracy, ">", 0.99)
+            claim(f"rows that look right, {in_words(*case)}", looks_right, ">", 0.95)
+    guessed, most = results["trained"]["reverse", False][0], results["best guess"]
+    claim("accuracy, reverse without positions", guessed, "<", most + 0.02)
     print("All claims hold.")
 
 
@@ -579,7 +581,7 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     settings = replace(QUICK if args.quick else Settings(), seed=args.seed)
-    prepare_folder(args.out)
+    check_start(args)
 
     results = copy_without_training(settings)
     cases = [(task, p) for task in ("copy", "reverse") for p in (True, False)]
@@ -597,14 +599,13 @@ def main(argv=None):
     draw_scale_and_noise(scaled, copies, args.out / "scale_and_noise.png")
     draw_trained(results["trained"], args.out / "trained.png")
     print(f"Pictures are in {args.out}")
-    check_claims(results)
     summary = {
         "kernel_off_by": results["sweep"]["kernel off by"].max(),
         "beta_of_good_copy": results["good beta"],
         "accuracy": {in_words(*case): r[0] for case, r in results["trained"].items()},
         "best_guess": results["best guess"],
     }
-    print_summary("03_self_attention_copying", summary)
+    conclude("03_self_attention_copying", summary, lambda: check_claims(results), args)
     return results
 
 

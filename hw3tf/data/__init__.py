@@ -11,6 +11,7 @@ from hw3tf.data.reviews import Reviews, load_reviews
 from hw3tf.data.sample import sample_reviews
 from hw3tf.data.text import ReviewTokenizer, review_batches
 from hw3tf.data.workers import (
+    WorkerError,
     fit_worker,
     run_workers,
     this_worker,
@@ -22,6 +23,7 @@ __all__ = [
     "NaiveBayesFeatures",
     "ReviewTokenizer",
     "Reviews",
+    "WorkerError",
     "fit_worker",
     "load_images",
     "load_reviews",

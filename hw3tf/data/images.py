@@ -2,10 +2,12 @@
 Datasets, or the digits that come with scikit-learn."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from hw3tf.data.network import prepared_builder
+from hw3tf.data.network import read_prepared
+from hw3tf.tutorial import UserError
 
 # A file of each server, to ask whether it answers.
 _URLS = {
@@ -40,7 +42,7 @@ class Images:
     test_labels: np.ndarray
 
 
-def load_images(source="auto", timeout=6.0):
+def load_images(source: str = "auto", timeout: float = 6.0) -> Images:
     """Loads small grey images in ten classes.
 
     Args:
@@ -58,8 +60,8 @@ def load_images(source="auto", timeout=6.0):
 
     Raises:
         ValueError: If `source` is none of the four.
-        RuntimeError: If a data set that was asked for by name cannot be had, with the
-            remedy.
+        UserError: If a data set that was asked for by name cannot be had, with the
+            remedy; a RuntimeError.
 
     Example:
 
@@ -75,29 +77,30 @@ def load_images(source="auto", timeout=6.0):
     name = "fashion_mnist" if source == "auto" else source
     try:
         return _load_prepared(name, timeout)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    except UserError as error:
         if source == "auto":
-            return _load_digits(f"{name} cannot be loaded: {reason}")
-        raise RuntimeError(
-            f"{name} cannot be loaded ({reason}). Connect to a network and run again "
-            f"({_MEGABYTES[name]} MB are downloaded once), or set the environment "
-            f"variable TFDS_DATA_DIR to a folder in which `tfds build {name}` has been "
-            f"run, or pass `--data digits`."
-        ) from error
+            return _load_digits(str(error))
+        raise UserError(f"{error}, or pass `--data digits`.") from error
 
 
-def _load_prepared(name, timeout):
-    builder, where = prepared_builder(name, _URLS[name], timeout)
-    arrays = []
+def _load_prepared(name: str, timeout: float) -> Images:
+    megabytes = _MEGABYTES[name]
+    parts, where = read_prepared(name, _URLS[name], megabytes, timeout, _read)
+    names, *arrays = parts
+    counts = f"{len(arrays[0]):,} + {len(arrays[2]):,}"
+    return Images(name, f"{counts} images of {name}, {where}", names, *arrays)
+
+
+def _read(builder: Any) -> list:
+    """The classes' names; images and labels of the training set, then of the test
+    set."""
+    parts: list = [tuple(builder.info.features["label"].names)]
     for split in ("train", "test"):
         dataset = builder.as_dataset(split=split, as_supervised=True)
         batches = list(dataset.batch(1000).as_numpy_iterator())
-        arrays.append(np.concatenate([images[..., 0] for images, _ in batches]))
-        arrays.append(np.concatenate([y for _, y in batches]).astype("int32"))
-    counts = f"{len(arrays[0]):,} + {len(arrays[2]):,}"
-    names = tuple(builder.info.features["label"].names)
-    return Images(name, f"{counts} images of {name}, {where}", names, *arrays)
+        parts.append(np.concatenate([images[..., 0] for images, _ in batches]))
+        parts.append(np.concatenate([y for _, y in batches]).astype("int32"))
+    return parts
 
 
 def _load_digits(why):

@@ -2,20 +2,16 @@
 generated sample."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from hw3tf.data.network import prepared_builder
+from hw3tf.data.network import read_prepared
 from hw3tf.data.sample import sample_reviews
+from hw3tf.tutorial import UserError
 
 _IMDB_URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 _SAMPLE_TRAIN, _SAMPLE_TEST = 6000, 2000
-
-_REMEDY = (
-    "Connect to a network and run again (84 MB are downloaded once), or set the "
-    "environment variable TFDS_DATA_DIR to a folder in which "
-    "`tfds build imdb_reviews` has been run, or pass `--data sample`."
-)
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Reviews:
     test_hard: np.ndarray | None = None
 
 
-def load_reviews(source="auto", timeout=6.0):
+def load_reviews(source: str = "auto", timeout: float = 6.0) -> Reviews:
     """Loads film reviews.
 
     Args:
@@ -56,7 +52,8 @@ def load_reviews(source="auto", timeout=6.0):
 
     Raises:
         ValueError: If `source` is none of the three.
-        RuntimeError: If `source="imdb"` and IMDB cannot be had, with the remedy.
+        UserError: If `source="imdb"` and IMDB cannot be had, with the remedy, for
+            instance the folder to delete; a RuntimeError.
     """
     if source not in ("auto", "imdb", "sample"):
         raise ValueError(
@@ -66,13 +63,10 @@ def load_reviews(source="auto", timeout=6.0):
         return _load_sample("asked for")
     try:
         return _load_imdb(timeout)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    except UserError as error:
         if source == "imdb":
-            raise RuntimeError(
-                f"IMDB cannot be loaded ({reason}). {_REMEDY}"
-            ) from error
-        return _load_sample(f"IMDB cannot be loaded: {reason}")
+            raise UserError(f"{error}, or pass `--data sample`.") from error
+        return _load_sample(str(error))
 
 
 def _load_sample(why):
@@ -89,15 +83,20 @@ def _load_sample(why):
     )
 
 
-def _load_imdb(timeout):
-    builder, where = prepared_builder("imdb_reviews", _IMDB_URL, timeout)
-    origin = f"25,000 + 25,000 IMDB reviews, {where}"
-    splits = {}
+def _load_imdb(timeout: float) -> Reviews:
+    name = "imdb_reviews"
+    parts, where = read_prepared(name, _IMDB_URL, 84, timeout, _read)
+    return Reviews("imdb", f"25,000 + 25,000 IMDB reviews, {where}", *parts)
+
+
+def _read(builder: Any) -> list:
+    """Texts and labels of the training set, then of the test set."""
+    parts: list = []
     for split in ("train", "test"):
         dataset = builder.as_dataset(split=split, as_supervised=True)
         texts, labels = [], []
         for text, label in dataset.batch(1000).as_numpy_iterator():
             texts += [t.decode("utf-8") for t in text]
             labels.append(label)
-        splits[split] = texts, np.concatenate(labels).astype("int32")
-    return Reviews("imdb", origin, *splits["train"], *splits["test"])
+        parts += texts, np.concatenate(labels).astype("int32")
+    return parts

@@ -119,6 +119,10 @@ class ReviewTokenizer(keras.layers.Layer):
         keep = tf.logical_or(positions < head, positions >= tf.expand_dims(skip, 1))
         return tf.ragged.boolean_mask(ids, keep)
 
+    def knows(self, texts: list[str]) -> np.ndarray:
+        """Whether each text has a word of the vocabulary: a boolean array."""
+        return np.any(self(texts).numpy() > 1, axis=1)
+
     def compute_output_spec(self, texts):
         return keras.KerasTensor((texts.shape[0], None), "int64")
 

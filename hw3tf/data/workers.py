@@ -7,6 +7,18 @@ import subprocess
 import time
 
 
+class WorkerError(RuntimeError):
+    """A worker has failed.
+
+    Attributes:
+        status: Its exit status; negative if a signal has ended it.
+    """
+
+    def __init__(self, index: int, status: int) -> None:
+        super().__init__(f"worker {index} failed with exit status {status}")
+        self.status = status
+
+
 def this_worker():
     """The index of this process among the workers of `TF_CONFIG`; 0 is the chief.
 
@@ -114,7 +126,7 @@ def run_workers(count, command):
 
     Raises:
         ValueError: If `count` is less than 1.
-        RuntimeError: If a process fails; the others are ended.
+        WorkerError: If a process fails; the others are ended.
 
     Example:
 
@@ -147,7 +159,7 @@ def _wait_for_all(workers):
             except subprocess.TimeoutExpired:
                 continue
             if code:
-                raise RuntimeError(f"worker {index} failed with exit status {code}")
+                raise WorkerError(index, code)
             del waiting[index]
 
 

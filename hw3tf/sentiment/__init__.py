@@ -1,15 +1,21 @@
 """What tutorial 4 needs and does not teach: its batches and command line, training that
 can be interrupted, BERT out of KerasHub, results and pictures."""
 
-from hw3tf.sentiment.batches import divide, load, prepare, training_batches
+from hw3tf.sentiment.batches import (
+    divide,
+    load,
+    prepare,
+    training_batches,
+)
 from hw3tf.sentiment.bert import build_bert, load_bert, run_bert
 from hw3tf.sentiment.checkpoints import BestCheckpoint, load_checkpoint
 from hw3tf.sentiment.linear import run_linear
-from hw3tf.sentiment.options import parse_arguments
+from hw3tf.sentiment.options import check_start, parse_arguments, run_workers
 from hw3tf.sentiment.results import (
     draw_attention,
     explain,
     judge,
+    judge_texts,
     print_judged,
     save_and_compare,
 )
@@ -18,11 +24,13 @@ from hw3tf.sentiment.training import fit, memory_of_a_step, predict
 __all__ = [
     "BestCheckpoint",
     "build_bert",
+    "check_start",
     "divide",
     "draw_attention",
     "explain",
     "fit",
     "judge",
+    "judge_texts",
     "load",
     "load_bert",
     "load_checkpoint",
@@ -33,6 +41,7 @@ __all__ = [
     "print_judged",
     "run_bert",
     "run_linear",
+    "run_workers",
     "save_and_compare",
     "training_batches",
 ]

@@ -1,5 +1,7 @@
 """From reviews to batches: who is trained on, what is fitted to whom."""
 
+from typing import Any
+
 import numpy as np
 
 from hw3tf import data
@@ -7,7 +9,9 @@ from hw3tf.sentiment.training import memory_of_a_step
 from hw3tf.tutorial import UserError, require_memory
 
 
-def divide(reviews, settings, held_out):
+def divide(
+    reviews: data.Reviews, settings: Any, held_out: int
+) -> list[tuple[list[str], np.ndarray]]:
     """Training reviews, and `held_out` of them kept from training.
 
     Args:
@@ -20,7 +24,7 @@ def divide(reviews, settings, held_out):
         Two tuples `(texts, labels)`.
 
     Raises:
-        UserError: If nothing would be left to train on.
+        UserError: If nothing would be left to train on, or only one label.
     """
     order = np.random.default_rng(settings.seed).permutation(len(reviews.train_texts))
     order = order[: settings.max_reviews]
@@ -30,6 +34,11 @@ def divide(reviews, settings, held_out):
             "kept for validation"
         )
     kept, used = np.split(order, [held_out])
+    if len(set(reviews.train_labels[used])) < 2:
+        raise UserError(
+            f"--max-reviews {len(order)} leaves {len(used)} to train on, all with the "
+            "same label"
+        )
     return [
         ([reviews.train_texts[i] for i in rows], reviews.train_labels[rows])
         for rows in (used, kept)

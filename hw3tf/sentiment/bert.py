@@ -1,20 +1,24 @@
 """BERT out of KerasHub, frozen, with a recurrent head. Needs KerasHub (the extra
 `bert`)."""
 
+import argparse
 import pathlib
 import time
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 
+from hw3tf import data
 from hw3tf.acceleration import accelerate
 from hw3tf.sentiment.batches import divide
-from hw3tf.sentiment.results import judge, print_judged
+from hw3tf.sentiment.results import judge, judge_texts
 from hw3tf.sentiment.training import fit, predict
-from hw3tf.tutorial import UserError
+from hw3tf.tutorial import UserError, require_package
 
 
-def load_bert(preset, sequence_length):
+def load_bert(preset: str, sequence_length: int) -> tuple[Any, Any]:
     """Loads a BERT backbone and its preprocessor.
 
     Args:
@@ -32,10 +36,9 @@ def load_bert(preset, sequence_length):
         UserError: If KerasHub is missing, if there is no such preset, if it cannot be
             loaded, or if it has fewer positions.
     """
-    try:
-        from keras_hub.models import BertBackbone, BertTextClassifierPreprocessor
-    except ImportError as error:
-        raise UserError("BERT needs KerasHub: pip install '.[bert]'") from error
+    require_package("keras_hub.models", "bert")
+    from keras_hub.models import BertBackbone, BertTextClassifierPreprocessor
+
     known = sorted(BertBackbone.presets)
     if (
         preset not in known
@@ -98,7 +101,12 @@ def build_bert(backbone, units=256, dropout=0.25):
     return model, (before, _count(model.trainable_weights)), report
 
 
-def run_bert(reviews, settings, compile_model, args):
+def run_bert(
+    reviews: data.Reviews,
+    settings: Any,
+    compile_model: Callable[..., None],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
     """Trains a head on a frozen BERT, and tests it.
 
     Args:
@@ -138,7 +146,7 @@ def run_bert(reviews, settings, compile_model, args):
     results |= judge(reviews, predict(model, test))
     if args.text:
         logits = model(preprocess(args.text))[:, 0]
-        print_judged(args.text, keras.ops.sigmoid(logits))
+        results |= judge_texts(args.text, logits)
     return results | {"trainable": counts}
 
 

@@ -1,13 +1,18 @@
 """The two rows of the table that need no network."""
 
+import re
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from hw3tf import data
 from hw3tf.sentiment.batches import divide, prepare
-from hw3tf.sentiment.results import judge
+from hw3tf.sentiment.results import judge, judge_texts
 
 
-def run_linear(reviews, settings):
+def run_linear(
+    reviews: data.Reviews, settings: Any, asked: Sequence[str] = ()
+) -> dict[str, Any]:
     """Trains and tests logistic regression: `settings.model` says on what.
 
     Args:
@@ -15,17 +20,30 @@ def run_linear(reviews, settings):
         settings: With `model`: `"bag"`, the words of a review, by TF-IDF, or
             `"naive_bayes"`, the sums of its `NaiveBayesFeatures`; and what `divide`
             and `prepare` want.
+        asked: Texts to judge as well. Defaults to none.
 
     Returns:
-        Dict with `accuracy`, perhaps `hard_accuracy`, `seconds`, `parameters`.
+        Dict with `accuracy`, perhaps `hard_accuracy`, `seconds`, `parameters`, and
+        `probabilities` of the texts that were asked, if there are some.
     """
     start = time.perf_counter()
     (texts, labels), _ = divide(reviews, settings, 0)
+    number = len(reviews.test_texts)
+    test = [*reviews.test_texts, *asked]
     if settings.model == "bag":
-        logits, size = data.tfidf_logits(texts, labels, reviews.test_texts)
+        logits, size = data.tfidf_logits(texts, labels, test)
+        seen = {word for text in texts for word in _words(text)} if asked else set()
+        known = [not seen.isdisjoint(_words(text)) for text in asked]
     else:
         tokenizer, features, _, floats = prepare(texts, labels, settings)
-        test = features.of_ragged(tokenizer.tokenize(reviews.test_texts))
-        logits, size = data.summed_feature_logits(floats, labels, test)
+        found = features.of_ragged(tokenizer.tokenize(test))
+        logits, size = data.summed_feature_logits(floats, labels, found)
+        known = tokenizer.knows(asked) if asked else []
     results = {"seconds": time.perf_counter() - start, "parameters": size}
-    return results | judge(reviews, logits)
+    results |= judge(reviews, logits[:number])
+    return results | judge_texts(asked, logits[number:], known)
+
+
+def _words(text: str) -> list[str]:
+    """As scikit-learn finds them."""
+    return re.findall(r"\b\w\w+\b", text.lower())

@@ -1,9 +1,10 @@
-"""The command line of tutorial 4."""
+"""The command line of tutorial 4, and what can be checked before its work."""
 
 import argparse
-import pathlib
+from typing import Any
 
-from hw3tf.tutorial import argument_parser
+from hw3tf import data, tutorial
+from hw3tf.tutorial import UserError, argument_parser, file_path, number, unicode_text
 
 MODELS = ("transformer", "gru", "bag", "naive_bayes", "bert")
 _NUMBERS = {
@@ -15,9 +16,19 @@ _NUMBERS = {
     "batch_size": "reviews per step",
     "max_reviews": "of the training set",
 }
+# The options that each model heeds, of those that not all do.
+_HEEDED = {
+    "transformer": {*_NUMBERS, "attention", "max_pool", "resume", "save"},
+    "gru": {*_NUMBERS, "max_pool", "resume", "save"} - {"num_heads", "num_layers"},
+    "bag": {"max_reviews"},
+    "naive_bayes": {"max_reviews", "sequence_length"},
+    "bert": {"sequence_length", "epochs", "batch_size", "max_reviews"}
+    | {"preset", "resume"},
+}
+_SOME_HEED = set().union(*_HEEDED.values())
 
 
-def parse_arguments(argv, defaults):
+def parse_arguments(argv: list[str] | None, defaults: Any) -> argparse.Namespace:
     """Parses the command line.
 
     Args:
@@ -47,42 +58,78 @@ def parse_arguments(argv, defaults):
     add("--attention", choices=choices, default=unset, help=what)
     for name, what in _NUMBERS.items():
         what = f"{what} (default: {getattr(defaults, name) or 'all'})"
-        add(f"--{name.replace('_', '-')}", type=_positive, default=unset, help=what)
+        add(f"--{name.replace('_', '-')}", type=number(1), default=unset, help=what)
     what = "pool by the maximum as well as by the mean"
     add("--max-pool", action="store_true", default=unset, help=what)
     what = f"of BERT: a name or a folder (default: {defaults.preset})"
     add("--preset", default=unset, help=what)
     add("--resume", action="store_true", help="go on from the best epoch in --out")
-    add(
-        "--workers", type=_positive, default=1, help="processes that share the training"
-    )
-    add("--text", action="append", default=[], help="a review to judge; repeatable")
-    add("--save", type=pathlib.Path, help="the .keras file; default: in --out")
+    what = "processes that share the training"
+    add("--workers", type=number(1), default=1, help=what)
+    what = "a review to judge; repeatable"
+    add("--text", type=unicode_text, action="append", default=[], help=what)
+    add("--save", type=file_path, help="the .keras file; default: in --out")
     args = parser.parse_args(argv)
     _check(parser, args, defaults)
     return args
 
 
-def _check(parser, args, defaults):
+def _check(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, defaults: Any
+) -> None:
     """What argparse cannot know."""
     given = vars(args)
+    model = given.get("model", defaults.model)
+    if args.recipe == "best" and model != "transformer":
+        parser.error(f"--recipe best is of transformers, not of --model {model}")
+    chosen, heeded = f"--model {model}", _HEEDED[model]
+    if args.recipe == "best":
+        chosen, heeded = "--recipe best", heeded - {"resume", "save"}
+    for name in sorted(_SOME_HEED - heeded):
+        if given.get(name):
+            parser.error(f"--{name.replace('_', '-')} has no part in {chosen}")
     dim = given.get("embed_dim", defaults.embed_dim)
     heads = given.get("num_heads", defaults.num_heads)
     if dim % heads:
         parser.error(f"--num-heads {heads} does not divide --embed-dim {dim}")
-    model = given.get("model", defaults.model)
-    if args.recipe == "best" and model != "transformer":
-        parser.error(f"--recipe best is of transformers, not of --model {model}")
     alone = args.recipe == "best" or model not in ("transformer", "gru")
     if args.workers > 1 and alone:
         parser.error("--workers shares the training of one network, not of this")
+    if args.workers > given.get("batch_size", defaults.batch_size):
+        parser.error(f"--workers {args.workers} are more than a batch has reviews")
     if args.resume and args.workers > 1:
         parser.error("--resume goes on in one process, not with --workers")
-    if args.resume and (args.recipe == "best" or model in ("bag", "naive_bayes")):
-        parser.error("--resume needs a network that keeps its best epoch")
 
 
-def _positive(text):
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return int(text)
+def check_start(args: argparse.Namespace) -> None:
+    """Checks before the work what can be known then, and makes the folder `args.out`.
+
+    Args:
+        args: From `parse_arguments`.
+
+    Raises:
+        UserError: If a package is missing, a folder or file cannot be written, or
+            `TF_CONFIG` is wrong.
+    """
+    tutorial.check_start(args, "sklearn", megabytes=200)
+    if vars(args).get("model") == "bert":
+        tutorial.require_package("keras_hub", "bert")
+    if args.save:
+        tutorial.prepare_file(args.save, ".keras", "--save")
+    if (args.out / "exported").is_file():
+        raise UserError(f"{args.out / 'exported'} is a file, and a folder goes there")
+    try:
+        data.this_worker()
+    except ValueError as error:
+        raise UserError(error) from error
+
+
+def run_workers(count: int, command: list[str]) -> None:
+    """As `hw3tf.data.run_workers`; a worker that fails, and has said why, ends this
+    process with the same exit status."""
+    try:
+        data.run_workers(count, command)
+    except data.WorkerError as error:
+        if error.status < 0:
+            raise UserError(error) from error
+        raise SystemExit(error.status) from None

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -30,10 +31,40 @@ def judge(reviews, logits):
     return results
 
 
-def print_judged(texts, probabilities):
-    """Prints what a model says of texts."""
-    for text, p in zip(texts, probabilities, strict=True):
-        print(f"{'positive' if p > 0.5 else 'negative'} ({p:.3f})  {text}")
+def print_judged(
+    texts: Sequence[str],
+    probabilities: Iterable[float],
+    known: Iterable[bool] | None = None,
+) -> None:
+    """Prints what a model says of texts.
+
+    Args:
+        texts: The texts.
+        probabilities: That each of them is positive.
+        known: Whether the model knows a word of each of them. None, the default, if
+            it knows all words.
+    """
+    known = [True] * len(texts) if known is None else known
+    for text, p, knows in zip(texts, probabilities, known, strict=True):
+        name = "undecided"
+        if f"{p:.3f}" != "0.500":
+            name = "positive" if p > 0.5 else "negative"
+        if not knows:
+            name = "no known word"
+        print(f"{name} ({p:.3f})  {text}")
+
+
+def judge_texts(
+    texts: Sequence[str], logits: np.ndarray, known: Iterable[bool] | None = None
+) -> dict[str, np.ndarray]:
+    """Prints what a model says of texts, as `print_judged`, from their logits.
+
+    Returns:
+        Dict with `probabilities`, or without anything if there are no texts.
+    """
+    probabilities = 1 / (1 + np.exp(-np.asarray(logits, "float64")))
+    print_judged(texts, probabilities, known)
+    return {"probabilities": probabilities} if len(texts) else {}
 
 
 def save_and_compare(sentiment, texts, saved, exported):
