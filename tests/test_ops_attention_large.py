@@ -4,6 +4,7 @@ what is infinite costs no more than what is finite."""
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks import run_python
 
 from hw3tf import _core, ops, reference
 
@@ -95,3 +96,53 @@ def test_infinite_upstream_gradients_reach_what_is_seen(bad, options, rng):
     assert np.isfinite(grad_value[0, ~seen]).all()
     others = np.arange(20) != 7
     np.testing.assert_array_equal(grad_value[..., others], plain[2][..., others])
+
+
+def test_padded_batches_pass_check_numerics():
+    """TensorFlow's check of every result for infinity and NaN, on all paths."""
+    code = """
+import os
+import numpy as np
+import tensorflow as tf
+import hw3tf
+
+tf.debugging.enable_check_numerics()
+rng = np.random.default_rng(0)
+x = tf.constant(rng.standard_normal((2, 6, 8)), "float32")
+mask = np.arange(6)[None] < np.array([[6], [0]])
+masks = {"query_mask": mask, "value_mask": mask}
+heads = tf.reshape(x, (2, 6, 2, 4))
+calls = [
+    {"key_mask": mask},
+    {"key_lengths": [0, 3], "is_causal": True},
+    {"key_mask": mask, "dropout_rate": 0.2, "dropout_seed": 3},
+    {"key_mask": mask, "return_attention_scores": True},
+]
+for path in ("op", "pybind", "reference"):
+    os.environ["HW3TF_PATH"] = path
+    for dropout in (0.0, 0.3):
+        for layer in (
+            hw3tf.layers.MultiHeadAttention(2, 4, dropout=dropout),
+            hw3tf.layers.GroupQueryAttention(4, 4, 2, dropout=dropout),
+        ):
+            for call in (layer, tf.function(layer)):
+                with tf.GradientTape() as tape:
+                    output = call(x, x, **masks, training=True)
+                tape.gradient(output, layer.trainable_variables)
+    for options in calls:
+        with tf.GradientTape() as tape:
+            tape.watch(heads)
+            output = hw3tf.ops.dot_product_attention(heads, heads, heads, **options)
+        tape.gradient(output, heads)
+    ragged = tf.RaggedTensor.from_row_lengths(heads[0], [4, 0, 2])
+    keys = tf.RaggedTensor.from_row_lengths(heads[1], [0, 3, 3])
+    hw3tf.ops.ragged_dot_product_attention(ragged, keys, keys)
+    # The infinity that somebody asks for is one.
+    try:
+        hw3tf.ops.dot_product_attention(
+            heads, heads, heads, key_mask=mask, return_logsumexp=True
+        )
+    except tf.errors.InvalidArgumentError:
+        print(path)
+"""
+    assert run_python(code, HW3TF_PATH=None).split() == ["op", "pybind", "reference"]

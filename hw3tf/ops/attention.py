@@ -56,7 +56,10 @@ def dot_product_attention(
             `num_kv_heads` divides `num_heads`; each key head serves
             `num_heads / num_kv_heads` consecutive query heads.
         value: Float tensor of shape
-            `(batch, key_length, num_kv_heads, value_dim)`.
+            `(batch, key_length, num_kv_heads, value_dim)`. The batch sizes of
+            query, key and value are equal or 1: one that is 1 serves every batch
+            entry, without copies, and its gradient is summed over them. So may
+            those of the masks and lengths below.
         bias: Optional float tensor that broadcasts to `(batch, num_heads,
             query_length, key_length)`, added to the scaled scores. It has a
             gradient. As in Keras, it is rounded to the dtype of the inputs.
@@ -110,15 +113,19 @@ def dot_product_attention(
         query that sees no key.
 
     Raises:
-        ValueError: If the shapes do not fit each other, if there are no keys,
-            if a dtype is not floating point (for lengths and seed: integer), if
-            `attn_logits_soft_cap` or `sliding_window` is not positive, if
+        ValueError: If the shapes do not fit each other, if a length is known not
+            to be from 0 to that of its sequence, if a dtype is not floating point
+            (for lengths and seed: integer), if `attn_logits_soft_cap` or `sliding_window` is not positive, if
             `dropout_rate` is outside `[0, 1)` or given without a seed.
         tensorflow.errors.InvalidArgumentError: The same, where it is known only
             when the graph runs, and if lengths are out of range. From XLA it
             comes as `InternalError`; sizes that depend on values, as after
             `tf.boolean_mask`, are an `UnimplementedError` there.
-        NotImplementedError: On differentiating the gradient of the kernel.
+        NotImplementedError: On a derivative of the gradient in forward mode on the
+            path `"pybind"`.
+
+    A derivative of the gradient (second order, forward mode) is computed in pure Keras,
+    in memory for all scores. A `RuntimeWarning` says so once.
 
     Example:
 

@@ -59,7 +59,8 @@ def ragged_dot_product_attention(
             `hw3tf.ops.dot_product_attention`.
         tensorflow.errors.InvalidArgumentError: The same, where it is known only
             when the graph runs.
-        NotImplementedError: On differentiating the gradient of the kernel.
+        NotImplementedError: As `hw3tf.ops.dot_product_attention`, which also says how
+            derivatives of the gradient are computed.
 
     Example:
 
