@@ -115,8 +115,9 @@ def dot_product_attention(
     Raises:
         ValueError: If the shapes do not fit each other, if a length is known not
             to be from 0 to that of its sequence, if a dtype is not floating point
-            (for lengths and seed: integer), if `attn_logits_soft_cap` or `sliding_window` is not positive, if
-            `dropout_rate` is outside `[0, 1)` or given without a seed.
+            (for lengths and seed: integer), if `attn_logits_soft_cap` or
+            `sliding_window` is not positive, if `dropout_rate` is outside `[0, 1)` or
+            given without a seed.
         tensorflow.errors.InvalidArgumentError: The same, where it is known only
             when the graph runs, and if lengths are out of range. From XLA it
             comes as `InternalError`; sizes that depend on values, as after
