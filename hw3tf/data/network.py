@@ -43,8 +43,9 @@ def read_prepared(
             f"{name} needs TensorFlow Datasets ({_reason(error)}): "
             "pip install 'hw3tf[tutorials]'"
         ) from error
-    root = pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    root = root.expanduser()
+    where = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    data_dir = os.path.expanduser(where)  # a string: TFDS takes addresses, too
+    root = pathlib.Path(data_dir)
     get = (
         f"connect to a network and run again ({megabytes} MB are downloaded once), or "
         "set the environment variable TFDS_DATA_DIR to a folder in which "
@@ -52,7 +53,7 @@ def read_prepared(
     )
     folder, where = root / name, "prepared in"
     try:
-        builder = tfds.builder(name, data_dir=os.fspath(root))
+        builder = tfds.builder(name, data_dir=data_dir)
         folder = pathlib.Path(builder.data_path)
         if not builder.is_prepared():
             _download(builder, url, timeout, root, get)
