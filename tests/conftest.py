@@ -23,6 +23,8 @@ def rng():
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
     """No prepared data sets, and servers that never answer."""
+    import tensorflow_datasets  # noqa: F401 - takes seconds, which tests do not count
+
     from hw3tf.data import network
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))

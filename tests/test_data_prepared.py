@@ -171,10 +171,11 @@ def test_a_folder_without_rights_is_named(folder, monkeypatch):
     monkeypatch.setattr(
         os, "access", lambda path, mode: path != closed and access(path, mode)
     )
-    with pytest.raises(RuntimeError, match="Get that right, or connect") as caught:
+    with pytest.raises(RuntimeError, match="Get that right, or set the") as caught:
         load(name_of(folder))
     assert f"no right to read {closed}." in str(caught.value)
     assert "elete" not in str(caught.value)
+    assert "connect" not in str(caught.value)
 
 
 def test_auto_says_what_to_delete_and_takes_what_is_at_hand(root):
@@ -201,7 +202,7 @@ def test_a_download_that_fails_says_what_it_has_left(root, monkeypatch):
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     delete = re.escape(f"(ValueError: wrong checksum). Delete {root / 'downloads'}")
-    with pytest.raises(RuntimeError, match=f"failed {delete}, then connect"):
+    with pytest.raises(RuntimeError, match=f"failed {delete}, then run again"):
         load("mnist")
 
 

@@ -185,27 +185,40 @@ def test_odd_texts_are_read(model, text, words):
     ).replace("<p><b>second, head", "")
 
 
-def test_two_requests_at_once_get_their_own_attention(model, monkeypatch):
-    """The first waits inside the model until the second has had its chance."""
-    call, inside, done = type(model).call, threading.Event(), threading.Event()
-    others = []
+class WatchedLock:
+    """A lock that says when somebody has to wait for it."""
 
-    def slow(self, texts, *args, **kwargs):
-        if self is model and not inside.is_set():
-            inside.set()
-            others.append(threading.Thread(target=second))
-            others[0].start()
-            done.wait(timeout=0.5)
-        return call(self, texts, *args, **kwargs)
+    def __init__(self, waited_for):
+        self.lock, self.waited_for = threading.Lock(), waited_for
+
+    def __enter__(self):
+        if not self.lock.acquire(blocking=False):
+            self.waited_for.set()
+            self.lock.acquire()
+
+    def __exit__(self, *_):
+        self.lock.release()
+
+
+def test_two_requests_at_once_get_their_own_attention(model, monkeypatch):
+    """The first waits inside the model until the second is through, or has to wait."""
+    call, go_on, threads, found = type(model).call, threading.Event(), [], []
 
     def second():
         found.append(demo.judge(model, TEXTS[1]))
-        done.set()
+        go_on.set()
 
-    found = []
+    def slow(self, texts, *args, **kwargs):
+        if self is model and not threads:
+            threads.append(threading.Thread(target=second))
+            threads[0].start()
+            assert go_on.wait(timeout=60)
+        return call(self, texts, *args, **kwargs)
+
+    monkeypatch.setattr(demo, "_ONE_AT_A_TIME", WatchedLock(go_on))
     monkeypatch.setattr(type(model), "call", slow)
     first = demo.judge(model, TEXTS[0])
-    others[0].join()
+    threads[0].join()
     for judgement in (first, *found):
         assert [name for name, _ in judgement.attention] == ["first", "second"]
         length = len(judgement.words)

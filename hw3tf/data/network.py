@@ -43,16 +43,18 @@ def read_prepared(
             f"{name} needs TensorFlow Datasets ({_reason(error)}): "
             "pip install 'hw3tf[tutorials]'"
         ) from error
-    root = pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    root = root.expanduser()
-    get = (
-        f"connect to a network and run again ({megabytes} MB are downloaded once), or "
+    where = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    data_dir = os.path.expanduser(where)  # a string: TFDS takes addresses, too
+    root = pathlib.Path(data_dir)
+    elsewhere = (
         "set the environment variable TFDS_DATA_DIR to a folder in which "
         f"`tfds build {name}` has been run"
     )
+    size = f"{megabytes} MB are downloaded once"
+    get = f"connect to a network and run again ({size}), or {elsewhere}"
     folder, where = root / name, "prepared in"
     try:
-        builder = tfds.builder(name, data_dir=os.fspath(root))
+        builder = tfds.builder(name, data_dir=data_dir)
         folder = pathlib.Path(builder.data_path)
         if not builder.is_prepared():
             _download(builder, url, timeout, root, get)
@@ -62,7 +64,7 @@ def read_prepared(
         raise
     except Exception as error:
         if closed := _forbidden(root, root / name):
-            message = f"no right to read {closed}. Get that right, or {get}"
+            message = f"no right to read {closed}. Get that right, or {elsewhere}"
         elif damaged := _in_the_place_of(folder):
             message = f"{damaged} is damaged ({_reason(error)}). Delete it, then {get}"
         else:
@@ -102,8 +104,9 @@ def _download(
         # What was downloaded before is taken again, complete or not.
         left = [path for path in (*left, root / "downloads") if path.exists()]
         delete = f"Delete {_listed(left)}, then" if left else "Please"
+        again = get.replace("connect to a network and ", "")  # it answered just now
         why = f"its download to {root} failed ({_reason(error)})"
-        raise _NotThereError(f"{cannot}: {why}. {delete} {get}") from error
+        raise _NotThereError(f"{cannot}: {why}. {delete} {again}") from error
 
 
 def _listed(paths: list[pathlib.Path]) -> str:
