@@ -46,14 +46,7 @@ def _attention_call(
     """In place of `keras.layers.Attention.call`. What that returns as scores in
     training has been through dropout; then it runs itself."""
     layer._validate_inputs(inputs=inputs, mask=mask)
-    query, value = inputs[:2]
-    key = inputs[2] if len(inputs) > 2 else value
-    masks = mask[:2] if mask else (None, None)
-    check_not_ragged(query=query, value=value, key=key)
-    check_not_ragged(query_mask=masks[0], value_mask=masks[1])
-    query_mask, value_mask = (
-        None if x is None else ops.convert_to_tensor(x) for x in masks
-    )
+    query, value, key, query_mask, value_mask = _tensors(inputs, mask)
     own = functools.partial(
         own_method(layer, "call"),
         inputs,
@@ -63,10 +56,6 @@ def _attention_call(
         use_causal_mask=use_causal_mask,
     )
     drops = bool(training) and layer.dropout > 0
-    if any(len(x.shape) != 3 for x in (query, key, value)):
-        raise Refused("query, key and value must have 3 axes to be fused")
-    if value_mask is not None and len(value_mask.shape) != 2:
-        raise Refused("the mask of the values must have 2 axes to be fused")
     if drops and return_attention_scores:
         raise Refused("the scores that it returns have been through dropout")
     if layer.scale is not None:  # a weight: as a factor of query it has a gradient
@@ -97,6 +86,23 @@ def _attention_call(
         query, key, value_mask, use_causal_mask, subtracted=65504.0 if half else 1e9
     )
     return if_out(out, fused, own, drops)
+
+
+def _tensors(inputs: Any, mask: Any) -> tuple[Any, ...]:
+    """Query, value, key and the masks of query and value, tensors or None."""
+    query, value = inputs[:2]
+    key = inputs[2] if len(inputs) > 2 else value
+    masks = mask[:2] if mask else (None, None)
+    check_not_ragged(query=query, value=value, key=key)
+    check_not_ragged(query_mask=masks[0], value_mask=masks[1])
+    query_mask, value_mask = (
+        None if x is None else ops.convert_to_tensor(x) for x in masks
+    )
+    if any(len(x.shape) != 3 for x in (query, key, value)):
+        raise Refused("query, key and value must have 3 axes to be fused")
+    if value_mask is not None and len(value_mask.shape) != 2:
+        raise Refused("the mask of the values must have 2 axes to be fused")
+    return query, value, key, query_mask, value_mask
 
 
 class _Dropout:

@@ -55,9 +55,12 @@ def enable():
     `flash_attention` None, the default, or True, which Keras refuses there. Up to
     rounding the results are Keras's: the same masks, biases and scales, the mean of
     the values for a query that sees no key, NaN for a NaN that is seen. What Keras
-    refuses here and the kernel can do, works: a single key head for many query heads.
-    All else runs in Keras, as before: `flash_attention=False`, a tensor as `scale`,
-    integers, XLA, a GPU, other backends. The logger `hw3tf` says which at level DEBUG.
+    refuses here and the kernel can do, works: a single key head for many query heads,
+    a batch of 1 beside a larger one. All else runs in Keras, as before:
+    `flash_attention=False`, a tensor as `scale`, integers, a mask or bias larger than
+    the scores, a GPU, other backends. The logger `hw3tf` says which at level DEBUG.
+    Where only a running graph knows the sizes of a mask or bias, a condition in the
+    graph decides; under XLA there is none, and the kernel refuses what is larger.
 
     Layers that compute their scores themselves are not reached; for those there is
     `hw3tf.accelerate`. A function that TensorFlow has traced keeps the path that it

@@ -116,7 +116,8 @@ def _guarded_product(
     tensors, which are not computed again, and all masks as one."""
 
     def own() -> tuple[Any, Any]:
-        # The last of the settings is causality, which becomes a part of the mask.
+        # The last of the settings is causality, which becomes a part of the mask. Older
+        # versions of Keras have no argument for the scores.
         mask = layer._compute_attention_mask(
             query,
             value,
@@ -128,7 +129,8 @@ def _guarded_product(
         method = own_method(
             layer, "_compute_attention", shared=isinstance(layer, _GROUPED)
         )
-        return method(query, key, value, mask, *settings[:-1])
+        training, *scores = settings[:-1]
+        return method(query, key, value, mask, training, *filter(None, scores))
 
     run = functools.partial(
         function,
