@@ -6,6 +6,7 @@ from keras import ops as keras_ops
 
 from hw3tf import ops
 from hw3tf.layers import fixed_point
+from hw3tf.ops import libraries
 from hw3tf.reference import IntegerRNNCell
 from hw3tf.reference.integer_rnn_arguments import OVERFLOWS
 from hw3tf.reference.integers import check_integers, check_whole
@@ -30,7 +31,7 @@ class IntegerRNN(keras.layers.RNN):
     `zero_output_for_mask`). The mask is passed on if all states are returned.
 
     `Bidirectional` and `TimeDistributed` are float layers by default and would cast:
-    give them the dtype of this one. XLA is turned off: it cannot raise.
+    give them the dtype of this one.
 
     Args:
         units: Positive integer, size of the state.
@@ -74,8 +75,9 @@ class IntegerRNN(keras.layers.RNN):
 
     Raises:
         OverflowError: If a state overflows under `overflow="raise"`; in a graph, as
-            in `fit` and `predict`, `tensorflow.errors.OutOfRangeError`. It names the
-            batch entry and the timestep.
+            in `fit` and `predict`, `tensorflow.errors.InvalidArgumentError`, and under
+            `jit_compile=True` the error of XLA, `tensorflow.errors.InternalError`. All
+            name the batch entry and the timestep.
         TypeError: If sequences or states are not integers of at most the dtype, or
             a gradient of them is asked for.
         ValueError: If an option does not exist, a shape does not fit, or a weight is
@@ -135,7 +137,6 @@ class IntegerRNN(keras.layers.RNN):
             **{**kwargs, "autocast": False},
         )
         self.overflow = overflow
-        self.supports_jit = False
         # Of the states from those of a float layer: `from_simple_rnn` measures it.
         self.largest_deviation = None
 
@@ -268,6 +269,16 @@ class IntegerRNN(keras.layers.RNN):
     def from_fixed_point(self, states):
         """The float64 numbers that an array of integers stands for."""
         return np.asarray(states) / 2.0**self.fractional_bits
+
+    @property
+    def supports_jit(self) -> bool:
+        """Whether Keras may compile a model by XLA: where the kernel serves there. What
+        would stand in for it cannot raise."""
+        return self._supports_jit and libraries.kernel_path(compiled=True).path == "xla"
+
+    @supports_jit.setter
+    def supports_jit(self, value: bool) -> None:
+        self._supports_jit = value
 
     @property
     def units(self):

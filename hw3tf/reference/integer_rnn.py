@@ -65,7 +65,8 @@ def integer_rnn(
         OverflowError: Eagerly, if a step overflows and `overflow="raise"`. The
             message names the smallest batch entry that overflows and the first
             step taken at which it does, as an index into `inputs`.
-        tensorflow.errors.OutOfRangeError: The same, in a graph.
+        tensorflow.errors.InvalidArgumentError: The same, in a graph.
+        NotImplementedError: If `overflow="raise"` and XLA, or JAX, compiles the call.
         TypeError: If a dtype does not fit.
         ValueError: If a shape or an option does not fit.
 
