@@ -27,8 +27,9 @@ class IntegerRNN(keras.layers.RNN):
     gradient: trainable floats cast to integers before the layer raise in `fit`, unless
     `keras.ops.stop_gradient` says that nothing is to flow (`hw3tf.ops.integer_rnn`).
 
-    Masking: a masked step keeps the state, and its output is that state (zeros with
-    `zero_output_for_mask`). The mask is passed on if all states are returned.
+    Masking: a masked step keeps the state, and its output is that state, or zeros with
+    `zero_output_for_mask`: then the last output is zeros if the last step is masked.
+    The mask is passed on if all states are returned.
 
     `Bidirectional` and `TimeDistributed` are float layers by default and would cast:
     give them the dtype of this one.
@@ -163,11 +164,17 @@ class IntegerRNN(keras.layers.RNN):
             state = self._last_state(state, output)
         if self.stateful:
             self.states[0].assign(state)
-        if self.return_sequences and self.zero_output_for_mask and mask is not None:
-            shown = keras_ops.flip(mask, axis=1) if self.go_backwards else mask
-            zeros = keras_ops.zeros_like(output)
-            output = keras_ops.where(shown[:, :, None], output, zeros)
+        if self.zero_output_for_mask and mask is not None:
+            output = self._zeroed(output, mask)
         return (output, state) if self.return_state else output
+
+    def _zeroed(self, output, mask):
+        """Zeros where a step is masked, and for the last state, if the last step is."""
+        if self.go_backwards:
+            mask = keras_ops.flip(mask, axis=1)
+        if not self.return_sequences:
+            mask = keras_ops.all(mask[:, -1:], axis=1)  # true without steps
+        return keras_ops.where(mask[..., None], output, keras_ops.zeros_like(output))
 
     def _first_state(self, sequences, initial_state):
         if initial_state is None:
@@ -226,8 +233,10 @@ class IntegerRNN(keras.layers.RNN):
         `from_fixed_point` convert.
 
         Args:
-            layer: Built `keras.layers.SimpleRNN` with relu or linear activation.
-                Its dropout is left out, as at inference.
+            layer: Built `keras.layers.SimpleRNN`, no subclass of it, whose activation
+                is `keras.activations.relu` or `linear`. What acts in training only is
+                left out: dropout, regularizers, constraints, initializers, the seed,
+                `trainable`. The states of a stateful layer begin with zeros.
             fractional_bits: Integer from 0 on, bits behind the binary point. With
                 int32 and a bias near 1, 15 fit; with int64, 31.
             calibration: Optional array of shape `(batch, timesteps, features)`,
@@ -238,12 +247,16 @@ class IntegerRNN(keras.layers.RNN):
             **kwargs: Other arguments of `IntegerRNN`, such as `overflow`.
 
         Returns:
-            Built `IntegerRNN` with the name and the options of `layer`.
+            Built `IntegerRNN` with the name and the options of `layer`:
+            `return_sequences`, `return_state`, `go_backwards`, `stateful`, `use_bias`
+            and `zero_output_for_mask`.
 
         Raises:
-            ValueError: If the layer has another activation or is not built, or if
-                weights, or inputs and states on the calibration batch, do not fit
-                the dtype. Then the message names the bits that would fit.
+            ValueError: If the layer is not built, or is customised: another activation,
+                also if it is only called "relu", a subclass, a method replaced, an
+                option that is not known here. Or if weights, or inputs and states on
+                the calibration batch, do not fit the dtype; then the message names the
+                bits that would fit.
 
         Example:
 
