@@ -1,5 +1,7 @@
 """What Keras lets pass where integers are wanted, it truncates: checks that do not."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import keras
 import numpy as np
 from keras import ops
@@ -41,6 +43,11 @@ def integer_initializer(name, initializer):
     """
 
     def integers(shape, dtype):
+        # A first build may be in a graph, where numbers are not known: these are.
+        with _outside_graphs():
+            return values(shape, dtype)
+
+    def values(shape, dtype):
         if isinstance(initializer, keras.initializers.RandomUniform):
             meant = np.array([initializer.minval, initializer.maxval])
         elif isinstance(initializer, keras.initializers.Constant):
@@ -54,6 +61,14 @@ def integer_initializer(name, initializer):
         return ops.convert_to_tensor(np.broadcast_to(meant, shape).astype(dtype))
 
     return integers
+
+
+def _outside_graphs() -> AbstractContextManager:
+    if keras.backend.backend() != "tensorflow":
+        return nullcontext()
+    import tensorflow as tf
+
+    return tf.init_scope()
 
 
 def check_whole(name, values, dtype, received):
