@@ -121,7 +121,7 @@ def _advice(attempt, too_many):
     return "No number of bits would fit"
 
 
-def _check_layer(layer: object) -> None:
+def _check_layer(layer: keras.layers.SimpleRNN) -> None:
     """Raises ValueError unless `layer` computes what `keras.layers.SimpleRNN` does, by
     what it holds, not by what it is called."""
     plain = keras.layers.SimpleRNN

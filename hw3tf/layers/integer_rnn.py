@@ -6,6 +6,7 @@ from keras import ops as keras_ops
 
 from hw3tf import ops
 from hw3tf.layers import fixed_point
+from hw3tf.layers.merged_directions import refuse_merging
 from hw3tf.ops import libraries
 from hw3tf.reference import IntegerRNNCell
 from hw3tf.reference.integer_rnn_arguments import OVERFLOWS
@@ -31,8 +32,16 @@ class IntegerRNN(keras.layers.RNN):
     `zero_output_for_mask`: then the last output is zeros if the last step is masked.
     The mask is passed on if all states are returned.
 
-    `Bidirectional` and `TimeDistributed` are float layers by default and would cast:
-    give them the dtype of this one.
+    What Keras does around the layer: `Bidirectional` and `TimeDistributed` are float
+    layers by default and cast their results, so give them the dtype of this one. Then
+    `Bidirectional` adds, multiplies or averages in integers, which wrap: that raises
+    when it runs. Use merge_mode=None or "concat" and combine both in a dtype that is
+    wide enough. `+` and `keras.layers.Add`, `Multiply`, `Average` or `Dot` wrap as
+    well, whatever their dtype, and only Keras could say so: `keras.ops.cast` the states
+    to int64 before. `keras.Input(dtype="int32")` and a `Sequential` that begins with
+    the layer truncate floats and cut off int64: look at the dtype of your arrays before.
+    Or call the layer in a subclass of `keras.Model`, which hands them over as they are:
+    the layer raises.
 
     Args:
         units: Positive integer, size of the state.
@@ -138,12 +147,15 @@ class IntegerRNN(keras.layers.RNN):
             **{**kwargs, "autocast": False},
         )
         self.overflow = overflow
+        self._merging_asked = False
         # Of the states from those of a float layer: `from_simple_rnn` measures it.
         self.largest_deviation = None
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
         check_integers("sequences", sequences, self.compute_dtype)
         self.cell.check_weights_do_not_train()
+        if not self._merging_asked:
+            self._merging_asked = refuse_merging(self)
         state = self._first_state(sequences, initial_state)
         cell = self.cell
         output = ops.integer_rnn(
