@@ -39,7 +39,7 @@ class IntegerRNN(keras.layers.RNN):
     wide enough. `+` and `keras.layers.Add`, `Multiply`, `Average` or `Dot` wrap as
     well, whatever their dtype, and only Keras could say so: `keras.ops.cast` the states
     to int64 before. `keras.Input(dtype="int32")` and a `Sequential` that begins with
-    the layer truncate floats and cut off int64: look at the dtype of your arrays before.
+    the layer truncate floats and cut off int64: look at the dtype of arrays before.
     Or call the layer in a subclass of `keras.Model`, which hands them over as they are:
     the layer raises.
 
