@@ -83,7 +83,7 @@ def integer_rnn(
         OverflowError: If a state does not fit, when called eagerly.
         tensorflow.errors.InvalidArgumentError: The same in a graph; or if shapes do
             not fit and that is known only when the graph runs.
-        tensorflow.errors.InternalError: The same under XLA, `jit_compile=True`.
+        tensorflow.errors.InternalError: Both under XLA, `jit_compile=True`.
         NotImplementedError: If XLA compiles a call with `overflow="raise"` that the
             kernel does not serve, with `HW3TF_PATH=reference` or a GPU.
         TypeError: If an argument is not of integers (floats are not truncated), or is
