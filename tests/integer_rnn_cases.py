@@ -71,7 +71,7 @@ def assert_exact(given, function=ops.integer_rnn, error=OverflowError, **options
     return False
 
 
-def in_a_graph(**call):
+def in_a_graph(jit_compile=None, **call):
     """`ops.integer_rnn` in a graph that knows neither batch size nor timesteps."""
     unknown = {"inputs": (0, 1), "mask": (0, 1), "initial_state": (0,)}
     given = {k: x for k, x in call.items() if isinstance(x, np.ndarray)}
@@ -83,7 +83,7 @@ def in_a_graph(**call):
             shape[axis] = None
         specs[name] = tf.TensorSpec(shape, x.dtype)
 
-    @tf.function(input_signature=[specs])
+    @tf.function(input_signature=[specs], jit_compile=jit_compile)
     def graph(given):
         states = ops.integer_rnn(**given, **options)
         steps = [None] if options.get("return_sequences") else []

@@ -1,11 +1,14 @@
 """`IntegerRNN.from_simple_rnn`: from a float layer to fixed point."""
 
+import inspect
+import itertools
+
 import keras
 import numpy as np
 import pytest
 from integer_formula import integer_rnn
 
-from hw3tf.layers import IntegerRNN
+from hw3tf.layers import IntegerRNN, fixed_point
 
 FEATURES, UNITS = 3, 5
 
@@ -84,6 +87,190 @@ def test_options_of_the_float_layer_are_kept(go_backwards, use_bias, rng):
         # What float32 adds: sums of 8 numbers of size 1.
         np.testing.assert_allclose(a, b, atol=fixed.largest_deviation + 1e-6)
     assert 0 < fixed.largest_deviation < 1e-3
+
+
+# Arguments that change what a layer computes, each with what is not the default.
+COMPUTED = {
+    "use_bias": False,
+    "return_sequences": True,
+    "return_state": True,
+    "go_backwards": True,
+    "zero_output_for_mask": True,
+    "unroll": True,
+    "stateful": True,
+}
+# What acts in training only, or not at all on the numbers.
+WITHOUT_EFFECT = {
+    "kernel_initializer": "ones",
+    "recurrent_initializer": "ones",
+    "bias_initializer": "ones",
+    "kernel_regularizer": "l2",
+    "recurrent_regularizer": "l2",
+    "bias_regularizer": "l2",
+    "activity_regularizer": "l2",
+    "kernel_constraint": "non_neg",
+    "recurrent_constraint": "non_neg",
+    "bias_constraint": "non_neg",
+    "dropout": 0.5,
+    "recurrent_dropout": 0.5,
+    "seed": 1,
+    "trainable": False,
+    "autocast": False,
+    "name": "trained",
+    "dtype": "float64",
+}
+
+
+def test_no_argument_of_keras_is_unknown():
+    """What Keras adds must be carried over, left out or refused: not overlooked."""
+    names = set()
+    for cls in (
+        keras.layers.SimpleRNN,
+        keras.layers.RNN,
+        keras.layers.SimpleRNNCell,
+        keras.layers.Layer,
+    ):
+        names |= set(inspect.signature(cls.__init__).parameters)
+    names -= {"self", "kwargs", "cell", "units", "activation"}
+    assert names == {*COMPUTED, *WITHOUT_EFFECT}
+    config = set(keras.layers.SimpleRNN(1).get_config())
+    known = (fixed_point.CARRIED_OVER, fixed_point.CONVERTED, fixed_point.LEFT_OUT)
+    assert config <= set(itertools.chain(*known))
+
+
+def converted_equals(layer, weights, rng, mask):
+    """The outputs of both layers, twice: a stateful one goes on. Numbers are small
+    multiples of 1/4 and 1/2, which both compute exactly."""
+    layer.build((3, 6, FEATURES))
+    layer.set_weights([w for w in weights if layer.use_bias or w.ndim == 2])
+    fixed = IntegerRNN.from_simple_rnn(layer, 10, overflow="raise")
+    assert fixed.name == layer.name
+    for _ in range(2):
+        x = rng.integers(-8, 9, (3, 6, FEATURES)) / 4
+        wants, gots = layer(x, mask=mask), fixed(fixed.to_fixed_point(x), mask=mask)
+        assert isinstance(gots, tuple) == isinstance(wants, tuple)
+        wants = wants if isinstance(wants, tuple) else (wants,)
+        gots = gots if isinstance(gots, tuple) else (gots,)
+        for got, want in zip(gots, wants, strict=True):
+            np.testing.assert_array_equal(fixed.from_fixed_point(got), want)
+
+
+def small_weights(rng):
+    """Halves; a recurrent kernel of -1, 0 and 1, so that no product is rounded."""
+    return (
+        rng.integers(-2, 3, (FEATURES, UNITS)) / 2,
+        rng.permutation(np.eye(UNITS)) * rng.choice([-1, 1], UNITS),
+        rng.integers(-4, 5, UNITS) / 4,
+    )
+
+
+@pytest.mark.parametrize("name", [*COMPUTED, *WITHOUT_EFFECT])
+def test_every_argument_is_carried_over_or_without_effect(name, rng):
+    options = {name: (COMPUTED | WITHOUT_EFFECT)[name]}
+    activation = "linear" if name in COMPUTED else None
+    layer = keras.layers.SimpleRNN(UNITS, activation=activation, **options)
+    mask = rng.random((3, 6)) < 0.6
+    mask[:, 0] = True  # before the first step that is not masked, Keras outputs zeros
+    mask[0, -1] = False
+    converted_equals(layer, small_weights(rng), rng, mask)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+def test_arguments_are_carried_over_together(masked, rng):
+    names = [n for n in COMPUTED if n not in ("unroll", "stateful")]
+    for values in itertools.product([False, True], repeat=len(names)):
+        options = {n: COMPUTED[n] for n, on in zip(names, values, strict=True) if on}
+        layer = keras.layers.SimpleRNN(UNITS, activation="relu", **options)
+        mask = rng.random((3, 6)) < 0.6 if masked else None
+        converted_equals(layer, small_weights(rng), rng, mask)
+
+
+def relu(x):
+    return keras.ops.tanh(x)
+
+
+def customised(**what):
+    """A SimpleRNN with attributes of its own; `cell__x` is one of its cell."""
+    layer = keras.layers.SimpleRNN(UNITS, activation="relu")
+    layer.build((None, None, FEATURES))
+    for name, value in what.items():
+        owner = layer.cell if name.startswith("cell__") else layer
+        setattr(owner, name.removeprefix("cell__"), value)
+    return layer
+
+
+def with_cell(cell):
+    """A SimpleRNN whose cell is another."""
+    layer = keras.layers.SimpleRNN(2, activation="relu")
+    layer.cell = cell
+    return layer
+
+
+class OwnLayer(keras.layers.SimpleRNN):
+    def call(self, sequences, **options):
+        return 2 * super().call(sequences, **options)
+
+
+class OwnCell(keras.layers.SimpleRNNCell):
+    def call(self, sequence, states, training=False):
+        return super().call(2 * sequence, states, training)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: keras.layers.SimpleRNN(2, activation=relu),
+            f"another function that is called 'relu', of the module {__name__}",
+        ),
+        (
+            lambda: keras.layers.SimpleRNN(2, activation=keras.layers.ReLU(1.0)),
+            "must have the activation 'relu' or 'linear': of 'ReLU'",
+        ),
+        (
+            lambda: keras.layers.SimpleRNN(2, activation="relu6"),
+            "must have the activation 'relu' or 'linear': of 'relu6'",
+        ),
+        (lambda: OwnLayer(2), "layer=OwnLayer. A subclass may compute something else"),
+        (lambda: with_cell(OwnCell(2, "relu")), "layer.cell=OwnCell"),
+        (
+            lambda: customised(call=lambda x, **_: x),
+            "layer with a `call` of its own",
+        ),
+        (
+            lambda: customised(cell__call=lambda x, states: (x, states)),
+            "layer.cell with a `call` of its own",
+        ),
+        (lambda: customised(cell__activation=relu), "another function that is called"),
+        (
+            lambda: customised(get_config=lambda: NEWER_CONFIG),
+            "must not set `layer_norm`.*layer_norm=True",
+        ),
+        (
+            lambda: keras.layers.SimpleRNN(2, "relu", dtype="int8_from_float32"),
+            "must have weights of floats.*int8_from_float32",
+        ),
+    ],
+    ids=str,
+)
+def test_what_computes_something_else_is_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        IntegerRNN.from_simple_rnn(make(), 8)
+
+
+# As of a later Keras.
+NEWER_CONFIG = keras.layers.SimpleRNN(UNITS).get_config() | {"layer_norm": True}
+
+
+def test_unrolled_backwards_with_zeros_is_refused_with_a_remedy(rng):
+    """Keras applies the mask in the wrong order there."""
+    options = ("unroll", "go_backwards", "zero_output_for_mask", "return_sequences")
+    layer = keras.layers.SimpleRNN(UNITS, "relu", **dict.fromkeys(options, True))
+    layer.build((3, 6, FEATURES))
+    with pytest.raises(ValueError, match=r"Set layer\.unroll = False"):
+        IntegerRNN.from_simple_rnn(layer, 10)
+    layer.unroll = False
+    converted_equals(layer, small_weights(rng), rng, rng.random((3, 6)) < 0.6)
 
 
 def test_stateful_layer_stays_stateful(rng):

@@ -259,7 +259,7 @@ def test_overflow_raises_and_says_where(path, rng):
     where = "in batch entry 1 at timestep 2"
     with pytest.raises(OverflowError, match=where):
         layer(x)
-    with pytest.raises(tf.errors.OutOfRangeError, match=where):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=where):
         model.predict_on_batch(x)
     np.testing.assert_array_equal(layer.states[0], np.zeros((2, 1)))
 
@@ -322,7 +322,7 @@ for function in (loaded, exported.serve):
 huge = np.full_like(data["x"], 2**30)
 try:
     exported.serve(huge)
-except tf.errors.OutOfRangeError as error:
+except tf.errors.InvalidArgumentError as error:
     assert "overflows int32 in batch entry 0" in str(error), error
     print("equal, and raises")
 """

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checks import run_python
 
 from hw3tf import _core, ops
 
@@ -179,3 +180,41 @@ def test_more_than_can_be_counted_is_refused():
     inputs = np.broadcast_to(np.int8(0), (2**31, 2**31, 1))
     with pytest.raises(ValueError, match="`inputs` must have fewer elements"):
         _core.integer_rnn(inputs, zeros(1, 4), GOOD["recurrent_kernel"])
+
+
+@pytest.mark.parametrize("path", ["op", "pybind"])
+def test_a_zero_beside_any_size_costs_nothing_and_ends_nothing(path):
+    """In a process of its own. There is nothing to compute where there are no steps:
+    sizes up to 2**59 are counted, larger ones refused. The last state of so many
+    sequences would be real memory, and is asked for where there is little."""
+    code = """
+import numpy as np, tensorflow as tf
+from hw3tf import ops
+one = tf.ones((1, 1), "int32")
+call = lambda x, **options: ops.integer_rnn(x, one, one, **options)
+spec = [tf.TensorSpec([None, None, 1], "int32")]
+graphs = {
+    s: tf.function(lambda x, s=s: call(x, return_sequences=s), spec)
+    for s in (False, True)
+}
+graph = lambda x, return_sequences: graphs[return_sequences](x)
+for k in range(63):
+    for shape in ((2**k, 0, 1), (0, 2**k, 1), (0, 0, 1)):
+        x = tf.zeros(shape, "int32")
+        for sequences in (True,) if 20 < k and shape[0] else (False, True):
+            want = shape[:2] + (1,) if sequences else (shape[0], 1)
+            for run in (call, graph):
+                try:
+                    got = run(x, return_sequences=sequences)
+                    assert k < 60 or not max(shape[:2]), shape
+                    assert tuple(got.shape) == want, got.shape
+                    assert sequences or not np.any(got)
+                except (ValueError, tf.errors.InvalidArgumentError) as error:
+                    assert 60 <= k, error
+start = tf.fill([2**20, 1], tf.constant(7, "int32"))
+for run in (call, tf.function(call)):
+    last = run(tf.zeros([2**20, 0, 1], "int32"), initial_state=start)
+    assert np.all(last == 7)
+print("done")
+"""
+    assert run_python(code, HW3TF_PATH=path).endswith("done\n")

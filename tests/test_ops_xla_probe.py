@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 from checks import run_python
 
-from hw3tf.ops import attention_xla, libraries, xla_probe
+from hw3tf import layers, ops
+from hw3tf.ops import attention_xla, integer_rnn_paths, libraries, xla_probe
 
 
 def probe():
@@ -38,6 +39,35 @@ def test_lost_errors_are_found(monkeypatch):
     monkeypatch.setattr(attention_xla, "attention_xla", lenient)
     with pytest.warns(RuntimeWarning, match="raises no error of ours"):
         probe()
+
+
+def test_wrong_states_are_found(monkeypatch):
+    run = integer_rnn_paths.integer_rnn_xla
+    monkeypatch.setattr(integer_rnn_paths, "integer_rnn_xla", lambda *x: run(*x) + 1)
+    with pytest.warns(RuntimeWarning, match="a small recurrence gives other numbers"):
+        probe()
+
+
+def test_lost_overflows_are_found(monkeypatch):
+    run = integer_rnn_paths.integer_rnn_xla
+
+    def lenient(tensors, options, state_dtype):
+        return run(tensors, options | {"overflow": "wrap"}, state_dtype)
+
+    monkeypatch.setattr(integer_rnn_paths, "integer_rnn_xla", lenient)
+    with pytest.warns(RuntimeWarning, match="an overflow raises no error of ours"):
+        probe()
+
+
+def test_where_xla_cannot_call_us_an_overflow_is_refused_not_lost(monkeypatch):
+    monkeypatch.delenv("HW3TF_PATH", raising=False)
+    monkeypatch.setattr(xla_probe, "call_error", lambda path: "a symbol is missing")
+    x, one = tf.ones([1, 2, 1], "int32"), tf.ones([1, 1], "int32")
+    run = tf.function(ops.integer_rnn, jit_compile=True, autograph=False)
+    with pytest.raises(NotImplementedError, match=r"jit_compile=False.*'saturate'"):
+        run(x, one, one)
+    assert run(x, one, one, overflow="wrap") == [[2]]
+    assert not layers.IntegerRNN(1).supports_jit
 
 
 def test_unregistered_call_is_found(monkeypatch):

@@ -3,7 +3,8 @@
 #include "kernels/recurrence.h"
 
 #include <cassert>
-#include <new>
+#include <cstring>
+#include <exception>
 
 #include "kernels/parallel.h"
 #include "kernels/recurrence_parts.h"
@@ -22,6 +23,18 @@ void AssertArgs(const RecurrenceArgs& args) {
   assert(args.shape.batch >= 0 && args.shape.timesteps >= 0);
   assert(args.shape.features >= 1 && args.shape.units >= 1);
   (void)args, (void)wide;
+}
+
+// Sizes beside an axis of size 0 are not bounded by any memory: nothing here
+// depends on them but through what the output holds.
+void WithoutSteps(const RecurrenceArgs& args) {
+  if (args.shape.batch == 0 || args.options.return_sequences) return;
+  const auto bytes = static_cast<size_t>(args.shape.batch * args.shape.units *
+                                         StateBytes(args));
+  if (args.initial_state)
+    std::memcpy(args.output, args.initial_state, bytes);
+  else
+    std::memset(args.output, 0, bytes);
 }
 
 }  // namespace
@@ -67,11 +80,17 @@ int64_t StateBytes(const RecurrenceArgs& args) {
 RecurrenceResult IntegerRecurrence(const RecurrenceArgs& args,
                                    int num_threads) {
   AssertArgs(args);
+  if (args.shape.batch == 0 || args.shape.timesteps == 0) {
+    WithoutSteps(args);
+    return {RecurrenceStatus::kDone, 0, 0};
+  }
   const FloatingPointScope scope;  // bounds are computed in double
   try {
     return IsLine(args) ? RecurrenceOverLines(args, num_threads)
                         : RecurrenceOverRows(args, num_threads);
-  } catch (const std::bad_alloc&) {
+  } catch (const std::exception&) {
+    // Callers take no exceptions. All there are (std::bad_alloc,
+    // std::length_error) say that more is wanted than there can be.
     return {RecurrenceStatus::kOutOfMemory, 0, 0};
   }
 }

@@ -3,11 +3,11 @@
 
 #pragma once
 
-#include <optional>
 #include <string>
 
 #include "checks/attention_checks.h"
 #include "kernels/attention.h"
+#include "tensorflow/operand.h"
 
 namespace hw3tf {
 
@@ -25,12 +25,6 @@ enum AttentionOperand {
   kQuerySplits,
   kKeySplits,
   kAttentionOperands,
-};
-
-// A dense array, C-contiguous; nullopt is one not given.
-struct Operand {
-  std::optional<Dims> dims;
-  const void* data = nullptr;
 };
 
 struct AttentionOperands {

@@ -5,13 +5,11 @@
 // that hw3tf/ops/xla_module.py makes: the header below, then the sizes of every
 // array given. All else is as in the ops: the same checks, the same kernels.
 
-#include <algorithm>
 #include <cstring>
-#include <new>
 
 #include "kernels/attention.h"
 #include "tensorflow/attention_operands.h"
-#include "tensorflow/xla_registry.h"
+#include "tensorflow/xla_call.h"
 
 namespace hw3tf {
 namespace {
@@ -45,9 +43,8 @@ double Number(int64_t bits) {
   return number;
 }
 
-// Operands of XLA: the header, the seed of dropout, the arrays that are given,
-// and their sizes once more, as they are at run time: less than those of the
-// arrays, which are bounds, where they depend on values.
+// Operands of XLA: the header, the seed of dropout, and what ReadOperands
+// reads.
 struct XlaCall {
   DType dtype = DType::kFloat32;
   int threads = 0;
@@ -69,16 +66,7 @@ struct XlaCall {
     numbers.dropout_rate = Number(header[kDropoutRate]);
     dtype = static_cast<DType>(header[kDType]);
     threads = static_cast<int>(header[kThreads]);
-    const int64_t* sizes = header + kRanks + count;
-    for (int i = 0; i < count; ++i) {
-      const int64_t rank = header[kRanks + i];
-      if (rank < 0) continue;
-      operands[i] = {Dims(sizes, sizes + rank), *arrays++};
-      sizes += rank;
-    }
-    const auto* actual = static_cast<const int64_t*>(*arrays);
-    const int64_t* bounds = header + kRanks + count;
-    if (std::equal(bounds, sizes, actual))
+    if (ReadOperands(header + kRanks, count, arrays, operands))
       error = in.Set(dtype, numbers, operands);
     else
       error =
@@ -86,22 +74,6 @@ struct XlaCall {
           "as after tf.boolean_mask. Pass masks or lengths instead";
   }
 };
-
-// The strings are XLA's from here on: made and freed by the same libstdc++.
-void Fail(XlaCustomCallStatus_* status, const std::string& message) {
-  status->message = message;
-}
-
-// No exception may reach XLA's code, which is compiled without them.
-template <XlaTarget kTarget>
-void Guarded(void* results, const void** arrays, const char* config,
-             size_t config_size, XlaCustomCallStatus_* status) {
-  try {
-    kTarget(results, arrays, config, config_size, status);
-  } catch (const std::bad_alloc&) {
-    status->message.emplace("out of memory");  // fits into the string itself
-  }
-}
 
 void Forward(void* results, const void** arrays, const char*, size_t,
              XlaCustomCallStatus_* status) {
@@ -158,19 +130,12 @@ void Backward(void* results, const void** arrays, const char*, size_t,
 }
 
 }  // namespace
-}  // namespace hw3tf
 
-// For hw3tf/ops/libraries.py: registers both. Returns "" or why it cannot.
-extern "C" __attribute__((visibility("default"))) const char*
-Hw3tfRegisterXlaTargets() {
-  using hw3tf::RegisterXlaTarget;
-  static const std::string error = [] {
-    std::string why =
-        RegisterXlaTarget("hw3tf_attention_1", hw3tf::Guarded<hw3tf::Forward>);
-    if (why.empty())
-      why = RegisterXlaTarget("hw3tf_attention_grad_1",
-                              hw3tf::Guarded<hw3tf::Backward>);
-    return why;
-  }();
-  return error.c_str();
+std::string RegisterAttentionTargets() {
+  std::string why = RegisterXlaTarget("hw3tf_attention_1", Guarded<Forward>);
+  if (why.empty())
+    why = RegisterXlaTarget("hw3tf_attention_grad_1", Guarded<Backward>);
+  return why;
 }
+
+}  // namespace hw3tf

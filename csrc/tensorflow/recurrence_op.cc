@@ -7,26 +7,16 @@
 #include "checks/recurrence_checks.h"
 #include "kernels/recurrence.h"
 #include "tensorflow/op_support.h"
+#include "tensorflow/recurrence_operands.h"
 #include "tensorflow/shape_builder.h"
 
 namespace hw3tf {
 namespace {
 
-enum RecurrenceInput {
-  kInputs,
-  kKernel,
-  kRecurrentKernel,
-  kBias,
-  kInitialState,
-  kMask,
-  kRecurrenceInputs,
-};
-
 // The attributes, read once.
 struct RecurrenceKernel {
   TF_DataType type = TF_INT32;  // T
-  IntDType input_dtype, weight_dtype, state_dtype;
-  RecurrenceOptions options;
+  RecurrenceArgs args{};        // its dtypes and options
   SessionThreads threads;
 };
 
@@ -103,11 +93,12 @@ class Attributes {
 void* Create(TF_OpKernelConstruction* construction) {
   auto kernel = std::make_unique<RecurrenceKernel>();
   Attributes attributes(construction);
-  RecurrenceOptions& options = kernel->options;
+  RecurrenceArgs& args = kernel->args;
+  RecurrenceOptions& options = args.options;
   kernel->type = attributes.Type("T");
-  kernel->state_dtype = IntDTypeOf(kernel->type);
-  kernel->weight_dtype = IntDTypeOf(attributes.Type("Weight"));
-  kernel->input_dtype = IntDTypeOf(attributes.Type("Input"));
+  args.state_dtype = IntDTypeOf(kernel->type);
+  args.weight_dtype = IntDTypeOf(attributes.Type("Weight"));
+  args.input_dtype = IntDTypeOf(attributes.Type("Input"));
   const std::string activation = attributes.String("activation");
   const std::string overflow = attributes.String("overflow");
   options.clip_low = attributes.Int("clip_low");
@@ -119,14 +110,14 @@ void* Create(TF_OpKernelConstruction* construction) {
     attributes.Require(ParseActivation(activation, &options));
     attributes.Require(ParseOverflow(overflow, &options));
     attributes.Require(CheckRecurrenceDTypes(
-        kernel->input_dtype, kernel->weight_dtype, kernel->state_dtype));
+        args.input_dtype, args.weight_dtype, args.state_dtype));
   }
   return kernel.release();
 }
 
 void* CreateSequence(TF_OpKernelConstruction* construction) {
   void* kernel = Create(construction);
-  static_cast<RecurrenceKernel*>(kernel)->options.return_sequences = true;
+  static_cast<RecurrenceKernel*>(kernel)->args.options.return_sequences = true;
   return kernel;
 }
 
@@ -152,46 +143,31 @@ void SequenceShape(TF_ShapeInferenceContext* context, TF_Status* status) {
   Shape(context, status, 2);
 }
 
-const void* Data(const Tensor& tensor) {
-  return Given(tensor) ? TF_TensorData(tensor.get()) : nullptr;
-}
-
 void Compute(void* state, TF_OpKernelContext* context) {
   auto* kernel = static_cast<RecurrenceKernel*>(state);
   Call call(context);
-  Tensor in[kRecurrenceInputs];
-  for (int i = 0; i < kRecurrenceInputs; ++i) in[i] = call.Input(i);
+  Tensor in[kRecurrenceOperands];
+  for (int i = 0; i < kRecurrenceOperands; ++i) in[i] = call.Input(i);
   if (!call.Ok()) return;
-  RecurrenceArgs args{};
-  args.options = kernel->options;
-  call.Require(CheckRecurrence(
-      {kernel->input_dtype, kernel->weight_dtype, kernel->state_dtype,
-       DimsOf(in[kInputs]), DimsOf(in[kKernel]), DimsOf(in[kRecurrentKernel]),
-       Given(in[kBias]), Given(in[kInitialState]), Given(in[kMask])},
-      args.options, &args.shape));
+  Operand operands[kRecurrenceOperands];
+  for (int i = 0; i < kRecurrenceOperands; ++i)
+    operands[i] = {i < kBias ? DimsOf(in[i]) : Given(in[i]),
+                   TF_TensorData(in[i].get())};
+  RecurrenceArgs args = kernel->args;
+  call.Require(SetOperands(operands, &args));
   if (!call.Ok()) return;
   const Tensor output =
       call.Output(0, kernel->type, OutputDims(args.shape, args.options));
   if (!call.Ok()) return;
-  args.input_dtype = kernel->input_dtype;
-  args.weight_dtype = kernel->weight_dtype;
-  args.state_dtype = kernel->state_dtype;
-  args.inputs = TF_TensorData(in[kInputs].get());
-  args.input_time_stride = args.shape.features;
-  args.input_batch_stride = args.shape.timesteps * args.shape.features;
-  args.kernel = TF_TensorData(in[kKernel].get());
-  args.recurrent_kernel = TF_TensorData(in[kRecurrentKernel].get());
-  args.bias = Data(in[kBias]);
-  args.initial_state = Data(in[kInitialState]);
-  args.mask = static_cast<const uint8_t*>(Data(in[kMask]));
   args.output = TF_TensorData(output.get());
   const RecurrenceResult result =
       IntegerRecurrence(args, kernel->threads.Get(&call));
   if (result.status == RecurrenceStatus::kOutOfMemory)
     call.Fail(TF_RESOURCE_EXHAUSTED,
               "out of memory for the scratch arrays of the recurrence");
+  // Not OUT_OF_RANGE: Keras and tf.data take that for the end of the data.
   if (result.status == RecurrenceStatus::kOverflow)
-    call.Fail(TF_OUT_OF_RANGE, OverflowMessage(result, kernel->state_dtype));
+    call.Fail(TF_INVALID_ARGUMENT, OverflowMessage(result, args.state_dtype));
 }
 
 bool Register(const char* name,

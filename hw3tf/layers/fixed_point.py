@@ -7,6 +7,35 @@ import numpy as np
 from hw3tf import ops
 
 ACTIVATIONS = {"relu": "relu", "linear": None}
+# What becomes of each entry of the layer's config. What acts in training only, or does
+# not change a number, is left out; an entry that Keras adds is neither.
+CARRIED_OVER = (
+    "name",
+    "units",
+    "use_bias",
+    "return_sequences",
+    "return_state",
+    "go_backwards",
+    "stateful",
+    "zero_output_for_mask",
+)
+CONVERTED = ("activation", "dtype")
+LEFT_OUT = (
+    "trainable",
+    "unroll",
+    "kernel_initializer",
+    "recurrent_initializer",
+    "bias_initializer",
+    "kernel_regularizer",
+    "recurrent_regularizer",
+    "bias_regularizer",
+    "activity_regularizer",
+    "kernel_constraint",
+    "recurrent_constraint",
+    "bias_constraint",
+    "dropout",
+    "recurrent_dropout",
+)
 
 
 def quantized(name, values, fractional_bits, dtype):
@@ -33,16 +62,18 @@ def quantized(name, values, fractional_bits, dtype):
 
 def convert(layer_class, layer, fractional_bits, calibration, dtype, options):
     """`layer_class.from_simple_rnn`; `options` is the dictionary of its keywords."""
-    activation = _checked_activation(layer)
+    _check_layer(layer)
+    activation = _checked_activation(layer.cell)
+    if not layer.built:
+        raise ValueError("`layer` must be built: it has no weights to convert")
     if not isinstance(fractional_bits, int) or fractional_bits < 0:
         raise ValueError(
             "`fractional_bits` must be an integer from 0 on. "
             f"Received: fractional_bits={fractional_bits!r}"
         )
     config = layer.get_config()
-    copied = ("name", "units", "use_bias", "return_sequences", "return_state")
-    copied += ("go_backwards", "stateful")
-    options = {name: config[name] for name in copied} | options
+    _check_config(config)
+    options = {n: config[n] for n in CARRIED_OVER if n in config} | options
     options |= {"activation": activation, "dtype": dtype}
     layer_class(**options)  # what is wrong with the options is no matter of bits
     weights = {w.name: np.asarray(w.value, "float64") for w in layer.weights}
@@ -90,21 +121,76 @@ def _advice(attempt, too_many):
     return "No number of bits would fit"
 
 
-def _checked_activation(layer):
-    """The name of a float layer's activation in an integer one."""
-    if not isinstance(layer, keras.layers.SimpleRNN):
+def _check_layer(layer: keras.layers.SimpleRNN) -> None:
+    """Raises ValueError unless `layer` computes what `keras.layers.SimpleRNN` does, by
+    what it holds, not by what it is called."""
+    plain = keras.layers.SimpleRNN
+    if type(layer) is not plain:
+        hint = ""
+        if isinstance(layer, plain):
+            hint = (
+                ". A subclass may compute something else: if it does not, convert "
+                "`keras.layers.SimpleRNN` with its options and weights"
+            )
         raise ValueError(
             "`layer` must be a `keras.layers.SimpleRNN`. "
-            f"Received: layer={type(layer).__name__}"
+            f"Received: layer={type(layer).__name__}{hint}"
         )
-    name = getattr(layer.activation, "__name__", str(layer.activation))
+    cell = layer.cell
+    if type(cell) is not keras.layers.SimpleRNNCell:
+        raise ValueError(
+            "`layer` must have a `keras.layers.SimpleRNNCell`. "
+            f"Received: layer.cell={type(cell).__name__}"
+        )
+    for owner, which in ((layer, "layer"), (cell, "layer.cell")):
+        for name in ("call", "inner_loop", "get_initial_state"):
+            if name in vars(owner):
+                raise ValueError(
+                    "`layer` must compute what `keras.layers.SimpleRNN` does. "
+                    f"Received: {which} with a `{name}` of its own"
+                )
+        if getattr(owner.dtype_policy, "quantization_mode", None) is not None:
+            raise ValueError(
+                "`layer` must have weights of floats. "
+                f"Received: {which}.dtype_policy={owner.dtype_policy.name}"
+            )
+
+
+def _check_config(config: dict) -> None:
+    """Raises ValueError if an option is set that is not known here, or that Keras
+    computes in two ways."""
+    known = {*CARRIED_OVER, *CONVERTED, *LEFT_OUT}
+    plain = keras.layers.SimpleRNN(1).get_config()
+    for name in config.keys() - known:
+        if config[name] != plain.get(name):
+            raise ValueError(
+                f"`layer` must not set `{name}`: what it does is not known in fixed "
+                f"point. Received: {name}={config[name]!r}"
+            )
+    names = ("unroll", "go_backwards", "zero_output_for_mask", "return_sequences")
+    if all(config.get(name) for name in names):
+        raise ValueError(
+            "`layer` must not be unrolled if it goes backwards and outputs zeros for "
+            "masked steps: Keras would give zeros for other steps than without "
+            "unroll. Set layer.unroll = False"
+        )
+
+
+def _checked_activation(cell: keras.layers.SimpleRNNCell) -> str | None:
+    """The name of a float cell's activation in an integer one."""
+    activation = cell.activation
+    name = getattr(activation, "__name__", type(activation).__name__)
     if name not in ACTIVATIONS:
         raise ValueError(
             f"`layer` must have the activation 'relu' or 'linear': of {name!r} there "
             "is no exact integer form"
         )
-    if not layer.built:
-        raise ValueError("`layer` must be built: it has no weights to convert")
+    if activation is not getattr(keras.activations, name):
+        raise ValueError(
+            "`layer` must have the activation `keras.activations.relu` or `linear`. "
+            f"Received: another function that is called {name!r}, of the module "
+            f"{getattr(activation, '__module__', None)}"
+        )
     return ACTIVATIONS[name]
 
 

@@ -6,6 +6,8 @@ from keras import ops as keras_ops
 
 from hw3tf import ops
 from hw3tf.layers import fixed_point
+from hw3tf.layers.merged_directions import refuse_merging
+from hw3tf.ops import libraries
 from hw3tf.reference import IntegerRNNCell
 from hw3tf.reference.integer_rnn_arguments import OVERFLOWS
 from hw3tf.reference.integers import check_integers, check_whole
@@ -26,11 +28,20 @@ class IntegerRNN(keras.layers.RNN):
     gradient: trainable floats cast to integers before the layer raise in `fit`, unless
     `keras.ops.stop_gradient` says that nothing is to flow (`hw3tf.ops.integer_rnn`).
 
-    Masking: a masked step keeps the state, and its output is that state (zeros with
-    `zero_output_for_mask`). The mask is passed on if all states are returned.
+    Masking: a masked step keeps the state, and its output is that state, or zeros with
+    `zero_output_for_mask`: then the last output is zeros if the last step is masked.
+    The mask is passed on if all states are returned.
 
-    `Bidirectional` and `TimeDistributed` are float layers by default and would cast:
-    give them the dtype of this one. XLA is turned off: it cannot raise.
+    What Keras does around the layer: `Bidirectional` and `TimeDistributed` are float
+    layers by default and cast their results, so give them the dtype of this one. Then
+    `Bidirectional` adds, multiplies or averages in integers, which wrap: that raises
+    when it runs. Use merge_mode=None or "concat" and combine both in a dtype that is
+    wide enough. `+` and `keras.layers.Add`, `Multiply`, `Average` or `Dot` wrap as
+    well, whatever their dtype, and only Keras could say so: `keras.ops.cast` the states
+    to int64 before. `keras.Input(dtype="int32")` and a `Sequential` that begins with
+    the layer truncate floats and cut off int64: look at the dtype of arrays before.
+    Or call the layer in a subclass of `keras.Model`, which hands them over as they are:
+    the layer raises.
 
     Args:
         units: Positive integer, size of the state.
@@ -74,8 +85,9 @@ class IntegerRNN(keras.layers.RNN):
 
     Raises:
         OverflowError: If a state overflows under `overflow="raise"`; in a graph, as
-            in `fit` and `predict`, `tensorflow.errors.OutOfRangeError`. It names the
-            batch entry and the timestep.
+            in `fit` and `predict`, `tensorflow.errors.InvalidArgumentError`, and under
+            `jit_compile=True` the error of XLA, `tensorflow.errors.InternalError`. All
+            name the batch entry and the timestep.
         TypeError: If sequences or states are not integers of at most the dtype, or
             a gradient of them is asked for.
         ValueError: If an option does not exist, a shape does not fit, or a weight is
@@ -135,13 +147,15 @@ class IntegerRNN(keras.layers.RNN):
             **{**kwargs, "autocast": False},
         )
         self.overflow = overflow
-        self.supports_jit = False
+        self._merging_asked = False
         # Of the states from those of a float layer: `from_simple_rnn` measures it.
         self.largest_deviation = None
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
         check_integers("sequences", sequences, self.compute_dtype)
         self.cell.check_weights_do_not_train()
+        if not self._merging_asked:
+            self._merging_asked = refuse_merging(self)
         state = self._first_state(sequences, initial_state)
         cell = self.cell
         output = ops.integer_rnn(
@@ -162,11 +176,17 @@ class IntegerRNN(keras.layers.RNN):
             state = self._last_state(state, output)
         if self.stateful:
             self.states[0].assign(state)
-        if self.return_sequences and self.zero_output_for_mask and mask is not None:
-            shown = keras_ops.flip(mask, axis=1) if self.go_backwards else mask
-            zeros = keras_ops.zeros_like(output)
-            output = keras_ops.where(shown[:, :, None], output, zeros)
+        if self.zero_output_for_mask and mask is not None:
+            output = self._zeroed(output, mask)
         return (output, state) if self.return_state else output
+
+    def _zeroed(self, output, mask):
+        """Zeros where a step is masked, and for the last state, if the last step is."""
+        if self.go_backwards:
+            mask = keras_ops.flip(mask, axis=1)
+        if not self.return_sequences:
+            mask = keras_ops.all(mask[:, -1:], axis=1)  # true without steps
+        return keras_ops.where(mask[..., None], output, keras_ops.zeros_like(output))
 
     def _first_state(self, sequences, initial_state):
         if initial_state is None:
@@ -225,8 +245,10 @@ class IntegerRNN(keras.layers.RNN):
         `from_fixed_point` convert.
 
         Args:
-            layer: Built `keras.layers.SimpleRNN` with relu or linear activation.
-                Its dropout is left out, as at inference.
+            layer: Built `keras.layers.SimpleRNN`, no subclass of it, whose activation
+                is `keras.activations.relu` or `linear`. What acts in training only is
+                left out: dropout, regularizers, constraints, initializers, the seed,
+                `trainable`. The states of a stateful layer begin with zeros.
             fractional_bits: Integer from 0 on, bits behind the binary point. With
                 int32 and a bias near 1, 15 fit; with int64, 31.
             calibration: Optional array of shape `(batch, timesteps, features)`,
@@ -237,12 +259,16 @@ class IntegerRNN(keras.layers.RNN):
             **kwargs: Other arguments of `IntegerRNN`, such as `overflow`.
 
         Returns:
-            Built `IntegerRNN` with the name and the options of `layer`.
+            Built `IntegerRNN` with the name and the options of `layer`:
+            `return_sequences`, `return_state`, `go_backwards`, `stateful`, `use_bias`
+            and `zero_output_for_mask`.
 
         Raises:
-            ValueError: If the layer has another activation or is not built, or if
-                weights, or inputs and states on the calibration batch, do not fit
-                the dtype. Then the message names the bits that would fit.
+            ValueError: If the layer is not built, or is customised: another activation,
+                also if it is only called "relu", a subclass, a method replaced, an
+                option that is not known here. Or if weights, or inputs and states on
+                the calibration batch, do not fit the dtype; then the message names the
+                bits that would fit.
 
         Example:
 
@@ -268,6 +294,16 @@ class IntegerRNN(keras.layers.RNN):
     def from_fixed_point(self, states):
         """The float64 numbers that an array of integers stands for."""
         return np.asarray(states) / 2.0**self.fractional_bits
+
+    @property
+    def supports_jit(self) -> bool:
+        """Whether Keras may compile a model by XLA: where the kernel serves there. What
+        would stand in for it cannot raise."""
+        return self._supports_jit and libraries.kernel_path(compiled=True).path == "xla"
+
+    @supports_jit.setter
+    def supports_jit(self, value: bool) -> None:
+        self._supports_jit = value
 
     @property
     def units(self):

@@ -175,7 +175,7 @@ def choose_path(dtype: str, scale: Any) -> AttentionPath:
     elif not isinstance(scale, numbers.Real):
         uncovered = "a tensor as `scale`"
     else:
-        return kernel_path(has_xla_call=True)
+        return kernel_path()
     return AttentionPath("reference", f"the kernel does not cover {uncovered}")
 
 

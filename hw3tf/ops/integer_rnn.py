@@ -81,14 +81,17 @@ def integer_rnn(
 
     Raises:
         OverflowError: If a state does not fit, when called eagerly.
-        tensorflow.errors.OutOfRangeError: The same in a graph.
-        TypeError: If an argument is not of integers (floats are not truncated),
-            `inputs` is wider than the state, or a tape asks for a gradient.
+        tensorflow.errors.InvalidArgumentError: The same in a graph; or if shapes do
+            not fit and that is known only when the graph runs.
+        tensorflow.errors.InternalError: Both under XLA, `jit_compile=True`.
+        NotImplementedError: If XLA compiles a call with `overflow="raise"` that the
+            kernel does not serve, with `HW3TF_PATH=reference` or a GPU.
+        TypeError: If an argument is not of integers (floats are not truncated), or is
+            a ragged or sparse tensor, `inputs` is wider than the state, or a tape asks
+            for a gradient.
         ValueError: If shapes do not fit each other, a weight does not fit the
             dtype, or `activation`, `clip`, `overflow` or `fractional_bits` is not one
             of the above.
-        tensorflow.errors.InvalidArgumentError: If shapes do not fit and that is
-            known only when the graph runs.
 
     Example:
 

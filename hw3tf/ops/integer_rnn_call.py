@@ -11,6 +11,7 @@ from hw3tf.reference.integer_rnn_arguments import (
     check_options,
     check_shapes,
 )
+from hw3tf.reference.integers import check_dense
 
 INTEGERS = "bool, int8, uint8, int16, int32 or int64"
 
@@ -95,6 +96,8 @@ def checked(tensors, settings, any_width=False):
     for name in ("inputs", "kernel", "recurrent_kernel"):
         if tensors[name] is None:
             raise TypeError(f"`{name}` must be an array. Received: {name}=None")
+    for name, x in tensors.items():
+        check_dense(name, x)
     tensors = {k: as_array(x) for k, x in tensors.items() if x is not None}
     state, weight = check_dtypes(tensors, any_width)
     check_shapes(**{name: x.shape for name, x in tensors.items()})

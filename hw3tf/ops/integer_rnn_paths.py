@@ -1,4 +1,4 @@
-"""The three implementations of the integer recurrence, behind one signature.
+"""The implementations of the integer recurrence, behind one signature.
 
 Each takes what `IntegerRnnCall` has made of the arguments: a dictionary of the
 tensors or arrays that are given, the dictionary of the options, and the dtype of
@@ -44,10 +44,19 @@ def integer_rnn_op(tensors, options, state_dtype):
         given.append(tf.convert_to_tensor(x))
     try:
         return run(*given, **_kernel_options(options))
-    except tf.errors.OutOfRangeError as error:  # eagerly only
+    except tf.errors.InvalidArgumentError as error:  # eagerly only
         message = error.message
         begin, end = message.find(OVERFLOW), message.rfind(" [Op:")
+        if begin < 0:  # a shape that does not fit
+            raise
         raise OverflowError(message[begin : end if end > 0 else None]) from None
+
+
+def integer_rnn_xla(tensors, options, state_dtype):
+    """The kernel as a custom call of XLA."""
+    from hw3tf.ops import integer_rnn_xla as xla
+
+    return xla.integer_rnn_xla(tensors, options, state_dtype)
 
 
 def integer_rnn_pybind(tensors, options, state_dtype):
@@ -71,8 +80,8 @@ def integer_rnn_pybind(tensors, options, state_dtype):
         try:
             return run(*arrays)
         except OverflowError as error:
-            # What TensorFlow turns into OutOfRangeError.
-            raise StopIteration(str(error)) from None
+            # What TensorFlow turns into InvalidArgumentError.
+            raise ValueError(str(error)) from None
 
     inside = list(tensors.values())
     states = tf.numpy_function(run_in_graph, inside, state_dtype, stateful=False)
@@ -89,6 +98,7 @@ def integer_rnn_reference(tensors, options, state_dtype):
 
 PATHS = {
     "op": integer_rnn_op,
+    "xla": integer_rnn_xla,
     "pybind": integer_rnn_pybind,
     "reference": integer_rnn_reference,
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import keras
 
 from hw3tf import _core
+from hw3tf.reference.overflow import under_xla
 
 logger = logging.getLogger("hw3tf")
 
@@ -106,11 +107,12 @@ def forced_path():
     return path
 
 
-def kernel_path(has_xla_call=False):
+def kernel_path(compiled: bool | None = None) -> AttentionPath:
     """The path of a call that the kernel covers, on this machine, now.
 
     Args:
-        has_xla_call: Whether the kernel is a custom call of XLA, too.
+        compiled: Whether XLA compiles the call. Defaults to whether it compiles what
+            is being traced.
     """
     forced = forced_path()
     if forced == "reference":
@@ -119,8 +121,8 @@ def kernel_path(has_xla_call=False):
         return AttentionPath("reference", f"the backend is {keras.backend.backend()}")
     if _gpu_visible():
         return AttentionPath("reference", "TensorFlow sees a GPU")
-    if _under_xla():
-        if has_xla_call and forced != "pybind":
+    if under_xla() if compiled is None else compiled:
+        if forced != "pybind":
             return _xla_path()
         return AttentionPath("reference", "the call is compiled by XLA")
     if forced == "pybind":
@@ -152,16 +154,6 @@ def _gpu_visible():
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
-
-
-def _under_xla():
-    import tensorflow as tf
-    from tensorflow.python.ops import control_flow_util
-
-    if tf.executing_eagerly():
-        return False
-    graph = tf.compat.v1.get_default_graph()
-    return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
 
 
 def num_threads():

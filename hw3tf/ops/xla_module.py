@@ -9,12 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+# The oldest version of XlaCallModule that has all we need; TensorFlow 2.16 and
+# later read it.
+VERSION = 5
+
 ELEMENTS = {
     "float32": "f32",
     "bfloat16": "bf16",
     "float16": "f16",
     "float64": "f64",
     "bool": "i1",
+    "int8": "i8",
+    "uint8": "ui8",
+    "int16": "i16",
     "int32": "i32",
     "int64": "i64",
 }
@@ -76,6 +86,33 @@ def arrays_of(tensors):
         )
         for at, tensor in enumerate(tensors)
     ]
+
+
+def run_custom_call(
+    target: str, header: list, arguments: list[tf.Tensor], results: list[Array]
+) -> list[tf.Tensor]:
+    """One custom call: the tensors that it returns.
+
+    The last argument is the sizes as TensorFlow has them. Where they depend on
+    values, they are less than those of the arrays, which are upper bounds: XLA
+    refuses such arrays as operands, or, in TensorFlow 2.16, hands them over. The
+    call compares.
+
+    Args:
+        target, header, results: As `custom_call`.
+        arguments: The tensors of the call. Scalars have no sizes.
+    """
+    sizes = tf.concat([tf.shape(x, tf.int64) for x in arguments], 0)
+    arguments = [*arguments, sizes]
+    outputs = gen_xla_ops.xla_call_module(
+        arguments,
+        version=VERSION,
+        module=custom_call(target, header, arrays_of(arguments), results),
+        Sout=[x.shape for x in results],
+        Tout=[x.dtype for x in results],
+        platforms=["CPU"],
+    )
+    return list(outputs)
 
 
 def custom_call(target, header, arguments, results):

@@ -8,6 +8,7 @@ from hw3tf.reference.integer_rnn_arguments import (
     check_tensors,
     state_dtype,
 )
+from hw3tf.reference.integers import check_dense
 from hw3tf.reference.overflow import unless_overflow
 
 
@@ -65,7 +66,8 @@ def integer_rnn(
         OverflowError: Eagerly, if a step overflows and `overflow="raise"`. The
             message names the smallest batch entry that overflows and the first
             step taken at which it does, as an index into `inputs`.
-        tensorflow.errors.OutOfRangeError: The same, in a graph.
+        tensorflow.errors.InvalidArgumentError: The same, in a graph.
+        NotImplementedError: If `overflow="raise"` and XLA, or JAX, compiles the call.
         TypeError: If a dtype does not fit.
         ValueError: If a shape or an option does not fit.
 
@@ -120,6 +122,7 @@ def integer_rnn_and_overflow(
         it has no meaning.
     """
     given = (inputs, kernel, recurrent_kernel, bias, initial_state, mask)
+    check_dense("inputs", inputs)
     if any(str(getattr(x, "dtype", "")) == "int64" for x in given):
         exact.int64(0)  # or JAX would take the lower half
     tensors = [None if x is None else ops.convert_to_tensor(x) for x in given]

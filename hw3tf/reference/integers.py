@@ -1,5 +1,7 @@
 """What Keras lets pass where integers are wanted, it truncates: checks that do not."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,13 +12,14 @@ from hw3tf.reference.integer_rnn_arguments import INPUT_DTYPES
 def check_integers(name, x, state_dtype):
     """Raises TypeError unless `x` is a tensor of integers, or booleans, that the
     recurrence reads: none of floats, and none that is wider than the state."""
+    check_dense(name, x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     accepted = [d for d in INPUT_DTYPES if d != "int64" or state_dtype == "int64"]
     if dtype in accepted:
         return
     hint = ""
-    if isinstance(x, keras.KerasTensor) and dtype == "float32":
-        hint = ". The default of `keras.Input` is float32: pass dtype='int32'"
+    if isinstance(x, keras.KerasTensor) and "float" in dtype:
+        hint = _hint_for_floats(x)
     elif dtype == "int64":
         hint = f". The state is {state_dtype}: pass dtype='int64' to the layer"
     dtypes = f"{', '.join(accepted[:-1])} or {accepted[-1]}"
@@ -24,6 +27,41 @@ def check_integers(name, x, state_dtype):
         f"`{name}` must be integers, {dtypes}: they are never rounded or cut off. "
         f"Received: {name}.dtype={dtype}{hint}"
     )
+
+
+def _hint_for_floats(x: keras.KerasTensor) -> str:
+    """Where a symbolic tensor of floats comes from, and what makes integers of it."""
+    source = getattr(getattr(x, "_keras_history", None), "operation", None)
+    if source is None or isinstance(source, keras.layers.InputLayer):
+        return ". The default of `keras.Input` is float32: pass dtype='int32'"
+    kind = f"`{type(source).__name__}`"
+    if "Dropout" in kind or "Noise" in kind:
+        return (
+            f". {kind} needs floats in training: move it behind the recurrence, after "
+            "keras.ops.cast(states, 'float32')"
+        )
+    return (
+        f". They come from {kind}, whose dtype is that of floats by default: given "
+        "integers, dtype='int32' keeps them. Floats that are no integers must be "
+        "rounded: keras.ops.cast(keras.ops.round(x), 'int32')"
+    )
+
+
+def check_dense(name: str, x: object) -> None:
+    """Raises TypeError if `x` is a ragged or sparse tensor: the recurrence reads rows
+    of equal length."""
+    kind = type(x).__name__
+    if kind == "RaggedTensor" or getattr(x, "ragged", False):
+        raise TypeError(
+            f"`{name}` must be a dense tensor: pad it by x.to_tensor(), and pass "
+            "mask=tf.sequence_mask(x.row_lengths()), which keeps the state in the "
+            f"padding. Received: {name}, a ragged tensor"
+        )
+    if kind == "SparseTensor" or getattr(x, "sparse", False):
+        raise TypeError(
+            f"`{name}` must be a dense tensor: tf.sparse.to_dense makes one. "
+            f"Received: {name}, a sparse tensor"
+        )
 
 
 def integer_initializer(name, initializer):
@@ -41,6 +79,11 @@ def integer_initializer(name, initializer):
     """
 
     def integers(shape, dtype):
+        # A first build may be in a graph, where numbers are not known: these are.
+        with _outside_graphs():
+            return values(shape, dtype)
+
+    def values(shape, dtype):
         if isinstance(initializer, keras.initializers.RandomUniform):
             meant = np.array([initializer.minval, initializer.maxval])
         elif isinstance(initializer, keras.initializers.Constant):
@@ -54,6 +97,14 @@ def integer_initializer(name, initializer):
         return ops.convert_to_tensor(np.broadcast_to(meant, shape).astype(dtype))
 
     return integers
+
+
+def _outside_graphs() -> AbstractContextManager:
+    if keras.backend.backend() != "tensorflow":
+        return nullcontext()
+    import tensorflow as tf
+
+    return tf.init_scope()
 
 
 def check_whole(name, values, dtype, received):

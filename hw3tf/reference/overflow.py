@@ -1,5 +1,5 @@
 """The error of an integer recurrence that overflows: in a graph, the one thing here
-that Keras cannot do by itself."""
+that Keras cannot do by itself, and under XLA TensorFlow neither."""
 
 from keras import backend, ops
 
@@ -19,7 +19,7 @@ def overflow_message(timesteps, dtype):
 
 def unless_overflow(states, timesteps):
     """`states`, if none of `timesteps` is an overflow; otherwise raises OverflowError,
-    and in a graph of TensorFlow `tensorflow.errors.OutOfRangeError`."""
+    and in a graph of TensorFlow `tensorflow.errors.InvalidArgumentError`."""
     dtype = backend.standardize_dtype(states.dtype)
     try:
         values = ops.convert_to_numpy(timesteps).tolist()
@@ -30,18 +30,37 @@ def unless_overflow(states, timesteps):
     return states
 
 
+def under_xla() -> bool:
+    """Whether TensorFlow is tracing what XLA will compile."""
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    if tf.executing_eagerly():
+        return False
+    graph = tf.compat.v1.get_default_graph()
+    return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
+
+
 def _unless_overflow_in_graph(states, timesteps):
     if backend.backend() != "tensorflow":
         raise NotImplementedError(
             "`overflow='raise'` in a compiled function needs TensorFlow: elsewhere "
             "`integer_rnn_and_overflow` returns what there is to check"
         )
+    if under_xla():
+        raise NotImplementedError(
+            "`overflow='raise'` cannot raise where XLA compiles the recurrence and the "
+            "kernel does not serve. Turn XLA off with jit_compile=False, or choose "
+            "overflow='wrap' or 'saturate'; `integer_rnn_and_overflow` returns what "
+            "there is to check"
+        )
     import tensorflow as tf
 
     def check(timesteps, states):
         if message := overflow_message(timesteps.tolist(), states.dtype):
-            # TensorFlow makes OutOfRangeError of this one and of no other.
-            raise StopIteration(message)
+            # TensorFlow makes InvalidArgumentError of it. Not OutOfRangeError, the end
+            # of the data for Keras, which would go on without a word.
+            raise ValueError(message)
         return states
 
     checked = tf.numpy_function(check, [timesteps, states], states.dtype)
