@@ -2,10 +2,12 @@
 
     python .ci/fuzz.py FOLDER --seconds 600
 
-runs the C++ fuzzer in FOLDER on every instruction set of this machine,
+runs the C++ fuzzers in FOLDER on every instruction set of this machine,
 tests/fuzz_ops.py and tests/stress.py, as many at once as there are processors. `nox
--s fuzz` builds the one and runs this. Seeds follow from the day, unless `--seed` says
-otherwise. `--page docs/reliability.md` writes the table there: that of a long run.
+-s fuzz` builds the former and runs this. Seeds follow from the day, unless `--seed`
+says otherwise. `--page docs/reliability.md` writes the tables there: those of a long
+run. The second one says which ways the cases took through the kernels; a way that no
+case took on more than one thread is a failure.
 """
 
 import argparse
