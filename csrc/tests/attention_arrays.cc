@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kPad = 3;
 
-Strides StridesOf(const RowsShape& s, Layout layout) {
+Strides OwnStrides(const RowsShape& s, Layout layout) {
   switch (layout) {
     case Layout::kHeadsFirst:
       return {s.heads * s.length * s.size, s.size, s.length * s.size};
@@ -21,6 +21,12 @@ Strides StridesOf(const RowsShape& s, Layout layout) {
     default:
       return {s.length * s.heads * s.size, s.heads * s.size, s.size};
   }
+}
+
+Strides StridesOf(const RowsShape& s, Layout layout) {
+  Strides strides = OwnStrides(s, layout);
+  if (s.one_batch) strides.batch = 0;
+  return strides;
 }
 
 // The offset of the first position.

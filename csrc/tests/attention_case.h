@@ -95,6 +95,10 @@ struct Case {
   // Only the fuzzer chooses these.
   Pattern pattern = Pattern::kRandom;
   Numbers numbers = Numbers::kNormal;
+  // Arrays of a single batch entry, for all of them.
+  bool one_query = false;
+  bool one_key = false;
+  bool one_value = false;
 
   std::string Name() const;
 };

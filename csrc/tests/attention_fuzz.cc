@@ -83,6 +83,12 @@ Case DrawCase(Draw* draw, uint64_t seed) {
   c.layout = draw->Option<Layout>();
   c.grad_logsumexp = draw->OneIn(2);
   c.all_outputs = !draw->OneIn(3);
+  if (draw->OneIn(16)) c.shape.key_len = 0;
+  if (draw->OneIn(4)) {  // as learned latents
+    c.one_query = draw->OneIn(2);
+    c.one_key = draw->OneIn(2);
+    c.one_value = draw->OneIn(4) ? !c.one_key : c.one_key;
+  }
   if (draw->OneIn(8)) return DrawDecodeCase(draw, c);
   c.mask = draw->Option<Mask>();
   c.pattern = draw->Option<Pattern>();
@@ -91,7 +97,9 @@ Case DrawCase(Draw* draw, uint64_t seed) {
   c.window = draw->Option<Window>();
   c.soft_cap = draw->OneIn(4);
   c.dropout = draw->OneIn(4);
-  if (draw->OneIn(4) && c.shape.query_len > 0 && c.shape.batch > 0) {
+  const bool empty = c.shape.query_len * c.shape.key_len * c.shape.batch == 0;
+  if (draw->OneIn(4) && !empty) {
+    c.one_query = c.one_key = c.one_value = false;
     c.packed = draw->OneIn(2) ? Packed::kRagged : Packed::kSomeEmpty;
     c.shape.batch += 2;  // room for empty sequences beside the longest
     return c;
@@ -106,7 +114,10 @@ Poison DrawPoison(Draw* draw, const Case& c) {
   if (draw->OneIn(2)) return Poison::kNone;
   const auto poison = static_cast<Poison>(
       draw->Below(static_cast<int64_t>(Poison::kInfinity) + 1));
-  const bool nowhere = poison == Poison::kBias && c.bias == Bias::kNone;
+  const bool one_batch = c.one_query || c.one_key || c.one_value;
+  // What one batch entry does not see another may.
+  const bool nowhere = (poison == Poison::kBias && c.bias == Bias::kNone) ||
+                       (poison == Poison::kHidden && one_batch);
   return nowhere ? Poison::kNone : poison;
 }
 

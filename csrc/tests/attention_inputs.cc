@@ -22,15 +22,15 @@ Inputs::Inputs(const Case& a_case, DType stored, Poison put)
       key_starts_(Starts(shape.key_len, true)),
       query(dtype,
             ShapeOf(query_starts_, shape.query_len, shape.num_heads,
-                    shape.head_dim),
+                    shape.head_dim, c.one_query),
             LayoutOf(0), guard),
       key(dtype,
           ShapeOf(key_starts_, shape.key_len, shape.num_kv_heads,
-                  shape.head_dim),
+                  shape.head_dim, c.one_key),
           LayoutOf(0), guard),
       value(dtype,
             ShapeOf(key_starts_, shape.key_len, shape.num_kv_heads,
-                    shape.value_dim),
+                    shape.value_dim, c.one_value),
             LayoutOf(1), guard),
       grad_output(dtype,
                   ShapeOf(query_starts_, shape.query_len, shape.num_heads,
@@ -93,8 +93,8 @@ std::vector<int64_t> Inputs::Starts(int64_t longest, bool keys) {
 }
 
 RowsShape Inputs::ShapeOf(const std::vector<int64_t>& starts, int64_t length,
-                          int64_t heads, int64_t size) const {
-  if (starts.empty()) return {shape.batch, length, heads, size};
+                          int64_t heads, int64_t size, bool one_batch) const {
+  if (starts.empty()) return {shape.batch, length, heads, size, one_batch};
   return {1, starts.back(), heads, size};
 }
 

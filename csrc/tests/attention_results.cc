@@ -12,6 +12,13 @@ Array Of(const Inputs& inputs, Array array) {
   return array;
 }
 
+// Gradients are not summed over the batch.
+RowsShape OfEveryBatch(const Rows& rows) {
+  RowsShape shape = rows.shape();
+  shape.one_batch = false;
+  return shape;
+}
+
 int64_t GradBiasCount(const Inputs& inputs) {
   return inputs.c.all_outputs ? inputs.bias.count() : 0;
 }
@@ -20,9 +27,9 @@ int64_t GradBiasCount(const Inputs& inputs) {
 
 Results::Results(const Inputs& x)
     : output(x.dtype, x.grad_output.shape(), x.LayoutOf(3), x.guard),
-      grad_query(x.dtype, x.query.shape(), x.LayoutOf(1), x.guard),
-      grad_key(x.dtype, x.key.shape(), x.LayoutOf(2), x.guard),
-      grad_value(x.dtype, x.value.shape(), x.LayoutOf(0), x.guard),
+      grad_query(x.dtype, OfEveryBatch(x.query), x.LayoutOf(1), x.guard),
+      grad_key(x.dtype, OfEveryBatch(x.key), x.LayoutOf(2), x.guard),
+      grad_value(x.dtype, OfEveryBatch(x.value), x.LayoutOf(0), x.guard),
       statistics(RealType(x.dtype), 2 * x.LogsumexpCount(), x.guard),
       logsumexp(RealType(x.dtype), x.c.all_outputs ? x.LogsumexpCount() : 0,
                 x.guard),
