@@ -3,11 +3,11 @@
     python .ci/fuzz.py FOLDER --seconds 600
 
 runs the C++ fuzzers in FOLDER on every instruction set of this machine,
-tests/fuzz_ops.py and tests/stress.py, as many at once as there are processors. `nox
--s fuzz` builds the former and runs this. Seeds follow from the day, unless `--seed`
-says otherwise. `--page docs/reliability.md` writes the tables there: those of a long
-run. The second one says which ways the cases took through the kernels; a way that no
-case took on more than one thread is a failure.
+tests/fuzz_ops.py, tests/fuzz_models.py and tests/stress.py, as many at once as there
+are processors. `nox -s fuzz` builds the former and runs this. Seeds follow from the
+day, unless `--seed` says otherwise. `--page docs/reliability.md` writes the tables
+there: those of a long run. The second one says which ways the cases took through the
+kernels; a way that no case took on more than one thread is a failure.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def row(what, judge, seed, status, text):
 
 
 # Shares of the time. A call from Python is slow, and what it calls is everything.
-OPS, ATTENTION, RECURRENCE, STRESS = 3, 1, 0.25, 1
+OPS, MODELS, ATTENTION, RECURRENCE, STRESS = 3, 1, 1, 0.25, 1
 KERNELS = (("attention", ATTENTION), ("recurrence", RECURRENCE))
 
 
@@ -83,7 +83,7 @@ def runs(folder, seconds, seed, most):
     names = [
         name for name in INSTRUCTION_SETS if can_run(folder / "attention_fuzz", name)
     ] or [""]
-    share = seconds / (OPS + (ATTENTION + RECURRENCE) * len(names) + STRESS)
+    share = seconds / (OPS + MODELS + (ATTENTION + RECURRENCE) * len(names) + STRESS)
 
     def options(part):
         return ("--seconds", max(1, int(part * share)))
@@ -92,6 +92,9 @@ def runs(folder, seconds, seed, most):
     command = [sys.executable, "tests/fuzz_ops.py", *options(OPS), "--cases", most]
     judge = "`hw3tf.reference`, or a message"
     yield "ops and module", judge, str(seed), [*command, "--seed", seed], {}
+    command = [sys.executable, "tests/fuzz_models.py", *options(MODELS)]
+    command += ["--cases", most, "--seed", seed]
+    yield "models", "stock Keras in float64", str(seed), command, {}
     judges = {"attention": "the formula in float64", "recurrence": "the formula"}
     for i, name in enumerate(names):
         first = str(seed + i * PER_DAY // 10)

@@ -15,6 +15,7 @@ def attention_forward(
     query: _Floats,
     key: _Floats,
     value: _Floats,
+    finite_logsumexp: bool = False,
     *,
     scale: float,
     bias: _Reals | None = None,

@@ -28,7 +28,7 @@ THREADS = 64
 CALLS = 100_000
 MOST_GROWTH = 8  # MiB; an output leaked by every third call would be 16
 SIZES = 8
-PATHS = 15  # kTestPaths
+PATHS = 16  # kTestPaths
 
 
 class PathCounts(ctypes.Structure):

@@ -44,7 +44,7 @@ def totals(tmp_path):
             (tmp_path / folder).mkdir(exist_ok=True)
         for file in ("fuzz.py", "pages.py"):
             (tmp_path / ".ci" / file).write_text(FUZZ.with_name(file).read_text())
-        for file in ("fuzz_ops.py", "stress.py"):
+        for file in ("fuzz_ops.py", "fuzz_models.py", "stress.py"):
             text = f"print('{file}: 10 cases, 0 failed, all well')"
             (tmp_path / "tests" / file).write_text(text)
         page = tmp_path / "page.md"

@@ -43,7 +43,8 @@ void Run(bool (*kernel)(const Args&, int), const Args& args) {
 template <typename... Keywords>
 struct Functions {
   static py::tuple Forward(const py::array& query, const py::array& key,
-                           const py::array& value, Keywords... keywords) {
+                           const py::array& value, bool finite_logsumexp,
+                           Keywords... keywords) {
     const AttentionInputs in(query, key, value, keywords...);
     py::array output(query.dtype(), OutputDims(in.arguments));
     py::array statistics = RealArray(in.dtype, StatisticsDims(in.arguments));
@@ -52,7 +53,7 @@ struct Functions {
         AttentionForwardArgs{in.dtype, in.shape, in.options, in.query, in.key,
                              in.value, Output(output),
                              statistics.mutable_data(),
-                             logsumexp.mutable_data()});
+                             logsumexp.mutable_data(), finite_logsumexp});
     return py::make_tuple(output, statistics, logsumexp);
   }
 
@@ -150,10 +151,13 @@ void RegisterAttention(py::module_& m) {
       "query_lengths, key_lengths (B,): int32. query_splits, key_splits\n"
       "(B + 1,): int64, for packed query (total_T, N, H), key and value.\n\n"
       "statistics (B, N, T, 2) and logsumexp (B, N, T) are float64 if query\n"
-      "is, else float32; packed (N, total_T, ...). Nothing is converted.\n"
+      "is, else float32; packed (N, total_T, ...). The logsumexp of a query\n"
+      "that sees no key is -inf or, if finite_logsumexp, the lowest number.\n"
+      "A batch of 1 serves every batch entry. Nothing is converted.\n"
       "Raises TypeError on a wrong dtype, ValueError on a wrong shape or\n"
       "value, MemoryError without memory.",
-      array("query"), array("key"), array("value"));
+      array("query"), array("key"), array("value"),
+      py::arg("finite_logsumexp") = false);
   Define(m, "attention_backward", &AttentionFunctions::Backward,
          "Returns (grad_query, grad_key, grad_value, grad_bias) from what\n"
          "attention_forward took and returned, and the gradients of its\n"

@@ -88,7 +88,7 @@ AttentionInputs::AttentionInputs(
       MaybeData<int64_t>("key_splits", key_splits, 'i', "int64");
   options.dropout_rate = dropout_rate;
   options.dropout_seed = static_cast<uint64_t>(dropout_seed);
-  Require(CheckAttention(dtype, arguments, &options, &shape));
+  Require(CheckAttention(dtype, arguments, &options, &shape, &positions));
   query = View("query", query_array);
   key = View("key", key_array);
   value = View("value", value_array);

@@ -42,6 +42,7 @@ struct AttentionInputs {
   AttentionArguments arguments;
   AttentionShape shape;
   AttentionOptions options;
+  Positions positions;  // to which `options` points
   ConstArray query, key, value;
   OptionalArray bias;
 };

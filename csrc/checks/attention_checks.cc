@@ -7,9 +7,6 @@
 namespace hw3tf {
 namespace {
 
-constexpr char kNoKeys[] =
-    "at least one position: attention over no keys is not defined";
-
 bool IsPacked(const AttentionArguments& args) {
   return args.query_splits.has_value();
 }
@@ -57,50 +54,98 @@ std::string CheckHeads(const AttentionArguments& args, AttentionShape* shape) {
     return WrongShape(
         "key", "the head size of `query`, " + std::to_string(shape->head_dim),
         args.key);
-  const Dims but_size(args.key.begin(), args.key.end() - 1);
-  if (Dims(args.value.begin(), args.value.end() - 1) != but_size)
+  // The batch size has been checked.
+  const int skip = IsPacked(args) ? 0 : 1;
+  const Dims but_size(args.key.begin() + skip, args.key.end() - 1);
+  if (Dims(args.value.begin() + skip, args.value.end() - 1) != but_size)
     return WrongShape("value",
-                      std::string(IsPacked(args) ? "the rows and heads"
-                                                 : "the batch size, length and "
-                                                   "heads") +
-                          " of `key`, " + ToString(args.key),
+                      std::string(IsPacked(args) ? "the rows" : "the length") +
+                          " and heads of `key`, " + ToString(args.key),
                       args.value);
   if (shape->value_dim < 1)
     return WrongShape("value", "at least one feature", args.value);
   return "";
 }
 
+// Batch sizes are equal or 1, as in NumPy's rules.
+int64_t BatchOf(const AttentionArguments& args) {
+  for (const Dims& dims : {args.query, args.key, args.value})
+    if (dims[0] != 1) return dims[0];
+  return 1;
+}
+
+std::string CheckBatch(const AttentionArguments& args, int64_t batch) {
+  const std::pair<const char*, const Dims&> operands[] = {
+      {"query", args.query}, {"key", args.key}, {"value", args.value}};
+  const char* first = "query";
+  for (const auto& [name, dims] : operands) {
+    if (dims[0] != 1 && dims[0] != batch)
+      return WrongShape(name,
+                        "the batch size of `" + std::string(first) + "`, " +
+                            std::to_string(batch) + ", or 1",
+                        dims);
+    if (dims[0] == batch && batch != 1 && args.query[0] == 1) first = name;
+  }
+  return "";
+}
+
+// A mask (batch, length) or lengths (batch), or the same with a batch of 1.
+std::string CheckShared(const char* name, const Dims& dims, Dims expected) {
+  if (!dims.empty() && dims[0] == 1) expected[0] = 1;
+  return CheckDims(name, dims, expected);
+}
+
+// Copies lengths, one for each batch entry, and points to them.
+void CopyLengths(const Dims& dims, int64_t batch, const int32_t** lengths,
+                 std::vector<int32_t>* copy) {
+  if (!*lengths) return;
+  if (dims[0] == 1)
+    copy->assign(static_cast<size_t>(batch), **lengths);
+  else
+    copy->assign(*lengths, *lengths + batch);
+  *lengths = copy->data();
+}
+
 // Batch and lengths of a call with axes for them.
 std::string CheckDense(const AttentionArguments& args,
-                       const AttentionOptions& options, AttentionShape* shape) {
-  shape->batch = args.query[0];
+                       AttentionOptions* options, AttentionShape* shape,
+                       Positions* positions) {
+  shape->batch = BatchOf(args);
   shape->query_len = args.query[1];
   shape->key_len = args.key[1];
-  if (args.key[0] != shape->batch)
-    return WrongShape(
-        "key", "the batch size of `query`, " + std::to_string(shape->batch),
-        args.key);
-  if (shape->key_len < 1) return WrongShape("key", kNoKeys, args.key);
+  const std::string wrong_batch = CheckBatch(args, shape->batch);
+  if (!wrong_batch.empty()) return wrong_batch;
   struct Side {
     const char *mask_name, *lengths_name, *of;
     const std::optional<Dims>&mask, &lengths;
-    const int32_t* values;
+    int64_t* mask_stride;
+    const int32_t** values;
+    std::vector<int32_t>* copy;
     int64_t length;
   };
   for (const Side& side :
        {Side{"query_mask", "query_lengths", "query", args.query_mask,
-             args.query_lengths, options.query_lengths, shape->query_len},
+             args.query_lengths, &options->query_mask_stride,
+             &options->query_lengths, &positions->query_lengths,
+             shape->query_len},
         Side{"key_mask", "key_lengths", "key", args.key_mask, args.key_lengths,
-             options.key_lengths, shape->key_len}}) {
+             &options->key_mask_stride, &options->key_lengths,
+             &positions->key_lengths, shape->key_len}}) {
     std::string error;
-    if (side.mask)
+    if (side.mask) {
       error =
-          CheckDims(side.mask_name, *side.mask, {shape->batch, side.length});
+          CheckShared(side.mask_name, *side.mask, {shape->batch, side.length});
+      *side.mask_stride =
+          error.empty() && (*side.mask)[0] != 1 ? side.length : 0;
+    }
     if (error.empty() && side.lengths)
-      error = CheckDims(side.lengths_name, *side.lengths, {shape->batch});
-    if (error.empty() && side.lengths)
-      error = CheckLengths(side.lengths_name, side.values, shape->batch,
-                           side.of, side.length);
+      error = CheckShared(side.lengths_name, *side.lengths, {shape->batch});
+    if (error.empty() && side.lengths) {
+      CopyLengths(*side.lengths, shape->batch, side.values, side.copy);
+      error =
+          CheckLengths(side.lengths_name, *side.values,
+                       *side.values ? shape->batch : 0, side.of, side.length);
+    }
     if (!error.empty()) return error;
   }
   return "";
@@ -108,8 +153,8 @@ std::string CheckDense(const AttentionArguments& args,
 
 // Batch and lengths of a call that has them in its splits.
 std::string CheckPacked(const AttentionArguments& args,
-                        const AttentionOptions& options,
-                        AttentionShape* shape) {
+                        AttentionOptions* options, AttentionShape* shape,
+                        Positions* positions) {
   const std::pair<const char*, const std::optional<Dims>&> others[] = {
       {"query_mask", args.query_mask},
       {"key_mask", args.key_mask},
@@ -125,15 +170,19 @@ std::string CheckPacked(const AttentionArguments& args,
     return WrongShape("query_splits", "shape (batch + 1,)", *args.query_splits);
   std::string error =
       CheckDims("key_splits", *args.key_splits, *args.query_splits);
+  if (!error.empty()) return error;
   shape->batch = (*args.query_splits)[0] - 1;
+  positions->query_splits.assign(options->query_splits,
+                                 options->query_splits + shape->batch + 1);
+  positions->key_splits.assign(options->key_splits,
+                               options->key_splits + shape->batch + 1);
+  options->query_splits = positions->query_splits.data();
+  options->key_splits = positions->key_splits.data();
+  error = CheckSplits("query_splits", options->query_splits, shape->batch,
+                      "query", args.query[0], &shape->query_len);
   if (error.empty())
-    error = CheckSplits("query_splits", options.query_splits, shape->batch,
-                        "query", args.query[0], &shape->query_len);
-  if (error.empty())
-    error = CheckSplits("key_splits", options.key_splits, shape->batch, "key",
+    error = CheckSplits("key_splits", options->key_splits, shape->batch, "key",
                         args.key[0], &shape->key_len);
-  if (error.empty() && args.query[0] > 0 && args.key[0] == 0)
-    error = WrongShape("key", kNoKeys, args.key);
   return error;
 }
 
@@ -146,8 +195,12 @@ std::string CheckSizes(const AttentionArguments& args,
   if (shape.key_len > kLongest) return WrongShape("key", longest, args.key);
   const Dims scores{shape.batch, shape.num_heads, shape.query_len,
                     shape.key_len};
-  for (const Dims& dims : {args.query, args.key, args.value, OutputDims(args),
-                           StatisticsDims(args), scores})
+  for (const Dims& dims :
+       {args.query, args.key, args.value, OutputDims(args),
+        StatisticsDims(args), scores,
+        Dims{shape.batch, shape.query_len, shape.num_heads, shape.head_dim},
+        Dims{shape.batch, shape.key_len, shape.num_kv_heads, shape.head_dim},
+        Dims{shape.batch, shape.key_len, shape.num_kv_heads, shape.value_dim}})
     if (!Countable(dims))
       return WrongShape("query",
                         "sizes whose products with those of `key`, " +
@@ -180,7 +233,8 @@ std::string CheckReal(const char* name, DType dtype,
 }
 
 std::string CheckAttention(DType dtype, const AttentionArguments& arguments,
-                           AttentionOptions* options, AttentionShape* shape) {
+                           AttentionOptions* options, AttentionShape* shape,
+                           Positions* positions) {
   if (arguments.query_splits.has_value() != arguments.key_splits.has_value())
     return arguments.query_splits
                ? WrongShape("query_splits", "`key_splits` beside it",
@@ -191,17 +245,17 @@ std::string CheckAttention(DType dtype, const AttentionArguments& arguments,
   std::string error = CheckNumbers(dtype, options);
   if (error.empty()) error = CheckRanks(arguments);
   if (error.empty())
-    error = IsPacked(arguments) ? CheckPacked(arguments, *options, shape)
-                                : CheckDense(arguments, *options, shape);
+    error = IsPacked(arguments)
+                ? CheckPacked(arguments, options, shape, positions)
+                : CheckDense(arguments, options, shape, positions);
   if (error.empty()) error = CheckHeads(arguments, shape);
   if (error.empty()) error = CheckSizes(arguments, *shape);
-  // Packed, without a single query: the contract of the kernels knows no S = 0.
-  if (shape->key_len == 0) shape->key_len = 1;
   return error;
 }
 
 Dims OutputDims(const AttentionArguments& arguments) {
   Dims dims = arguments.query;
+  if (!IsPacked(arguments)) dims[0] = BatchOf(arguments);
   dims.back() = arguments.value.back();
   return dims;
 }
@@ -209,7 +263,7 @@ Dims OutputDims(const AttentionArguments& arguments) {
 Dims LogsumexpDims(const AttentionArguments& arguments) {
   const Dims& query = arguments.query;
   if (IsPacked(arguments)) return {query[1], query[0]};
-  return {query[0], query[2], query[1]};
+  return {BatchOf(arguments), query[2], query[1]};
 }
 
 Dims StatisticsDims(const AttentionArguments& arguments) {

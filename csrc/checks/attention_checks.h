@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "checks/dims.h"
 #include "kernels/attention.h"
@@ -28,13 +29,23 @@ std::string CheckDType(const char* name, DType dtype,
 std::string CheckReal(const char* name, DType dtype,
                       const std::string& received);
 
+// Lengths and splits as they were checked: whoever holds the caller's arrays
+// may change them while a kernel runs, which would follow them out of its
+// arrays.
+struct Positions {
+  std::vector<int32_t> query_lengths, key_lengths;
+  std::vector<int64_t> query_splits, key_splits;
+};
+
 // Fills `shape` and returns "", or returns what is wrong.
 //
 // `options` comes with its numbers and with pointers to lengths and splits, of
-// the sizes that `arguments` tells; the values there are checked, too. The
-// strides of bias and mask are not looked at.
+// the sizes that `arguments` tells. They are copied to `positions`, to which
+// `options` points then, and checked there. Strides of the masks of positions
+// are set, those of bias and mask are not looked at.
 std::string CheckAttention(DType dtype, const AttentionArguments& arguments,
-                           AttentionOptions* options, AttentionShape* shape);
+                           AttentionOptions* options, AttentionShape* shape,
+                           Positions* positions);
 
 // Of what the forward pass returns, once CheckAttention has let it pass.
 Dims OutputDims(const AttentionArguments& arguments);

@@ -90,7 +90,8 @@ ScoreStrides BroadcastStrides(const Dims& dims, const Dims& strides) {
 
 Strides RowStrides(const Dims& dims, const Dims& strides) {
   const size_t length = dims.size() - 3;
-  return {length ? strides[0] : 0, strides[length], strides[length + 1]};
+  const bool one = length == 0 || dims[0] == 1;  // serves every batch entry
+  return {one ? 0 : strides[0], strides[length], strides[length + 1]};
 }
 
 }  // namespace hw3tf

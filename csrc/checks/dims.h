@@ -51,7 +51,8 @@ Dims ContiguousStrides(const Dims& dims);
 // Of an array that CheckBroadcasts let pass, from its strides in elements.
 ScoreStrides BroadcastStrides(const Dims& dims, const Dims& strides);
 
-// Of (batch, length, heads, size) or, packed, (length, heads, size).
+// Of (batch, length, heads, size) or, packed, (length, heads, size). The stride
+// of a batch of 1 is 0.
 Strides RowStrides(const Dims& dims, const Dims& strides);
 
 }  // namespace hw3tf

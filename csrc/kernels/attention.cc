@@ -14,6 +14,7 @@
 #include "kernels/attention_kernels.h"
 #include "kernels/attention_plain.h"
 #include "kernels/attention_plan.h"
+#include "kernels/attention_shared_operands.h"
 #include "kernels/dispatch.h"
 #include "kernels/parallel.h"
 #include "kernels/test_hooks.h"
@@ -67,6 +68,13 @@ void AssertShape(const AttentionShape& shape) {
   (void)shape;
 }
 
+// Without a query there is nothing to compute, however large the other sizes
+// of an array without elements are.
+bool HasQueries(const AttentionShape& shape, const AttentionOptions& options) {
+  return options.query_splits ? options.query_splits[shape.batch] > 0
+                              : shape.batch > 0 && shape.query_len > 0;
+}
+
 // Strides of a C-contiguous array that has the axes of the bias, and its size.
 ScoreStrides ContiguousBias(const AttentionShape& shape,
                             const AttentionOptions& options, int64_t* size) {
@@ -93,19 +101,19 @@ void GradOfShifts(const AttentionBackwardArgs& args, const AttentionPlan& plan,
   const auto* statistics = static_cast<const float*>(args.statistics);
   const auto* grad = static_cast<const float*>(args.grad_logsumexp);
   auto* bias = static_cast<float*>(args.grad_bias);
-  for (int64_t b = 0; b < args.shape.batch; ++b)
-    for (int64_t n = 0; n < args.shape.num_heads; ++n)
-      for (int64_t t = 0; t < plan.sequences[b].query_len; ++t) {
-        const int64_t query =
-            plan.sequences[b].statistics + n * plan.statistics_stride + t;
+  for (int64_t i = 0; i < plan.num_sequences; ++i) {
+    const Sequence& s = plan.sequences[i];
+    for (int64_t n = 0; s.query_len > 0 && n < args.shape.num_heads; ++n)
+      for (int64_t t = 0; t < s.query_len; ++t) {
+        const int64_t query = s.statistics + n * plan.statistics_stride + t;
         const float sum = statistics[2 * query + 1];
-        const bool blind = std::isinf(statistics[2 * query]) && sum == 1.0f;
         const float zero_or_nan =
             sum > 0 ? 0.0f : std::numeric_limits<float>::quiet_NaN();
-        if (!blind)
-          bias[b * strides.batch + n * strides.head + t * strides.query] +=
+        if (sum != kSumOfNothing)
+          bias[s.b * strides.batch + n * strides.head + t * strides.query] +=
               (grad ? grad[query] : 0.0f) + zero_or_nan;
       }
+  }
 }
 
 // Fewer keys are not worth a second pass.
@@ -227,10 +235,10 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
 
   AttentionBackwardShared shared{};
   int64_t longest = 0;
-  for (int64_t b = 0; b < shape.batch; ++b)
-    longest = std::max(longest, plan.sequences[b].query_len);
+  for (int64_t i = 0; i < plan.num_sequences; ++i)
+    longest = std::max(longest, plan.sequences[i].query_len);
   shared.query_blocks = CeilDiv(longest * plan.group, kernels.backward_rows);
-  const int64_t heads = shape.batch * shape.num_kv_heads;
+  const int64_t heads = plan.num_sequences * shape.num_kv_heads;
   const int64_t queries = plan.packed
                               ? plan.statistics_stride * shape.num_heads
                               : shape.batch * shape.num_heads * shape.query_len;
@@ -238,7 +246,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
       plan.num_tasks ? plan.tasks[plan.num_tasks - 1].pieces : 0;
   const int64_t per_thread = RoundToLine(kernels.backward_scratch(args));
   const int64_t dots = chunks > 1 ? RoundToLine(queries) : 0;
-  const int64_t blind = RoundToLine(2 * heads * shape.value_dim);
+  const int64_t blind_grads = RoundToLine(2 * heads * shape.value_dim);
   const int64_t query_turns = RoundToLine(heads * shared.query_blocks);
   const int64_t bias_turns =
       args.grad_bias
@@ -246,7 +254,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
           : 0;
   const int64_t grad_query =
       args.dtype == DType::kFloat32 ? 0 : RoundToLine(queries * shape.head_dim);
-  const Floats memory = Allocate(per_thread * threads + dots + blind +
+  const Floats memory = Allocate(per_thread * threads + dots + blind_grads +
                                  query_turns + bias_turns + grad_query);
   if (!memory) return false;
   float* next = memory.get() + per_thread * threads;
@@ -256,7 +264,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
     return begin;
   };
   shared.output_dot_grad = dots ? carve(dots) : nullptr;
-  shared.blind_grads = reinterpret_cast<double*>(carve(blind));
+  shared.blind_grads = reinterpret_cast<double*>(carve(blind_grads));
   shared.query_turns = reinterpret_cast<int32_t*>(carve(query_turns));
   shared.bias_turns = reinterpret_cast<int32_t*>(carve(bias_turns));
   shared.grad_query = carve(grad_query);
@@ -286,6 +294,8 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
 
 bool AttentionForward(const AttentionForwardArgs& args, int num_threads) {
   AssertShape(args.shape);
+  if (!HasQueries(args.shape, args.options)) return true;
+  const FloatingPointScope scope;
   try {
     return args.dtype == DType::kFloat64
                ? AttentionForwardPlain(args, num_threads)
@@ -297,10 +307,15 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads) {
 
 bool AttentionBackward(const AttentionBackwardArgs& args, int num_threads) {
   AssertShape(args.shape);
+  if (!HasQueries(args.shape, args.options)) {
+    ZeroGradients(args);
+    return true;
+  }
+  const FloatingPointScope scope;
   try {
-    return args.dtype == DType::kFloat64
-               ? AttentionBackwardPlain(args, num_threads)
-               : Backward(args, num_threads);
+    return BackwardWithSharedOperands(
+        args, num_threads,
+        args.dtype == DType::kFloat64 ? AttentionBackwardPlain : Backward);
   } catch (const std::bad_alloc&) {
     return false;
   }

@@ -20,7 +20,7 @@ enum class DType { kFloat32, kBfloat16, kFloat16, kFloat64 };
 struct AttentionShape {
   int64_t batch;         // B
   int64_t query_len;     // T
-  int64_t key_len;       // S, also the number of values; at least 1
+  int64_t key_len;       // S, also the number of values
   int64_t num_heads;     // N
   int64_t num_kv_heads;  // K, divides N: heads n*N/K .. (n+1)*N/K - 1 share
                          // key/value head n
@@ -29,6 +29,7 @@ struct AttentionShape {
 };
 
 // Elements (not bytes) from one index to the next; the last axis is contiguous.
+// A batch stride of 0: one batch entry serves all.
 struct Strides {
   int64_t batch;
   int64_t length;
@@ -82,9 +83,12 @@ struct AttentionOptions {
   // Nonzero = visible; nullptr = all.
   const uint8_t* mask = nullptr;
   ScoreStrides mask_strides = {0, 0, 0, 0};
-  // (B, T) and (B, S), C-contiguous, nonzero = takes part; nullptr = all do.
+  // (B, T) and (B, S), nonzero = takes part; nullptr = all do. The strides lead
+  // from one batch entry to the next: T and S, or 0 if all share one row.
   const uint8_t* query_mask = nullptr;
   const uint8_t* key_mask = nullptr;
+  int64_t query_mask_stride = 0;
+  int64_t key_mask_stride = 0;
   // (B), 0..T and 0..S: the cheap form of masks that begin with ones and end
   // with zeros; nullptr = all take part. A key_mask of that form is as cheap.
   const int32_t* query_lengths = nullptr;
@@ -114,6 +118,10 @@ struct AttentionForwardArgs {
   MutableArray output;  // (B, T, N, value_dim), overwritten
   void* statistics;     // Real (B, N, T, 2), overwritten; for the backward pass
   void* logsumexp;      // Real (B, N, T), overwritten; nullptr = not wanted
+  // What the logsumexp of a query that sees no key becomes: the lowest finite
+  // Real, or -infinity. TensorFlow's enable_check_numerics lets no infinity
+  // pass, wherever it is used.
+  bool finite_logsumexp = false;
 };
 
 struct AttentionBackwardArgs {
@@ -127,6 +135,7 @@ struct AttentionBackwardArgs {
   const void* statistics;      // of the forward pass
   ConstArray grad_output;      // (B, T, N, value_dim)
   const void* grad_logsumexp;  // Real (B, N, T); nullptr = zero
+  // With a batch stride of 0 a gradient is summed over the batch.
   MutableArray grad_query;
   MutableArray grad_key;
   MutableArray grad_value;
@@ -152,11 +161,11 @@ struct AttentionBackwardArgs {
 // as those of Keras. m is raised lazily and may be a little low.
 //
 // A query with no visible key yields the mean of all S values, as in Keras,
-// where the masked scores are equal and finite, the logsumexp -inf, and the
-// statistics (+inf, 1), which mark it for the backward pass. Dropout does not
-// apply to it. What is not visible is not read into a result: NaN in a masked
-// key or value reaches no query that does not see it. NaN in anything visible
-// gives NaN.
+// where the masked scores are equal and finite, or 0 if S is 0; the logsumexp
+// -inf; and the statistics (0, -1), which mark it for the backward pass: no sum
+// is negative. Dropout does not apply to it. What is not visible is not read
+// into a result: NaN in a masked key or value reaches no query that does not
+// see it. NaN in anything visible gives NaN.
 //
 // Outputs do not overlap inputs or each other, but for `output`, which may be
 // `query` itself. Every output row is computed by

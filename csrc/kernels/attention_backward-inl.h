@@ -148,7 +148,7 @@ inline void AddGradBias(const BackwardContext& context, const QueryLanes& lanes,
                         int64_t tile, int64_t first_key, int64_t count) {
   const ScoreStrides& strides = context.shared.grad_bias_strides;
   float* const bias = static_cast<float*>(context.args.grad_bias) +
-                      context.task.b * strides.batch +
+                      context.sequence.b * strides.batch +
                       (context.task.first + first_key) * strides.key;
   const float* const grads = context.scratch.score_grads +
                              first_key * kBackwardRows + tile * kQueryTile;

@@ -134,8 +134,8 @@ inline void PackQueryLanes(const BackwardContext& context,
               context.plan.statistics_stride, 1, queries);
   bool used[kLanes];
   for (int i = 0; i < kLanes; ++i)
-    used[i] =
-        v * kLanes + i < lanes.rows && !IsBlind(statistics + 2 * queries[i]);
+    used[i] = v * kLanes + i < lanes.rows &&
+              !SeesNothing(statistics + 2 * queries[i]);
   const auto widen = [&](const ConstArray& array, int64_t count, int64_t padded,
                          float* to, const float*(&rows)[kLanes]) {
     int64_t offsets[kLanes];

@@ -90,7 +90,7 @@ void PrepareBackward(const AttentionBackwardArgs& args,
     for (int64_t t = 0; t < sequence.query_len; ++t) {
       const int64_t query =
           sequence.statistics + head * plan.statistics_stride + t;
-      if (!IsBlind(statistics + 2 * query)) continue;
+      if (!SeesNothing(statistics + 2 * query)) continue;
       const Strides& strides = args.grad_output.strides;
       const int64_t offset =
           QueryOffset(strides, plan, sequence, head) + t * strides.length;
@@ -270,7 +270,7 @@ inline void FlushGradBias(const BackwardContext& context) {
   for (int64_t g = 0; g < context.plan.group; ++g)
     for (int64_t k = 0; k < task.count; ++k)
       static_cast<float*>(
-          context.args.grad_bias)[task.b * strides.batch +
+          context.args.grad_bias)[context.sequence.b * strides.batch +
                                   (task.kv_head * context.plan.group + g) *
                                       strides.head +
                                   (task.first + k) * strides.key] +=

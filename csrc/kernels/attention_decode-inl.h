@@ -230,7 +230,7 @@ inline void DecodeChunk(const AttentionForwardArgs& args,
     to[1] = statistics[1];
     for (int64_t h = 0; h < shape.value_dim; ++h)
       to[2 + h] = output[h] / statistics[1];
-    if (task.count == 0) MarkBlind(to);
+    if (task.count == 0) MarkSeesNothing(to);
   }
 }
 

@@ -174,10 +174,11 @@ inline void FinishTile(const ForwardContext& context, const Results& results,
       float* const to = results.statistics + places[i];
       to[0] = tile.maximum[first + i];
       to[1] = tile.sum[first + i];
-      const bool blind = !(sees >> i & 1);
-      if (blind) MarkBlind(to);
+      const bool sees_nothing = !(sees >> i & 1);
+      if (sees_nothing) MarkSeesNothing(to);
       if (results.logsumexp)
-        results.logsumexp[places[i] / 2] = blind ? -kInfinity : logsumexp[i];
+        results.logsumexp[places[i] / 2] =
+            sees_nothing ? LogSumExpOfNothing(context.args) : logsumexp[i];
     }
   }
 }
@@ -208,16 +209,16 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
     // A part that is seen but has no weight, all scores -infinity, counts as
     // seen and adds nothing.
     const auto weighs = [&](const float* p) {
-      return !IsBlind(p) && p[1] != 0.0f;
+      return !SeesNothing(p) && p[1] != 0.0f;
     };
     float maximum = -kInfinity;
-    bool blind = true;
+    bool sees_nothing = true;
     for (int64_t i = 0; i < plan.splits; ++i) {
-      blind = blind && IsBlind(part(i));
+      sees_nothing = sees_nothing && SeesNothing(part(i));
       if (weighs(part(i)) && !(part(i)[0] <= maximum)) maximum = part(i)[0];
     }
-    if (blind) maximum = kInfinity;
-    float sum = blind ? 1.0f : 0.0f;
+    if (sees_nothing) maximum = 0.0f;
+    float sum = sees_nothing ? kSumOfNothing : 0.0f;
     float* const output = scratch.rows;
     for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
     for (int64_t i = 0; i < plan.splits; ++i) {
@@ -230,13 +231,13 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
       for (int64_t h = 0; h < shape.value_dim; ++h)
         output[h] += weight * from[2 + h];
     }
-    if (blind && !mean_known) {
+    if (sees_nothing && !mean_known) {
       MeanValue(context, head / plan.group, scratch.rows, scratch.value_sum,
                 scratch.mean_value);
       mean_known = true;
     }
     for (int64_t h = 0; h < shape.value_dim; ++h)
-      output[h] = blind ? scratch.mean_value[h] : output[h] / sum;
+      output[h] = sees_nothing ? scratch.mean_value[h] : output[h] / sum;
     WriteResults(args, plan, sequence, context.constants, head, t, output,
                  maximum, sum);
   }

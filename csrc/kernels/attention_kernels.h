@@ -27,7 +27,7 @@ struct Sequence {
 // or keys, of one key/value head. Query heads that share a key/value head share
 // its tasks: row r is query r / (N/K) of head r % (N/K) of the group.
 struct AttentionTask {
-  int64_t b;
+  int64_t b;  // index of the sequence in the plan
   int64_t kv_head;
   int64_t index;   // 0, 1, ... within the batch entry and head
   int64_t pieces;  // how many of them there are
@@ -48,7 +48,9 @@ struct AttentionPlan {
   // the statistics and the output in float32.
   int64_t splits;
   float* partials;
+  // Those with queries or keys; their index in here is the `b` of a task.
   const Sequence* sequences;
+  int64_t num_sequences;
   const AttentionTask* tasks;  // in the order in which they are taken
   int64_t num_tasks;
   int64_t key_tile;  // keys of a tile of the forward pass, at most
@@ -56,6 +58,9 @@ struct AttentionPlan {
   // later: a hint, no more.
   int64_t tasks_ahead;
 };
+
+// The sum in the statistics of a query that sees no key: no other is negative.
+constexpr float kSumOfNothing = -1.0f;
 
 // Larger than any position, small enough to be added to one in 32 bits.
 constexpr int64_t kUnlimited = int64_t{1} << 30;
@@ -66,11 +71,11 @@ struct AttentionBackwardShared {
   // the logsumexp. Indexed as the statistics are. nullptr: every head is one
   // task, which computes them from what it has packed.
   float* output_dot_grad;
-  // Per batch entry and key/value head: the gradient that each value gets from
-  // the queries that see no key, value_dim doubles.
+  // Per sequence of the plan and key/value head: the gradient that each value
+  // gets from the queries that see no key, value_dim doubles.
   double* blind_grads;
-  // Per batch entry, key/value head and query block: how many key chunks have
-  // been added to grad_query.
+  // Per sequence, key/value head and query block: how many key chunks have been
+  // added to grad_query.
   int32_t* query_turns;
   // Per key chunk and query block (or per key chunk, if the bias does not
   // differ between queries): how many batch entries and heads have been added
@@ -122,7 +127,7 @@ struct AttentionKernels {
   void (*decode)(const AttentionForwardArgs& args, const AttentionPlan& plan,
                  const AttentionTask& task, float* scratch);
 
-  // One task per batch entry and key/value head.
+  // One task per sequence and key/value head.
   void (*prepare_backward)(const AttentionBackwardArgs& args,
                            const AttentionPlan& plan,
                            const AttentionBackwardShared& shared, int64_t b,

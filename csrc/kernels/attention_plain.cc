@@ -20,11 +20,13 @@ class ForwardPass {
         s_(args.shape),
         options_(args.options),
         scorer_(args.options),
+        sequences_(SequencesWithRows(s_, options_, /*or_keys=*/false)),
         rows_(Hooked(test_hooks.plain_rows, kRows)),
         blocks_((s_.query_len + rows_ - 1) / rows_) {}
 
   bool Run(int num_threads) const {
-    const int64_t tasks = s_.batch * s_.num_heads * blocks_;
+    const int64_t tasks =
+        static_cast<int64_t>(sequences_.size()) * s_.num_heads * blocks_;
     const int threads = PlainThreads(s_, num_threads, tasks);
     const int64_t doubles = s_.head_dim + s_.value_dim + s_.key_len;
     const auto numbers = Allocate<double>(threads * doubles);
@@ -34,7 +36,8 @@ class ForwardPass {
     ParallelFor(tasks, threads, kPaths, [&](int64_t task, int worker) {
       const Scratch scratch(s_, numbers.get() + worker * doubles,
                             keys.get() + worker * s_.key_len);
-      const int64_t b = task / blocks_ / s_.num_heads;
+      const int64_t b =
+          sequences_[static_cast<size_t>(task / blocks_ / s_.num_heads)];
       const int64_t n = task / blocks_ % s_.num_heads;
       const int64_t first = task % blocks_ * rows_;
       const int64_t length = QueryLength(s_, options_, b);
@@ -61,7 +64,7 @@ class ForwardPass {
     const KeyRange reach = ReachOf(s_, options_, b, t);
     int64_t count = 0;
     for (int64_t s = reach.begin; s < reach.end; ++s)
-      if (MasksAllow(s_, options_, b, n, t, s)) keys[count++] = s;
+      if (MasksAllow(options_, b, n, t, s)) keys[count++] = s;
     return count;
   }
 
@@ -85,8 +88,11 @@ class ForwardPass {
                 s_.value_dim, scratch.output);
     for (int64_t v = 0; v < s_.value_dim && length > 0; ++v)
       scratch.output[v] /= static_cast<double>(length);
-    constexpr double kInfinity = std::numeric_limits<double>::infinity();
-    StoreStatistics(b, n, t, kInfinity, 1.0, -kInfinity);
+    using Limits = std::numeric_limits<RealOf<T>>;
+    StoreStatistics(
+        b, n, t, 0.0, static_cast<double>(kSumOfNothing),
+        static_cast<double>(args_.finite_logsumexp ? Limits::lowest()
+                                                   : -Limits::infinity()));
   }
 
   void WeightedMean(int64_t b, int64_t n, int64_t t, int64_t kv_head,
@@ -134,6 +140,7 @@ class ForwardPass {
   const AttentionShape& s_;
   const AttentionOptions& options_;
   const Scorer<T> scorer_;
+  const std::vector<int64_t> sequences_;
   const int64_t rows_;
   const int64_t blocks_;
 };

@@ -20,18 +20,19 @@ class BackwardPass {
         s_(args.shape),
         options_(args.options),
         scorer_(args.options),
+        sequences_(SequencesWithRows(s_, options_, /*or_keys=*/true)),
         group_(s_.num_heads / s_.num_kv_heads) {}
 
   bool Run(int num_threads) {
     // A task is one key/value head of one sequence, or all that add to the same
     // elements of grad_bias: every sum has one owner and one order.
     const ScoreStrides& strides = options_.bias_strides;
-    const int64_t sequences =
-        args_.grad_bias && !strides.batch && s_.batch ? s_.batch : 1;
+    const auto batch = static_cast<int64_t>(sequences_.size());
+    const int64_t sequences = args_.grad_bias && !strides.batch ? batch : 1;
     const int64_t heads =
         args_.grad_bias && !strides.head ? s_.num_kv_heads : 1;
     const int64_t head_tasks = s_.num_kv_heads / heads;
-    const int64_t tasks = s_.batch / sequences * head_tasks;
+    const int64_t tasks = batch / sequences * head_tasks;
     const int threads = PlainThreads(s_, num_threads, tasks);
     const int64_t doubles =
         2 * s_.head_dim + s_.value_dim +
@@ -44,7 +45,8 @@ class BackwardPass {
       const int64_t k = task % head_tasks * heads;
       for (int64_t i = 0; i < sequences; ++i)
         for (int64_t j = 0; j < heads; ++j)
-          KeyValueHead(b + i, k + j, numbers.get() + worker * doubles);
+          KeyValueHead(sequences_[static_cast<size_t>(b + i)], k + j,
+                       numbers.get() + worker * doubles);
     });
     FinishGradBias();
     return true;
@@ -121,9 +123,9 @@ class BackwardPass {
       for (int64_t v = 0; v < s_.value_dim; ++v)
         sums.value[s * sums.value_stride + v] = 0.0;
     }
+    const int64_t queries = QueryLength(s_, options_, b);
     for (int64_t n = kv_head * group_; n < (kv_head + 1) * group_; ++n)
-      for (int64_t t = 0; t < QueryLength(s_, options_, b); ++t)
-        Row(b, n, t, scratch);
+      for (int64_t t = 0; t < queries; ++t) Row(b, n, t, scratch);
     for (int64_t s = 0; s < keys && kOwnSums; ++s) {
       StoreRow(sums.key + s * sums.key_stride, s_.head_dim,
                grad_key + s * args_.grad_key.strides.length);
@@ -167,7 +169,7 @@ class BackwardPass {
     const KeyRange reach = ReachOf(s_, options_, b, t);
     bool blind = true;
     for (int64_t s = reach.begin; s < reach.end; ++s) {
-      if (!MasksAllow(s_, options_, b, n, t, s)) continue;
+      if (!MasksAllow(options_, b, n, t, s)) continue;
       blind = false;
       Pair(query, s, scratch);
     }
@@ -208,6 +210,7 @@ class BackwardPass {
   const AttentionShape& s_;
   const AttentionOptions& options_;
   const Scorer<T> scorer_;
+  const std::vector<int64_t> sequences_;
   const int64_t group_;
   std::unique_ptr<double[]> grad_bias_memory_;
   double* grad_bias_ = nullptr;

@@ -9,6 +9,7 @@
 #include <new>
 
 #include "kernels/attention.h"
+#include "kernels/attention_kernels.h"
 #include "kernels/attention_visibility.h"
 #include "kernels/dropout.h"
 #include "kernels/element.h"

@@ -41,10 +41,11 @@ Sequence DescribeSequence(const AttentionShape& shape,
     s.query_end = std::min<int64_t>(s.query_end, options.query_lengths[b]);
   if (options.key_lengths)
     s.key_end = std::min<int64_t>(s.key_end, options.key_lengths[b]);
-  if (options.query_mask) s.query_mask = options.query_mask + b * s.query_len;
+  if (options.query_mask)
+    s.query_mask = options.query_mask + b * options.query_mask_stride;
   if (options.key_mask) {
     // A mask of a prefix, or of any range, is a pair of lengths.
-    const uint8_t* mask = options.key_mask + b * s.key_len;
+    const uint8_t* mask = options.key_mask + b * options.key_mask_stride;
     while (s.key_end > 0 && !mask[s.key_end - 1]) --s.key_end;
     while (s.key_begin < s.key_end && !mask[s.key_begin]) ++s.key_begin;
     if (std::find(mask + s.key_begin, mask + s.key_end, 0) != mask + s.key_end)
@@ -71,8 +72,10 @@ PlanStorage::PlanStorage(const AttentionShape& shape,
   plan_.after = options.is_causal ? 0 : limit(options.window_after);
   plan_.transformed = options.bias != nullptr || options.soft_cap > 0;
   sequences_.reserve(static_cast<size_t>(shape.batch));
-  for (int64_t b = 0; b < shape.batch; ++b)
-    sequences_.push_back(DescribeSequence(shape, options, b));
+  for (int64_t b = 0; b < shape.batch; ++b) {
+    const Sequence s = DescribeSequence(shape, options, b);
+    if (s.query_len > 0 || s.key_len > 0) sequences_.push_back(s);
+  }
 }
 
 void PlanStorage::Split(int64_t splits, float* partials) {
@@ -132,7 +135,7 @@ void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple,
   bool more = true;
   for (int64_t index = 0; more; ++index) {
     more = false;
-    for (int64_t b = 0; b < shape_.batch; ++b) {
+    for (int64_t b = 0; b < static_cast<int64_t>(sequences_.size()); ++b) {
       const Sequence& s = sequences_[static_cast<size_t>(b)];
       const int64_t start = aligned ? 0 : s.key_begin;
       const int64_t keys =
@@ -168,6 +171,7 @@ bool PlanStorage::AllVisible() const {
 AttentionPlan PlanStorage::View() const {
   AttentionPlan plan = plan_;
   plan.sequences = sequences_.data();
+  plan.num_sequences = static_cast<int64_t>(sequences_.size());
   plan.tasks = tasks_.data();
   plan.num_tasks = static_cast<int64_t>(tasks_.size());
   return plan;

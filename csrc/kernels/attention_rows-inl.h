@@ -139,15 +139,20 @@ inline KeyRange FindKeyRange(const AttentionPlan& plan,
   return range;
 }
 
-// The statistics that mark a query that sees no key. A score of +inf has the
-// maximum too, but its sum is NaN.
-inline void MarkBlind(float* statistics) {
-  statistics[0] = kInfinity;
-  statistics[1] = 1.0f;
+// The statistics that mark a query that sees no key: (0, -1). Nothing infinite,
+// which TensorFlow's enable_check_numerics would stop.
+inline void MarkSeesNothing(float* statistics) {
+  statistics[0] = 0.0f;
+  statistics[1] = kSumOfNothing;
 }
 
-inline bool IsBlind(const float* statistics) {
-  return statistics[0] == kInfinity && statistics[1] == 1.0f;
+inline bool SeesNothing(const float* statistics) {
+  return statistics[1] == kSumOfNothing;
+}
+
+// The logsumexp of such a query.
+inline float LogSumExpOfNothing(const AttentionForwardArgs& args) {
+  return args.finite_logsumexp ? -__FLT_MAX__ : -kInfinity;
 }
 
 // Copies rows [first, first + count) to [count][padded] float32.

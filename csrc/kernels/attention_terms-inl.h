@@ -60,8 +60,8 @@ inline float* PartialResults(const AttentionShape& shape,
              PartialFloats(shape);
 }
 
-// Writes the results of one query, given in float32; `sum` 1 and `maximum` +inf
-// mark a query that sees no key.
+// Writes the results of one query, given in float32; `sum` and `maximum` may be
+// those that mark a query that sees no key.
 inline void WriteResults(const AttentionForwardArgs& args,
                          const AttentionPlan& plan, const Sequence& sequence,
                          const ScoreConstants& constants, int64_t head,
@@ -79,8 +79,8 @@ inline void WriteResults(const AttentionForwardArgs& args,
   statistics[1] = sum;
   if (args.logsumexp)
     static_cast<float*>(args.logsumexp)[query] =
-        IsBlind(statistics)
-            ? -kInfinity
+        SeesNothing(statistics)
+            ? LogSumExpOfNothing(args)
             : LogSumExp(constants, Broadcast(maximum), Broadcast(sum))[0];
 }
 

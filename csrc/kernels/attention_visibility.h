@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels/attention.h"
 
@@ -20,6 +21,18 @@ static inline int64_t KeyLength(const AttentionShape& shape,
                                 const AttentionOptions& options, int64_t b) {
   const int64_t* splits = options.key_splits;
   return splits ? splits[b + 1] - splits[b] : shape.key_len;
+}
+
+// The batch entries with queries, or, if `or_keys`, with queries or keys.
+static inline std::vector<int64_t> SequencesWithRows(
+    const AttentionShape& shape, const AttentionOptions& options,
+    bool or_keys) {
+  std::vector<int64_t> sequences;
+  for (int64_t b = 0; b < shape.batch; ++b)
+    if (QueryLength(shape, options, b) > 0 ||
+        (or_keys && KeyLength(shape, options, b) > 0))
+      sequences.push_back(b);
+  return sequences;
 }
 
 // The place of (b, n, t) in statistics, in pairs, and in logsumexp.
@@ -53,7 +66,8 @@ static inline KeyRange ReachOf(const AttentionShape& shape,
                                const AttentionOptions& options, int64_t b,
                                int64_t t) {
   KeyRange keys{0, KeyLength(shape, options, b)};
-  if (options.query_mask && !options.query_mask[b * shape.query_len + t])
+  if (options.query_mask &&
+      !options.query_mask[b * options.query_mask_stride + t])
     keys.end = 0;
   if (options.query_lengths && t >= options.query_lengths[b]) keys.end = 0;
   if (options.key_lengths && options.key_lengths[b] < keys.end)
@@ -68,10 +82,9 @@ static inline KeyRange ReachOf(const AttentionShape& shape,
 }
 
 // Whether a key in reach is visible.
-static inline bool MasksAllow(const AttentionShape& shape,
-                              const AttentionOptions& options, int64_t b,
+static inline bool MasksAllow(const AttentionOptions& options, int64_t b,
                               int64_t n, int64_t t, int64_t s) {
-  if (options.key_mask && !options.key_mask[b * shape.key_len + s])
+  if (options.key_mask && !options.key_mask[b * options.key_mask_stride + s])
     return false;
   return !options.mask ||
          options.mask[ScoreOffset(options.mask_strides, b, n, t, s)];
@@ -81,8 +94,7 @@ static inline bool Sees(const AttentionShape& shape,
                         const AttentionOptions& options, int64_t b, int64_t n,
                         int64_t t, int64_t s) {
   const KeyRange keys = ReachOf(shape, options, b, t);
-  return s >= keys.begin && s < keys.end &&
-         MasksAllow(shape, options, b, n, t, s);
+  return s >= keys.begin && s < keys.end && MasksAllow(options, b, n, t, s);
 }
 
 }  // namespace hw3tf

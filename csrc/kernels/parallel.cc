@@ -33,33 +33,6 @@ void Pause() {
 #endif
 }
 
-// Denormals count as zero while it lives. TensorFlow's own threads work so, a
-// new thread and Python's do not: without one rule the bits would depend on who
-// ran a task. And the far tail of a softmax is denormal, at 100 cycles each.
-class FlushDenormals {
- public:
-#if defined(__x86_64__)
-  FlushDenormals() : saved_(_mm_getcsr()) {
-    constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
-    _mm_setcsr(saved_ | kFlushToZero | kDenormalsAreZero);
-  }
-  ~FlushDenormals() { _mm_setcsr(saved_); }
-
- private:
-  const unsigned saved_;
-#elif defined(__aarch64__)
-  FlushDenormals() {
-    constexpr uint64_t kFlushToZero = uint64_t{1} << 24;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
-    __asm__ volatile("msr fpcr, %0" : : "r"(saved_ | kFlushToZero));
-  }
-  ~FlushDenormals() { __asm__ volatile("msr fpcr, %0" : : "r"(saved_)); }
-
- private:
-  uint64_t saved_;
-#endif
-};
-
 struct Job {
   ParallelBody body = nullptr;
   void* context = nullptr;
@@ -69,7 +42,7 @@ struct Job {
   int expected = 0;  // so many wait for each other, with a task in hand
 
   void Run(int worker) {
-    const FlushDenormals flush;
+    const FloatingPointScope scope;
     int64_t task = next.fetch_add(1);
     if (task < tasks) threads.fetch_add(1);
     while (threads.load() < expected) sched_yield();
@@ -242,6 +215,30 @@ void Count(const Job& job, int wanted_threads, uint32_t paths) {
 }
 
 }  // namespace
+
+#if defined(__x86_64__)
+FloatingPointScope::FloatingPointScope() : saved_(_mm_getcsr()) {
+  // Round to nearest, all exceptions masked, none raised yet.
+  constexpr unsigned kDefault = 0x1F80;
+  constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
+  _mm_setcsr(kDefault | kFlushToZero | kDenormalsAreZero);
+}
+FloatingPointScope::~FloatingPointScope() {
+  _mm_setcsr(static_cast<unsigned>(saved_));
+}
+#elif defined(__aarch64__)
+FloatingPointScope::FloatingPointScope() {
+  constexpr uint64_t kFlushToZero = uint64_t{1} << 24;  // all else: to nearest
+  __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
+  __asm__ volatile("msr fpcr, %0" : : "r"(kFlushToZero));
+}
+FloatingPointScope::~FloatingPointScope() {
+  __asm__ volatile("msr fpcr, %0" : : "r"(saved_));
+}
+#else
+FloatingPointScope::FloatingPointScope() : saved_(0) {}
+FloatingPointScope::~FloatingPointScope() = default;
+#endif
 
 void ParallelFor(int64_t tasks, int threads, uint32_t paths, ParallelBody body,
                  void* context) {

@@ -7,12 +7,30 @@
 
 namespace hw3tf {
 
+// While it lives, the thread rounds to nearest, masks all exceptions and counts
+// denormal numbers as zero; then it has the caller's state again.
+//
+// Threads start with the state of the one that makes them, TensorFlow's flush
+// denormals, Python's do not, and a caller may have changed its rounding:
+// without one rule the bits would depend on who runs a task. And the far tail
+// of a softmax is denormal, at 100 cycles each.
+class FloatingPointScope {
+ public:
+  FloatingPointScope();
+  ~FloatingPointScope();
+  FloatingPointScope(const FloatingPointScope&) = delete;
+  FloatingPointScope& operator=(const FloatingPointScope&) = delete;
+
+ private:
+  uint64_t saved_;
+};
+
 // Runs body(context, task, worker) for every task in [0, tasks) on at most
 // `threads` threads, the caller's among them, and returns when all are done.
 // Tasks are taken in ascending order; `worker` is in [0, threads) and belongs
 // to one thread for the length of the call, so it may index scratch memory.
 //
-// Denormal numbers count as zero in `body`, whoever runs it.
+// `body` runs in a FloatingPointScope, whoever runs it.
 //
 // Runs serially on the calling thread if another call holds the pool: two ops
 // that TensorFlow runs at once do not fight for the cores. `body` must not

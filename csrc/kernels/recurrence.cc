@@ -70,6 +70,7 @@ int64_t StateBytes(const RecurrenceArgs& args) {
 RecurrenceResult IntegerRecurrence(const RecurrenceArgs& args,
                                    int num_threads) {
   AssertArgs(args);
+  const FloatingPointScope scope;  // bounds are computed in double
   try {
     return IsLine(args) ? RecurrenceOverLines(args, num_threads)
                         : RecurrenceOverRows(args, num_threads);

@@ -22,12 +22,13 @@ enum TestPath : uint32_t {
   kBfloat16BackwardPath = 1 << 8,
   kPlainForwardPath = 1 << 9,  // float64
   kPlainBackwardPath = 1 << 10,
-  kWholeLinesPath = 1 << 11,  // recurrence: a task is some sequences
-  kLineBlocksPath = 1 << 12,  // a task is a part of a sequence
-  kRowsPath = 1 << 13,
-  kRowChunksPath = 1 << 14,  // time is cut
+  kSharedOperandsPath = 1 << 11,  // gradients summed over the batch
+  kWholeLinesPath = 1 << 12,      // recurrence: a task is some sequences
+  kLineBlocksPath = 1 << 13,      // a task is a part of a sequence
+  kRowsPath = 1 << 14,
+  kRowChunksPath = 1 << 15,  // time is cut
 };
-constexpr int kTestPaths = 15;
+constexpr int kTestPaths = 16;
 
 struct PathCounts {
   int64_t calls;

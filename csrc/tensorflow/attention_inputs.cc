@@ -22,7 +22,7 @@ DType DTypeOf(TF_DataType type) {
 void* Create(TF_OpKernelConstruction* construction) {
   const Status status = NewStatus();
   auto kernel = std::make_unique<AttentionKernel>();
-  TF_Bool is_causal = 0;
+  TF_Bool is_causal = 0, finite_logsumexp = 0;
   TF_OpKernelConstruction_GetAttrType(construction, "T", &kernel->type,
                                       status.get());
   if (Ok(status))
@@ -32,6 +32,9 @@ void* Create(TF_OpKernelConstruction* construction) {
     TF_OpKernelConstruction_GetAttrBool(construction, "is_causal", &is_causal,
                                         status.get());
   if (Ok(status))
+    TF_OpKernelConstruction_GetAttrBool(construction, "finite_logsumexp",
+                                        &finite_logsumexp, status.get());
+  if (Ok(status))
     TF_OpKernelConstruction_GetAttrInt64(construction, "window_before",
                                          &kernel->window_before, status.get());
   if (Ok(status))
@@ -39,6 +42,7 @@ void* Create(TF_OpKernelConstruction* construction) {
                                          &kernel->window_after, status.get());
   kernel->dtype = DTypeOf(kernel->type);
   kernel->is_causal = is_causal != 0;
+  kernel->finite_logsumexp = finite_logsumexp != 0;
   if (Ok(status)) {
     const std::string error =
         CheckReal("bias", kernel->dtype,
@@ -99,7 +103,12 @@ bool RegisterAttentionOp(const char* name,
       name,
       {"T: {float, bfloat16, half, double}", "Real: {float, double}",
        "is_causal: bool = false", "window_before: int = -1",
-       "window_after: int = -1"},
+       "window_after: int = -1",
+       // Models saved by 0.1 have no such attribute, and want -infinity.
+       "finite_logsumexp: bool = false",
+       // The bits of `numbers`, for gradients of the gradient, which must know
+       // them when a graph is made (hw3tf/ops/attention_gradient.py).
+       "number_bits: list(int) = []"},
       inputs,
       outputs,
       shape_function,

@@ -13,7 +13,7 @@ struct AttentionKernel {
   TF_DataType type = TF_FLOAT;       // T
   TF_DataType real_type = TF_FLOAT;  // Real
   DType dtype = DType::kFloat32;
-  bool is_causal = false;
+  bool is_causal = false, finite_logsumexp = false;
   int64_t window_before = -1, window_after = -1;
   SessionThreads threads;
 };

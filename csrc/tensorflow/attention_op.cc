@@ -8,11 +8,25 @@
 namespace hw3tf {
 namespace {
 
+// The batch of the results: that of query, key and value which is not 1.
+ShapeHandle BatchShape(ShapeBuilder* build,
+                       std::initializer_list<const ShapeHandle*> operands) {
+  bool all_known = true;
+  for (const ShapeHandle* operand : operands) {
+    const int64_t size =
+        build->Rank(*operand) < 1 ? -1 : build->Size(*operand, 0);
+    if (size >= 0 && size != 1) return build->Axes(*operand, 0, 1);
+    all_known = all_known && size == 1;
+  }
+  return all_known ? build->Axes(**operands.begin(), 0, 1) : build->Unknown();
+}
+
 // (B, T, N, H) and (B, S, K, V) give (B, T, N, V), (B, N, T, 2) and (B, N, T);
 // packed, rank 3, all are without B.
 void ForwardShape(TF_ShapeInferenceContext* context, TF_Status* status) {
   ShapeBuilder build(context, status);
-  const ShapeHandle query = build.Input(kQuery), value = build.Input(kValue);
+  const ShapeHandle query = build.Input(kQuery), key = build.Input(kKey);
+  const ShapeHandle value = build.Input(kValue);
   int64_t rank = build.Rank(query);
   if (rank < 0) rank = build.Rank(value);
   if (rank < 0) {
@@ -22,11 +36,14 @@ void ForwardShape(TF_ShapeInferenceContext* context, TF_Status* status) {
   if (rank != 3) rank = 4;
   build.RequireRank(query, rank);
   build.RequireRank(value, rank);
-  build.Output(0, build.Join(build.Axes(query, 0, rank - 1),
-                             build.Axes(value, rank - 1, rank)));
+  const ShapeHandle batch = rank == 4
+                                ? BatchShape(&build, {&query, &key, &value})
+                                : build.Axes(query, 0, 0);
+  build.Output(
+      0, build.Join(build.Join(batch, build.Axes(query, rank - 3, rank - 1)),
+                    build.Axes(value, rank - 1, rank)));
   const ShapeHandle lengths =
-      build.Join(build.Join(build.Axes(query, 0, rank - 3),
-                            build.Axes(query, rank - 2, rank - 1)),
+      build.Join(build.Join(batch, build.Axes(query, rank - 2, rank - 1)),
                  build.Axes(query, rank - 3, rank - 2));
   const ShapeHandle two(TF_ShapeInferenceContextVectorFromSize(context, 2));
   build.Output(1, build.Join(lengths, two));
@@ -57,7 +74,8 @@ void ForwardCompute(void* state, TF_OpKernelContext* context) {
                                   View(in.tensors[kValue]),
                                   MutableView(output),
                                   TF_TensorData(statistics.get()),
-                                  TF_TensorData(logsumexp.get())};
+                                  TF_TensorData(logsumexp.get()),
+                                  kernel->finite_logsumexp};
   if (!AttentionForward(args, kernel->threads.Get(&call)))
     call.Fail(TF_RESOURCE_EXHAUSTED,
               "out of memory for the scratch arrays of attention");

@@ -36,7 +36,8 @@ std::string AttentionOperands::Set(DType dtype, const AttentionOptions& numbers,
   options.key_lengths = Data<int32_t>(operands[kKeyLengths]);
   options.query_splits = Data<int64_t>(operands[kQuerySplits]);
   options.key_splits = Data<int64_t>(operands[kKeySplits]);
-  std::string error = CheckAttention(dtype, arguments, &options, &shape);
+  std::string error =
+      CheckAttention(dtype, arguments, &options, &shape, &positions);
   if (!error.empty()) return error;
   options.bias = Data<void>(operands[kBias]);
   options.bias_strides = StridesOf(arguments.bias);

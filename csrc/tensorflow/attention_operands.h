@@ -37,8 +37,9 @@ struct AttentionOperands {
   AttentionArguments arguments;
   AttentionShape shape;
   AttentionOptions options;
+  Positions positions;  // to which `options` points
 
-  // Fills the three from `operands`, kAttentionOperands of them, and `options`
+  // Fills all from `operands`, kAttentionOperands of them, and `options`
   // with its numbers set. Returns "" or what is wrong.
   std::string Set(DType dtype, const AttentionOptions& numbers,
                   const Operand* operands);

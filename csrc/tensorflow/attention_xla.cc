@@ -29,7 +29,7 @@ enum GradOperand {
 // name, because saved models keep the calls.
 enum Header {
   kDType,  // 0..3, as in DType
-  kIsCausal,
+  kFlags,  // 1: causal; 2: finite_logsumexp
   kWindowBefore,
   kWindowAfter,
   kThreads,  // of the session; 0 if it is not set
@@ -51,6 +51,7 @@ double Number(int64_t bits) {
 struct XlaCall {
   DType dtype = DType::kFloat32;
   int threads = 0;
+  bool finite_logsumexp = false;
   Operand operands[kGradOperands];
   AttentionOperands in;
   std::string error;
@@ -59,7 +60,8 @@ struct XlaCall {
     const auto* header = static_cast<const int64_t*>(*arrays++);
     AttentionOptions numbers;
     numbers.dropout_seed = *static_cast<const uint64_t*>(*arrays++);
-    numbers.is_causal = header[kIsCausal] != 0;
+    numbers.is_causal = (header[kFlags] & 1) != 0;
+    finite_logsumexp = (header[kFlags] & 2) != 0;
     numbers.window_before = header[kWindowBefore];
     numbers.window_after = header[kWindowAfter];
     numbers.scale = Number(header[kScale]);
@@ -115,7 +117,8 @@ void Forward(void* results, const void** arrays, const char*, size_t,
       View(call.operands[kValue]),
       MutableView(OutputDims(call.in.arguments), out[0]),
       out[1],
-      out[2]};
+      out[2],
+      call.finite_logsumexp};
   if (!AttentionForward(args, call.threads))
     Fail(status, "out of memory for the scratch arrays of attention");
 }

@@ -21,11 +21,15 @@ struct Deleter {
   void operator()(TF_Tensor* tensor) const { TF_DeleteTensor(tensor); }
   void operator()(TF_Buffer* buffer) const { TF_DeleteBuffer(buffer); }
   void operator()(TF_ShapeHandle* shape) const { TF_DeleteShapeHandle(shape); }
+  void operator()(TF_DimensionHandle* size) const {
+    TF_DeleteDimensionHandle(size);
+  }
 };
 using Status = std::unique_ptr<TF_Status, Deleter>;
 using Tensor = std::unique_ptr<TF_Tensor, Deleter>;
 using Buffer = std::unique_ptr<TF_Buffer, Deleter>;
 using ShapeHandle = std::unique_ptr<TF_ShapeHandle, Deleter>;
+using DimensionHandle = std::unique_ptr<TF_DimensionHandle, Deleter>;
 
 inline Status NewStatus() { return Status(TF_NewStatus()); }
 inline bool Ok(const Status& status) {

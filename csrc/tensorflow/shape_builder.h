@@ -29,6 +29,23 @@ class ShapeBuilder {
     return TF_ShapeInferenceContextRank(context_, shape.get());
   }
 
+  // Of a shape whose rank is known; -1: unknown.
+  int64_t Size(const ShapeHandle& shape, int64_t axis) {
+    if (!Ok()) return -1;
+    const DimensionHandle size(TF_NewDimensionHandle());
+    TF_ShapeInferenceContextDim(context_, shape.get(), axis, size.get());
+    return TF_DimensionHandleValueKnown(size.get())
+               ? TF_DimensionHandleValue(size.get())
+               : -1;
+  }
+
+  // One axis of unknown size.
+  ShapeHandle Unknown() {
+    ShapeHandle axis(TF_NewShapeHandle());
+    RequireRank(axis, 1);
+    return axis;
+  }
+
   // An unknown rank becomes this one, of unknown axes.
   void RequireRank(const ShapeHandle& shape, int64_t rank) {
     if (Ok())

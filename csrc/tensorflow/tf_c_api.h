@@ -85,6 +85,11 @@ void TF_OpDefinitionBuilderSetShapeInferenceFunction(
     TF_OpDefinitionBuilder*, void (*)(TF_ShapeInferenceContext*, TF_Status*));
 void TF_RegisterOpDefinition(TF_OpDefinitionBuilder*, TF_Status*);
 
+TF_DimensionHandle* TF_NewDimensionHandle();
+void TF_DeleteDimensionHandle(TF_DimensionHandle*);
+int TF_DimensionHandleValueKnown(TF_DimensionHandle*);
+int64_t TF_DimensionHandleValue(TF_DimensionHandle*);
+
 TF_ShapeHandle* TF_NewShapeHandle();
 void TF_DeleteShapeHandle(TF_ShapeHandle*);
 void TF_ShapeInferenceContextGetInput(TF_ShapeInferenceContext*, int,
@@ -95,6 +100,8 @@ int TF_ShapeInferenceContextRankKnown(TF_ShapeInferenceContext*,
                                       TF_ShapeHandle*);
 int64_t TF_ShapeInferenceContextRank(TF_ShapeInferenceContext*,
                                      TF_ShapeHandle*);
+void TF_ShapeInferenceContextDim(TF_ShapeInferenceContext*, TF_ShapeHandle*,
+                                 int64_t, TF_DimensionHandle*);
 void TF_ShapeInferenceContextSetUnknownShape(TF_ShapeInferenceContext*,
                                              TF_Status*);
 void TF_ShapeInferenceContextWithRank(TF_ShapeInferenceContext*,

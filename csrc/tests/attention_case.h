@@ -99,6 +99,9 @@ struct Case {
   bool one_query = false;
   bool one_key = false;
   bool one_value = false;
+  bool one_mask = false;      // of queries, and of keys
+  bool summed_grads = false;  // of these arrays, over the batch
+  bool finite_logsumexp = false;
 
   std::string Name() const;
 };

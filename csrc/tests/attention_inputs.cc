@@ -170,8 +170,14 @@ void Inputs::SetOptions() {
   options.bias_strides = BiasArray().strides;
   if (c.mask != Mask::kNone) options.mask = mask_.get();
   options.mask_strides = MaskArray().strides;
-  if (c.query_mask) options.query_mask = query_mask_.get();
-  if (c.key_mask != KeyMask::kNone) options.key_mask = key_mask_.get();
+  if (c.query_mask) {
+    options.query_mask = query_mask_.get();
+    options.query_mask_stride = c.one_mask ? 0 : shape.query_len;
+  }
+  if (c.key_mask != KeyMask::kNone) {
+    options.key_mask = key_mask_.get();
+    options.key_mask_stride = c.one_mask ? 0 : shape.key_len;
+  }
   if (c.lengths == Lengths::kQueries || c.lengths == Lengths::kBoth)
     options.query_lengths = query_lengths_.get();
   if (c.lengths == Lengths::kKeys || c.lengths == Lengths::kBoth)

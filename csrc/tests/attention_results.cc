@@ -12,10 +12,9 @@ Array Of(const Inputs& inputs, Array array) {
   return array;
 }
 
-// Gradients are not summed over the batch.
-RowsShape OfEveryBatch(const Rows& rows) {
+RowsShape GradShape(const Inputs& inputs, const Rows& rows) {
   RowsShape shape = rows.shape();
-  shape.one_batch = false;
+  shape.one_batch &= inputs.c.summed_grads;
   return shape;
 }
 
@@ -27,9 +26,9 @@ int64_t GradBiasCount(const Inputs& inputs) {
 
 Results::Results(const Inputs& x)
     : output(x.dtype, x.grad_output.shape(), x.LayoutOf(3), x.guard),
-      grad_query(x.dtype, OfEveryBatch(x.query), x.LayoutOf(1), x.guard),
-      grad_key(x.dtype, OfEveryBatch(x.key), x.LayoutOf(2), x.guard),
-      grad_value(x.dtype, OfEveryBatch(x.value), x.LayoutOf(0), x.guard),
+      grad_query(x.dtype, GradShape(x, x.query), x.LayoutOf(1), x.guard),
+      grad_key(x.dtype, GradShape(x, x.key), x.LayoutOf(2), x.guard),
+      grad_value(x.dtype, GradShape(x, x.value), x.LayoutOf(0), x.guard),
       statistics(RealType(x.dtype), 2 * x.LogsumexpCount(), x.guard),
       logsumexp(RealType(x.dtype), x.c.all_outputs ? x.LogsumexpCount() : 0,
                 x.guard),
@@ -44,7 +43,8 @@ AttentionForwardArgs Results::Forward(const Inputs& x) const {
           Of(x, x.value.ReadArray()),
           Of(x, output.WriteArray()),
           statistics.get(),
-          x.c.all_outputs ? logsumexp.get() : nullptr};
+          x.c.all_outputs ? logsumexp.get() : nullptr,
+          x.c.finite_logsumexp};
 }
 
 AttentionBackwardArgs Results::Backward(const Inputs& x) const {

@@ -55,14 +55,13 @@ Options ParseOptions(int argc, char** argv) {
 }
 
 // In the order of TestPath.
-constexpr const char* kPathNames[] = {"forward",           "decoding",
-                                      "split keys",        "packed forward",
-                                      "bfloat16 forward",  "backward",
-                                      "shared bias",       "packed backward",
-                                      "bfloat16 backward", "float64 forward",
-                                      "float64 backward",  "lines",
-                                      "blocks of a line",  "rows",
-                                      "chunks of rows"};
+constexpr const char* kPathNames[] = {
+    "forward",         "decoding",         "split keys",
+    "packed forward",  "bfloat16 forward", "backward",
+    "shared bias",     "packed backward",  "bfloat16 backward",
+    "float64 forward", "float64 backward", "sums over the batch",
+    "lines",           "blocks of a line", "rows",
+    "chunks of rows"};
 static_assert(std::size(kPathNames) == kTestPaths);
 
 // What the kernels counted of the present case.

@@ -2,7 +2,8 @@
 
 import keras
 
-from hw3tf import ops
+from hw3tf.ops.attention_call import AttentionCall
+from hw3tf.ops.attention_paths import sees_nothing
 
 
 def attend(
@@ -43,26 +44,29 @@ def attend(
             mask = keras.ops.expand_dims(mask, -3)
     zero_blind_rows = zero_blind_rows and _may_be_blind(query, key, mask, options)
     all_drops = dropout is not None and training and dropout.rate >= 1
+    call = AttentionCall(
+        query,
+        key,
+        value,
+        mask=mask,
+        **({} if all_drops else dropout_options(dropout, training)),
+        **options,
+    )
     output, *more = _as_list(
-        ops.dot_product_attention(
-            query,
-            key,
-            value,
-            mask=mask,
+        call.run(
             return_logsumexp=zero_blind_rows,
             return_attention_scores=return_scores,
-            **({} if all_drops else dropout_options(dropout, training)),
-            **options,
+            finite_logsumexp=True,
         )
     )
     if all_drops:  # a product, not zeros: the weights keep their gradients, of 0
         output = keras.ops.multiply(output, keras.ops.zeros((), output.dtype))
     scores = more.pop() if return_scores else None
     if zero_blind_rows:
-        blind = keras.ops.equal(more[0], -float("inf"))
-        output = _zeroed(output, keras.ops.transpose(blind, (0, 2, 1))[..., None])
+        nothing = sees_nothing(more[0])
+        output = _zeroed(output, keras.ops.transpose(nothing, (0, 2, 1))[..., None])
         if return_scores:
-            scores = _zeroed(scores, blind[..., None])
+            scores = _zeroed(scores, nothing[..., None])
     return output, scores
 
 

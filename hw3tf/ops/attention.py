@@ -7,6 +7,7 @@ import numpy as np
 
 from hw3tf import _core
 from hw3tf.ops.attention_call import AttentionCall
+from hw3tf.ops.attention_checks import check_seed
 from hw3tf.ops.attention_operation import DotProductAttention
 from hw3tf.ops.attention_options import signed
 from hw3tf.ops.ragged_attention import (
@@ -212,7 +213,8 @@ def attention_dropout_mask(batch_size, num_heads, query_length, key_length, rate
         key_length)`, `True` where the weight is kept.
 
     Raises:
-        ValueError: If a size is negative or `rate` is outside `[0, 1)`.
+        ValueError: If a size is negative, `rate` is outside `[0, 1)` or `seed` is not
+            an integer of 64 bits.
 
     Example:
 
@@ -223,6 +225,7 @@ def attention_dropout_mask(batch_size, num_heads, query_length, key_length, rate
     Reference:
         - [Salmon et al., 2011](https://doi.org/10.1145/2063384.2063405)
     """
+    check_seed("seed", seed)
     shape = (batch_size, num_heads, query_length, key_length)
     return np.asarray(
         _core.attention_dropout_mask(shape, rate=rate, seed=signed(int(seed)))

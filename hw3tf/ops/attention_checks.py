@@ -5,21 +5,33 @@ the kernel, with the same rules (csrc/checks/attention_checks.cc).
 """
 
 import numbers
+from typing import Any, NoReturn
 
 import keras
+import numpy as np
 
 
-def _fail(name, expected, shape):
+def _fail(name: str, expected: str, shape: Any) -> NoReturn:
     raise ValueError(
         f"`{name}` must have {expected}. Received: {name}.shape={tuple(shape)}"
     )
 
 
-def _differ(a, b):
+def _differ(a: int | None, b: int | None) -> bool:
     return a is not None and b is not None and a != b
 
 
-def check_tensors(query, key, value, packed=False):
+def batch_of(*tensors: Any) -> int | None:
+    """The batch size of a call: sizes are equal or 1, as in NumPy's rules. None if it
+    is not known before the graph runs."""
+    sizes = [x.shape[0] for x in tensors]
+    larger = [size for size in sizes if size not in (1, None)]
+    if larger:
+        return larger[0]
+    return None if None in sizes else 1
+
+
+def check_tensors(query: Any, key: Any, value: Any, packed: bool = False) -> None:
     """Raises ValueError, naming the argument, what was expected and what came.
 
     Args:
@@ -44,28 +56,45 @@ def check_tensors(query, key, value, packed=False):
                 f"Received: {name}.dtype={dtype}"
             )
     q, k, v = (tuple(x.shape) for x in (query, key, value))
-    if not packed and _differ(k[0], q[0]):
-        _fail("key", f"the batch size of `query`, {q[0]}", k)
+    if not packed:
+        _check_batch(q, k, v)
     if 0 in q[-2:]:
         _fail("query", "at least one head of at least one feature", q)
-    if not packed and k[1] == 0:
-        _fail("key", "at least one position: attention over no keys is not defined", k)
     heads, kv_heads = q[-2], k[-2]
     if None not in (heads, kv_heads) and (kv_heads == 0 or heads % kv_heads != 0):
         _fail("key", f"a number of heads that divides the {heads} heads of `query`", k)
     if _differ(k[-1], q[-1]):
         _fail("key", f"the head size of `query`, {q[-1]}", k)
-    if any(_differ(a, b) for a, b in zip(v[:-1], k[:-1], strict=True)):
-        what = "rows and heads" if packed else "batch size, length and heads"
+    if any(_differ(a, b) for a, b in zip(v[-3:-1], k[-3:-1], strict=True)):
+        what = "rows and heads" if packed else "length and heads"
         _fail("value", f"the {what} of `key`, {k}", v)
     if v[-1] == 0:
         _fail("value", "at least one feature", v)
 
 
-def check_positions(query, key, query_mask, key_mask, query_lengths, key_lengths):
+def _check_batch(*shapes: tuple) -> None:
+    first, batch = "query", None
+    for name, shape in zip(("query", "key", "value"), shapes, strict=True):
+        if shape[0] in (1, None):
+            continue
+        if _differ(shape[0], batch):
+            _fail(name, f"the batch size of `{first}`, {batch}, or 1", shape)
+        if batch is None:
+            first, batch = name, shape[0]
+
+
+def check_positions(
+    query: Any,
+    key: Any,
+    value: Any,
+    query_mask: Any,
+    key_mask: Any,
+    query_lengths: Any,
+    key_lengths: Any,
+) -> None:
     """Raises ValueError if masks are not (batch, length), lengths not integers of
-    shape (batch,). None stands for what is not given."""
-    batch = query.shape[0]
+    shape (batch,); their batch may be 1. None stands for what is not given."""
+    batch = batch_of(query, key, value)
     for name, mask, length in (
         ("query_mask", query_mask, query.shape[1]),
         ("key_mask", key_mask, key.shape[1]),
@@ -74,7 +103,7 @@ def check_positions(query, key, query_mask, key_mask, query_lengths, key_lengths
             continue
         if len(mask.shape) != 2:
             _fail(name, "2 axes: (batch, length)", mask.shape)
-        if _differ(mask.shape[0], batch) or _differ(mask.shape[1], length):
+        if not _shares(mask.shape[0], batch) or _differ(mask.shape[1], length):
             _fail(name, f"shape {(batch, length)}", mask.shape)
     for name, lengths in (
         ("query_lengths", query_lengths),
@@ -83,11 +112,39 @@ def check_positions(query, key, query_mask, key_mask, query_lengths, key_lengths
         if lengths is None:
             continue
         check_integers(name, lengths)
-        if len(lengths.shape) != 1 or _differ(lengths.shape[0], batch):
+        if len(lengths.shape) != 1 or not _shares(lengths.shape[0], batch):
             _fail(name, f"shape {(batch,)}", lengths.shape)
 
 
-def check_integers(name, tensor):
+def check_lengths(name: str, lengths: Any, of: str, limit: int | None) -> None:
+    """Raises ValueError if a length is not from 0 to `limit`, as far as values are
+    known. Those of 64 bits would not survive the kernels' 32.
+
+    Args:
+        name, lengths: The argument; None if it is not given.
+        of, limit: The argument whose lengths they are, and its length.
+    """
+    try:
+        values = np.asarray([] if lengths is None else lengths).ravel()
+    except Exception:  # symbolic
+        return
+    if values.dtype.kind not in "iu" or np.can_cast(values.dtype, "int32"):
+        return  # the kernels check these, in graphs, too
+    limit = 2**31 - 1 if limit is None else limit
+    wrong = (values < 0) | (values > limit)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise ValueError(
+            f"`{name}` must be between 0 and the length of `{of}`, {limit}. "
+            f"Received: {name}[{at}]={values[at]}"
+        )
+
+
+def _shares(size: int | None, batch: int | None) -> bool:
+    return size == 1 or not _differ(size, batch)
+
+
+def check_integers(name: str, tensor: Any) -> None:
     """Raises ValueError if `tensor` is not of an integer dtype."""
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if not keras.backend.is_int_dtype(dtype):
@@ -96,15 +153,16 @@ def check_integers(name, tensor):
         )
 
 
-def check_broadcasts(name, shape, query, key, packed=False):
-    """Raises ValueError if `shape` does not broadcast to the scores' shape,
-    `(batch, num_heads, query_length, key_length)`."""
-    if packed:
-        scores = (None, query.shape[1], None, None)
-    else:
-        scores = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
+def check_broadcasts(name: str, shape: tuple, scores: tuple) -> None:
+    """Raises ValueError if `shape` does not broadcast to that of the scores.
+
+    Args:
+        name: The argument.
+        shape: Its shape.
+        scores: `(batch, num_heads, query_length, key_length)`, None where not known.
+    """
     fits = len(shape) <= 4 and all(
-        size == 1 or not _differ(size, score)
+        _shares(size, score)
         for size, score in zip(reversed(shape), reversed(scores), strict=False)
     )
     if not fits:
@@ -114,13 +172,24 @@ def check_broadcasts(name, shape, query, key, packed=False):
         )
 
 
-def check_numbers(soft_cap, sliding_window, dropout_rate, dropout_seed):
+def check_seed(name: str, seed: Any) -> None:
+    """Raises ValueError unless `seed` is an integer of 64 bits, signed or not."""
+    is_integer = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not (is_integer and -(2**63) <= seed < 2**64):
+        raise ValueError(
+            f"`{name}` must be an integer of 64 bits. Received: {name}={seed!r}"
+        )
+
+
+def check_numbers(
+    soft_cap: Any, sliding_window: Any, dropout_rate: Any, dropout_seed: Any
+) -> None:
     """Raises ValueError if an option that is a number is not what it must be."""
 
-    def fail(name, expected, value):
+    def fail(name: str, expected: str, value: Any) -> NoReturn:
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
 
-    def is_number(x, kind):
+    def is_number(x: Any, kind: type) -> bool:
         return isinstance(x, kind) and not isinstance(x, bool)
 
     if soft_cap is not None and not (
@@ -144,7 +213,5 @@ def check_numbers(soft_cap, sliding_window, dropout_rate, dropout_seed):
         check_integers("dropout_seed", dropout_seed)
         if len(dropout_seed.shape) != 0:
             _fail("dropout_seed", "no axes", dropout_seed.shape)
-    elif not (
-        is_number(dropout_seed, numbers.Integral) and -(2**63) <= dropout_seed < 2**64
-    ):
-        fail("dropout_seed", "an integer of 64 bits", dropout_seed)
+    else:
+        check_seed("dropout_seed", dropout_seed)

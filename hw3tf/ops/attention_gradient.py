@@ -1,21 +1,23 @@
 """The registered gradients of the TensorFlow ops."""
 
+from typing import Any
+
 import tensorflow as tf
 
-SECOND_ORDER = (
-    "hw3tf's fused attention has a first derivative only: it was asked for the "
-    "derivative of its gradient (a second-order gradient, a Hessian, or forward "
-    "mode). Set the environment variable HW3TF_PATH=reference to compute the "
-    "attention in pure Keras, which has all of them."
-)
-ATTRIBUTES = ("is_causal", "window_before", "window_after")
+from hw3tf.ops.attention_options import TENSORS, AttentionOptions, double_of
+from hw3tf.ops.attention_second_order import REMEDY, second_order
+
+ATTRIBUTES = ("is_causal", "window_before", "window_after", "number_bits")
+NUMBERS = 3 + len(TENSORS)  # the input that holds scale, soft cap and dropout rate
 
 
-def register(library):
+def register(library: Any) -> None:
     """Registers the gradients of `Hw3tfAttention` and `Hw3tfAttentionGrad`."""
 
     @tf.RegisterGradient("Hw3tfAttention")
-    def _attention_gradient(op, grad_output, _grad_statistics, grad_logsumexp):
+    def _attention_gradient(
+        op: Any, grad_output: Any, _grad_statistics: Any, grad_logsumexp: Any
+    ) -> list[Any]:
         # The statistics are there for this gradient; hw3tf.ops never returns them.
         output, statistics, _ = op.outputs
         bias = op.inputs[3]
@@ -32,5 +34,37 @@ def register(library):
         return grads + [None] * (len(op.inputs) - len(grads))
 
     @tf.RegisterGradient("Hw3tfAttentionGrad")
-    def _second_order(op, *grads):
-        raise NotImplementedError(SECOND_ORDER)
+    def _gradient_of_gradient(op: Any, *upstream: Any) -> list[Any]:
+        options = _options_of(op)
+        count = 3 if options.bias is None else 4
+        *grads, of_output, of_logsumexp = second_order(
+            op.inputs[:count], options, op.inputs[-2:], upstream[:count]
+        )
+        # Output and statistics count as functions of query, key, value and bias.
+        grads += [None] * (len(op.inputs) - len(grads) - 2)
+        return [*grads, of_output, of_logsumexp]
+
+
+def _options_of(op: Any) -> AttentionOptions:
+    """The options of an op, from its inputs and attributes."""
+    bits = op.get_attr("number_bits")
+    before, after = op.get_attr("window_before"), op.get_attr("window_after")
+    if not bits or before != after:
+        raise NotImplementedError(
+            "the derivative of a gradient of hw3tf's fused attention was asked for, in "
+            "a call that was saved by hw3tf 0.1 or not made by hw3tf.ops: it has a "
+            "first derivative only. " + REMEDY
+        )
+    scale, soft_cap, dropout_rate = map(double_of, bits)
+    given = dict(zip(TENSORS, op.inputs[3:NUMBERS], strict=True))
+    seed = given.pop("dropout_seed")
+    return AttentionOptions(
+        scale=scale,
+        is_causal=op.get_attr("is_causal"),
+        attn_logits_soft_cap=soft_cap or None,
+        sliding_window=None if before < 0 else before + 1,
+        dropout_rate=dropout_rate,
+        dropout_seed=seed if dropout_rate else None,
+        # An empty tensor of rank 1 stands for one not given.
+        **{k: None if tuple(x.shape) == (0,) else x for k, x in given.items()},
+    )

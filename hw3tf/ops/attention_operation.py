@@ -5,7 +5,9 @@ import numpy as np
 
 from hw3tf.ops.attention_call import AttentionCall
 from hw3tf.ops.attention_checks import (
+    batch_of,
     check_broadcasts,
+    check_lengths,
     check_numbers,
     check_positions,
     check_tensors,
@@ -103,20 +105,24 @@ class DotProductAttention(keras.Operation):
         bias, mask, *positions = (
             x if x is None or hasattr(x, "shape") else np.asarray(x) for x in arrays
         )
-        check_positions(query, key, *positions)
+        check_lengths("query_lengths", query_lengths, "query", query.shape[1])
+        check_lengths("key_lengths", key_lengths, "key", key.shape[1])
+        check_positions(query, key, value, *positions)
+        batch = batch_of(query, key, value)
+        query_length, heads = query.shape[1:3]
+        scores = (batch, heads, query_length, key.shape[1])
         for name, tensor in (("bias", bias), ("mask", mask)):
             if tensor is not None:
-                check_broadcasts(name, tensor.shape, query, key)
+                check_broadcasts(name, tensor.shape, scores)
         names = ("attn_logits_soft_cap", "sliding_window", "dropout_rate")
         check_numbers(*(self.settings[n] for n in names), dropout_seed)
         dtype = keras.backend.result_type(query.dtype, key.dtype, value.dtype)
-        batch, query_length, heads = query.shape[:3]
-        output = keras.KerasTensor((*query.shape[:3], value.shape[3]), dtype)
+        shape = (batch, query_length, heads, value.shape[3])
+        output = keras.KerasTensor(shape, dtype)
         results = [output]
         if self.settings["return_logsumexp"]:
             shape = (batch, heads, query_length)
             results.append(keras.KerasTensor(shape, real_dtype(dtype)))
         if self.settings["return_attention_scores"]:
-            shape = (batch, heads, query_length, key.shape[1])
-            results.append(keras.KerasTensor(shape, dtype))
+            results.append(keras.KerasTensor(scores, dtype))
         return tuple(results) if len(results) > 1 else output

@@ -1,5 +1,6 @@
 """What may be asked of attention beyond the product itself, in one object."""
 
+import struct
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,6 +72,16 @@ def real_dtype(dtype):
     return "float64" if dtype == "float64" else "float32"
 
 
+def bits_of(number: float) -> int:
+    """The bits of a double as a signed integer."""
+    return struct.unpack("<q", struct.pack("<d", float(number)))[0]
+
+
+def double_of(bits: int) -> float:
+    """The double with these bits."""
+    return struct.unpack("<d", struct.pack("<q", bits))[0]
+
+
 def signed(seed):
     """The signed integer with the 64 bits of `seed`, as the kernels take it."""
     return (seed + 2**63) % 2**64 - 2**63
@@ -118,7 +129,8 @@ def _padding(options, mask, query, key):
         name, rows, length = "query_mask", mask[:, 0, :, 0], ops.shape(query)[1]
     else:
         return {"mask": mask}
-    rows = ops.broadcast_to(rows, (ops.shape(query)[0], length))
+    if rows.shape[1] is None or rows.shape[1] != length:
+        rows = ops.broadcast_to(rows, (ops.shape(rows)[0], length))
     other = getattr(options, name)
     return {
         "mask": None,

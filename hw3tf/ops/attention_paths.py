@@ -6,12 +6,15 @@ and returns the output and the logsumexp. The first two, the kernel, take what
 """
 
 import functools
+from typing import Any
 
 import keras
 
 from hw3tf import _core, reference
-from hw3tf.ops.attention_options import TENSORS, real_dtype
+from hw3tf.ops.attention_checks import batch_of
+from hw3tf.ops.attention_options import TENSORS, bits_of, real_dtype
 from hw3tf.ops.libraries import load_op_library
+from hw3tf.reference.attention import lowest
 
 
 def attention_op(query, key, value, options):
@@ -41,8 +44,24 @@ def attention_op(query, key, value, options):
         is_causal=options.is_causal,
         window_before=before,
         window_after=after,
+        finite_logsumexp=True,
+        number_bits=[bits_of(number) for number in numbers],
     )
     return output, logsumexp
+
+
+def with_infinity(logsumexp: Any) -> Any:
+    """The logsumexp with `-inf` for a query that sees no key. Until it is asked for,
+    it is the lowest finite number: TensorFlow's `enable_check_numerics` would stop at
+    every padded batch otherwise."""
+    ops = keras.ops
+    infinity = ops.cast(float("-inf"), logsumexp.dtype)
+    return ops.where(sees_nothing(logsumexp), infinity, logsumexp)
+
+
+def sees_nothing(logsumexp: Any) -> Any:
+    """Which queries see no key, from a logsumexp without infinities."""
+    return keras.ops.equal(logsumexp, lowest(logsumexp.dtype))
 
 
 def _constant(value, dtype):
@@ -66,7 +85,7 @@ def attention_pybind(query, key, value, options):
     op library cannot be loaded. Holds no state, so eager and graph are alike."""
     import tensorflow as tf
 
-    from hw3tf.ops.attention_gradient import SECOND_ORDER
+    from hw3tf.ops.attention_second_order import second_order
 
     dtype, real = query.dtype, real_dtype(query.dtype)
     before, after = options.window
@@ -91,7 +110,8 @@ def attention_pybind(query, key, value, options):
         return numbers | given
 
     def run_forward(q, k, v, *arrays):
-        return _core.attention_forward(q, k, v, **keywords(arrays))
+        finite = {"finite_logsumexp": True}
+        return _core.attention_forward(q, k, v, **finite, **keywords(arrays))
 
     def run_backward(q, k, v, *arrays):
         arrays, results = arrays[: len(names)], arrays[len(names) :]
@@ -110,17 +130,20 @@ def attention_pybind(query, key, value, options):
         for grad, x in zip(grads, inside, strict=True):
             grad.set_shape(x.shape)
 
-        def second_order(*_):
-            raise NotImplementedError(SECOND_ORDER)
+        def gradient_of_gradient(*upstream):
+            more = second_order(inside, options, results[2:], upstream)
+            return *more[:-2], None, None, *more[-2:]
 
-        return grads, second_order
+        return grads, gradient_of_gradient
 
     @tf.custom_gradient
     def forward(*inside):
         output, statistics, logsumexp = tf.numpy_function(
             run_forward, [*inside, *constants], [dtype, real, real], stateful=False
         )
-        rows, heads = query.shape[:-2], query.shape[-2]
+        rows, heads = list(query.shape[:-2]), query.shape[-2]
+        if len(rows) == 2:
+            rows[0] = batch_of(query, key, value)
         output.set_shape([*rows, heads, value.shape[-1]])
         logsumexp.set_shape([*rows[:-1], heads, rows[-1]])
         statistics.set_shape([*logsumexp.shape, 2])

@@ -67,7 +67,7 @@ def ragged_dot_product_attention(
             ragged axis, if batch sizes or lengths do not fit each other, and as
             `hw3tf.ops.dot_product_attention`.
         tensorflow.errors.InvalidArgumentError: The same, where it is known only
-            when the graph runs; if all sequences of keys are empty.
+            when the graph runs.
         NotImplementedError: On differentiating the gradient of the kernel.
 
     Example:
@@ -114,10 +114,10 @@ class RaggedAttentionCall:
             x.with_values(v) for x, v in zip((query, key, value), values, strict=True)
         )
         self.options = make_options(
-            *values[:2],
+            (None, query.shape[2], None, None),
+            head_dim=query.shape[-1],
             query_splits=keras.ops.cast(query.row_splits, "int64"),
             key_splits=keras.ops.cast(_same_splits(key, value), "int64"),
-            packed=True,
             **settings,
         )
         self.path = choose_path(dtype, self.options.scale)

@@ -5,6 +5,7 @@ once the sizes are known, so the module says how the sizes of the results follow
 from those of the arguments, and hands all sizes to the call, which is told none.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,8 +27,28 @@ class Axis(NamedTuple):
     axis: int
 
 
+class Broadcast(NamedTuple):
+    """The size of axes that are equal or 1: the one that is not, or 1."""
+
+    axes: tuple[Axis, ...]
+
+
+Size = int | Axis | Broadcast
+
+
+def broadcast_size(sizes: Sequence[Size]) -> Size:
+    """What sizes broadcast to that are equal or 1, as far as it is known."""
+    for size in sizes:
+        if isinstance(size, int) and size != 1:
+            return size
+    axes = tuple(size for size in sizes if isinstance(size, Axis))
+    if len(axes) > 1:
+        return Broadcast(axes)
+    return axes[0] if axes else 1
+
+
 class Array(NamedTuple):
-    """An argument or a result: sizes, each an integer or an `Axis`, and dtype."""
+    """An argument or a result: sizes and dtype."""
 
     sizes: tuple
     dtype: str
@@ -35,7 +56,7 @@ class Array(NamedTuple):
     @property
     def shape(self):
         """With None for a size that is not known yet."""
-        return [None if isinstance(size, Axis) else size for size in self.sizes]
+        return [size if isinstance(size, int) else None for size in self.sizes]
 
     @property
     def type(self):
@@ -62,7 +83,7 @@ def custom_call(target, header, arguments, results):
 
     Args:
         target: Name under which the call is registered with XLA.
-        header: Integers and `Axis` es: the first operand, a vector of int64.
+        header: Integers and other sizes: the first operand, a vector of int64.
         arguments: `Array`s of the arguments of `main`: the operands that follow.
         results: `Array`s of the results.
     """
@@ -130,10 +151,10 @@ class _Body:
     names: dict = field(default_factory=dict)
 
     def vector(self, sizes):
-        """The name of a vector of int64 with these integers and `Axis`es."""
+        """The name of a vector of int64 with these sizes."""
         parts, run = [], []
         for size in sizes:
-            if isinstance(size, Axis):
+            if not isinstance(size, int):
                 parts += [self._constant(run)] * bool(run) + [self._size(size)]
                 run = []
             else:
@@ -152,6 +173,8 @@ class _Body:
         return self._add(text), len(values)
 
     def _size(self, size):
+        if size not in self.names and isinstance(size, Broadcast):
+            self.names[size] = self._broadcast(size.axes)
         if size not in self.names:
             kind = self.arguments[size.argument].type
             number = self._add(
@@ -165,6 +188,20 @@ class _Body:
                 f"stablehlo.reshape {wide} : (tensor<i64>) -> tensor<1xi64>"
             )
         return self.names[size], 1
+
+    def _broadcast(self, axes):
+        size, one = self._size(axes[0])[0], self._constant([1])[0]
+        kind = _vector_type(1)
+        for axis in axes[1:]:
+            other = self._size(axis)[0]
+            is_one = self._add(
+                f"stablehlo.compare EQ, {size}, {one}, SIGNED : ({kind}, {kind}) "
+                "-> tensor<1xi1>"
+            )
+            size = self._add(
+                f"stablehlo.select {is_one}, {other}, {size} : tensor<1xi1>, {kind}"
+            )
+        return size
 
     def _add(self, text):
         name = f"%v{len(self.lines)}"

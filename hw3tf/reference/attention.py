@@ -1,5 +1,6 @@
 """Scaled dot-product attention in pure Keras, with every option."""
 
+import numpy as np
 from keras import backend, ops
 
 from hw3tf.reference.dropout import attention_dropout_mask
@@ -7,6 +8,33 @@ from hw3tf.reference.dropout import attention_dropout_mask
 # The score of a masked key: finite, so that a query that sees no key gets equal
 # weights, the mean of all values, instead of NaN. Keras's own number.
 _MASKED = -0.7 * 3.38953e38
+
+
+def lowest(dtype):
+    """The lowest finite number of float32, or of float64 for float64, as an array.
+
+    It stands for the logsumexp `-inf` of a query that sees no key wherever nobody
+    reads it as a logarithm: TensorFlow's `enable_check_numerics` lets no infinity pass.
+    """
+    wide = backend.standardize_dtype(dtype) == "float64"
+    return np.array(np.finfo("float64" if wide else "float32").min)
+
+
+def lengths_as_int32(lengths):
+    """Lengths as the kernels take them, None for None. Those of 64 bits are limited,
+    not cut off: one that is too long stays too long."""
+    if lengths is None:
+        return None
+    if not hasattr(lengths, "dtype") or isinstance(lengths, np.ndarray):
+        # As NumPy's: JAX would cut them off at once.
+        limited = np.clip(np.asarray(lengths), -1, 2**31 - 1)
+        return ops.convert_to_tensor(limited.astype("int32"))
+    dtype = backend.standardize_dtype(lengths.dtype)
+    if dtype in ("int64", "uint32", "uint64"):
+        # Keras computes with uint64 as if it were uint32.
+        lengths = ops.cast(lengths, "int64")
+        lengths = ops.clip(lengths, -1, 2**31 - 1)
+    return ops.cast(lengths, "int32")
 
 
 def dot_product_attention(
@@ -28,6 +56,7 @@ def dot_product_attention(
     dropout_seed=None,
     return_logsumexp=False,
     return_attention_scores=False,
+    finite_logsumexp=False,
 ):
     """Computes `dropout(softmax(scale * query @ key + bias)) @ value` as written.
 
@@ -67,6 +96,8 @@ def dot_product_attention(
             Defaults to `False`.
         return_attention_scores: Whether to return the weights before dropout.
             Defaults to `False`.
+        finite_logsumexp: Whether the logsumexp of a query that sees no key is the
+            lowest finite number instead of `-inf`. Defaults to `False`.
 
     Returns:
         Tensor of shape `(batch, query_length, num_heads, value_dim)` in the
@@ -102,6 +133,10 @@ def dot_product_attention(
         logits, visible, value, dropout_rate=dropout_rate, dropout_seed=dropout_seed
     )
     results = [output]
+    if return_logsumexp and not finite_logsumexp:
+        nothing = ops.equal(logsumexp, lowest(logsumexp.dtype))
+        infinity = ops.cast(float("-inf"), logsumexp.dtype)
+        logsumexp = ops.where(nothing, infinity, logsumexp)
     if return_logsumexp:
         results.append(logsumexp)
     if return_attention_scores:
@@ -129,6 +164,7 @@ def attention_logits(query, key, bias=None, scale=None, attn_logits_soft_cap=Non
     groups = query.shape[2] // key.shape[2]
     if groups > 1:
         key = ops.repeat(key, groups, axis=2)
+    query, key = _of_one_batch(query, key)
     if scale is None:
         scale = query.shape[-1] ** -0.5
     logits = ops.einsum("btnh,bsnh->bnts", query, key)
@@ -142,6 +178,21 @@ def attention_logits(query, key, bias=None, scale=None, attn_logits_soft_cap=Non
         # Through the dtype of query and key, as Keras does.
         logits = logits + ops.cast(ops.cast(bias, query.dtype), logits.dtype)
     return logits
+
+
+def _of_one_batch(a, b):
+    """Two tensors whose batch sizes are equal or 1, the smaller one repeated."""
+    if a.shape[0] == b.shape[0] and a.shape[0] is not None:
+        return a, b
+    batch, other = ops.shape(a)[0], ops.shape(b)[0]
+    if isinstance(batch, int):
+        batch = other if batch == 1 else batch
+    else:
+        batch = ops.where(ops.equal(batch, 1), other, batch)
+    return [
+        x if x.shape[0] == batch else ops.broadcast_to(x, (batch, *ops.shape(x)[1:]))
+        for x in (a, b)
+    ]
 
 
 def visible_keys(
@@ -175,9 +226,9 @@ def visible_keys(
     if key_mask is not None:
         masks.append(ops.cast(key_mask, "bool")[:, None, None, :])
     if query_lengths is not None:
-        masks.append(queries < ops.cast(query_lengths, "int32")[:, None, None, None])
+        masks.append(queries < lengths_as_int32(query_lengths)[:, None, None, None])
     if key_lengths is not None:
-        masks.append(keys < ops.cast(key_lengths, "int32")[:, None, None, None])
+        masks.append(keys < lengths_as_int32(key_lengths)[:, None, None, None])
     if is_causal:
         masks.append(keys <= queries)
     if sliding_window is not None:
@@ -206,25 +257,30 @@ def weighted_mean(
             that sees none takes the mean. Defaults to all.
 
     Returns:
-        The output, the logsumexp, and the weights before dropout, in the dtype
-        of `logits`.
+        The output, the logsumexp, `lowest` for a query that sees no key, and the
+        weights before dropout, in the dtype of `logits`.
     """
     sees_any = None
     if visible is not None:
         logits = ops.where(visible, logits, ops.cast(_MASKED, logits.dtype))
         sees_any = ops.any(visible, axis=-1, keepdims=True)
     if exists is not None:
-        logits = ops.where(exists, logits, ops.cast(float("-inf"), logits.dtype))
+        # Lower than what is masked: no weight even where all others are.
+        logits = ops.where(exists, logits, ops.cast(-3.4e38, logits.dtype))
     # Not `ops.softmax`, which warns of an axis of size 1: one key is no mistake.
-    # `initial` lets the maximum of an empty batch pass.
-    top = ops.max(logits, axis=-1, keepdims=True, initial=float("-inf"))
+    # `initial` lets the maximum of an empty batch, or of no keys, pass.
+    nothing = lowest(logits.dtype)
+    top = ops.max(logits, axis=-1, keepdims=True, initial=float(nothing))
     top = ops.stop_gradient(top)
     weights = ops.exp(logits - top)
     total = ops.sum(weights, axis=-1, keepdims=True)
     probabilities = scores = weights / total
-    logsumexp = top + ops.log(total)
+    # NaN if all scores are -inf, as the output.
+    logsumexp = ops.where(total == 0, total / total, top + ops.log(total))
+    no_keys = ops.shape(logits)[3] == 0
+    if no_keys is not False:
+        logsumexp = ops.where(no_keys, nothing, logsumexp)
     if sees_any is not None:
-        nothing = ops.cast(float("-inf"), logits.dtype)
         logsumexp = ops.where(sees_any, logsumexp, nothing)
     if dropout_rate > 0:
         keep = attention_dropout_mask(*ops.shape(logits), dropout_rate, dropout_seed)
@@ -235,7 +291,8 @@ def weighted_mean(
     groups = logits.shape[1] // value.shape[2]
     if groups > 1:
         value = ops.repeat(value, groups, axis=2)
-    output = ops.einsum("bnts,bsnh->btnh", ops.cast(probabilities, value.dtype), value)
+    probabilities, value = _of_one_batch(ops.cast(probabilities, value.dtype), value)
+    output = ops.einsum("bnts,bsnh->btnh", probabilities, value)
     return output, logsumexp[..., 0], scores
 
 
@@ -260,8 +317,9 @@ def attention_scores(logits, visible, logsumexp):
         return weights / ops.sum(weights, axis=-1, keepdims=True)
     # Nothing infinite may come out of what is masked: its gradient were 0 * inf.
     sees_any = ops.any(visible, axis=-1, keepdims=True)
-    logits = ops.where(visible, logits, ops.cast(float("-inf"), logits.dtype))
-    weights = ops.exp(logits - ops.where(sees_any, logsumexp, 0.0))
+    logsumexp = ops.where(sees_any, logsumexp, 0.0)
+    weights = ops.exp(ops.where(visible, logits, logsumexp) - logsumexp)
+    weights = ops.where(visible, weights, 0.0)
     total = ops.sum(weights, axis=-1, keepdims=True)
     mean = ops.ones_like(weights) / ops.cast(ops.shape(weights)[3], weights.dtype)
     return ops.where(sees_any, weights / ops.where(sees_any, total, 1.0), mean)
