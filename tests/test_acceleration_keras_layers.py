@@ -85,7 +85,10 @@ CASES = [
 def test_layer_is_as_close_to_the_exact_result_as_stock(name, call, rng, kernel_calls):
     x = rng.standard_normal((2, 6, 8), np.float32)
     exact, stock, fused, layer = three_of(*LAYERS[name], x, **CALLS[call])
-    assert len(kernel_calls) == 1
+    # A sequence without keys has weights in `Attention`, which stays Keras's there.
+    own = "no heads" in name and call == "empty"
+    assert len(kernel_calls) == (0 if own else 1)
+    assert not own or all(map(np.array_equal, fused, stock))
     # The gradient of a score is the difference of two sums, each of as many products
     # of two inputs as there are features.
     terms = x.shape[-1] * np.square(x).max()

@@ -162,7 +162,7 @@ def test_sizes_of_one_product_are_not_mixed_up(rng):
     layer = MultiHeadAttention(2, 4, attention_axes=2)
     layer.build((None, None, None, 6), (None, None, None, 6))
     query, value = np.ones((2, 3, 4, 6), "float32"), np.ones((3, 2, 4, 6), "float32")
-    with pytest.raises(ValueError, match=r"`key` must have the shape of `query`"):
+    with pytest.raises(ValueError, match="`value` must have the shape of `query`"):
         layer(query, value)
     unknown = tf.TensorSpec([None, None, None, 6])
     call = tf.function(lambda q, v: layer(q, v), input_signature=[unknown, unknown])

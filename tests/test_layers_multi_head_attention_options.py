@@ -302,3 +302,16 @@ def test_queries_beyond_the_reach_of_a_window_get_what_keras_gives(rng):
     tensors = make_tensors(rng, shapes)
     assert_equals_keras(made, tensors, training=False)
     np.testing.assert_array_equal(results(made[0], tensors)[0][:, 6:], 0)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_call_of_the_layer_may_be_a_part_of_a_functional_model(dropout, rng):
+    """Not the layer itself: `call` then computes with symbols."""
+    x = rng.standard_normal((2, 6, 8), np.float32)
+    layer = MultiHeadAttention(2, 4, dropout=dropout)
+    mask = np.arange(6) < np.array([[4], [0]])
+    want = layer(x, x, value_mask=mask)
+    inputs, symbol = keras.Input((6, 8)), keras.Input((6,), dtype="bool")
+    outputs = layer.call(inputs, inputs, value_mask=symbol)
+    model = keras.Model([inputs, symbol], outputs)
+    np.testing.assert_allclose(model([x, mask]), want, atol=1e-6)

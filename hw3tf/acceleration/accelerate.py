@@ -1,9 +1,13 @@
 """`accelerate` and `restore`: the attention of a whole model on the kernel."""
 
+import types
+from typing import Any
+
 import keras
 
 from hw3tf.acceleration import keras_hub_calls, keras_hub_layers
 from hw3tf.acceleration.coverage import Verdict, qualified_name
+from hw3tf.acceleration.enabling import is_enabled
 from hw3tf.acceleration.keras_layers import verdict_on_keras_layer
 from hw3tf.acceleration.not_covered import NOT_COVERED
 from hw3tf.acceleration.patches import attach, detach, is_attached
@@ -30,7 +34,12 @@ def accelerate(model):
 
     Understood are `keras.layers.MultiHeadAttention`, `GroupQueryAttention` and
     `Attention`, `keras_hub.layers.CachedMultiHeadAttention`, and the attention of
-    KerasHub's model families; the report tells for each layer, and why not.
+    KerasHub's model families; the report tells for each layer, and why not. A layer
+    that overrides what the kernel replaces, or that holds another softmax, dropout or
+    scale than Keras gave it, stays as it is. That is asked again at every call, and
+    when a graph is traced: replaced methods only now. What the kernel cannot take,
+    such as masks that are larger than the scores, the layer computes as before; the
+    logger `hw3tf` says so at level DEBUG.
 
     Functions that the model has compiled are made anew at the next call. If a model
     is part of another, accelerate the outer one: it has functions of its own.
@@ -107,12 +116,19 @@ def restore(model):
     return restored
 
 
-def _check_model(function, model):
-    if not isinstance(model, keras.layers.Layer):
-        raise TypeError(
-            f"`{function}` takes a Keras model or layer as `model`. Received: "
-            f"{model!r} (of type {type(model).__name__})"
+def _check_model(function: str, model: Any) -> None:
+    if isinstance(model, keras.layers.Layer):
+        return
+    hint = ""
+    if any(cls.__module__.split(".")[0] == "tf_keras" for cls in type(model).__mro__):
+        hint = (
+            ". This is a model of Keras 2 (tf_keras): build it with Keras 3, "
+            "`import keras`, with TF_USE_LEGACY_KERAS not set"
         )
+    raise TypeError(
+        f"`{function}` takes a Keras model or layer as `model`. Received: "
+        f"{model!r} (of type {type(model).__name__}){hint}"
+    )
 
 
 def _walk(model):
@@ -137,13 +153,50 @@ def _verdict(layer):
     for cls in type(layer).__mro__:
         name = qualified_name(cls)
         if name.startswith("hw3tf.layers."):
-            ours = isinstance(layer, KERAS_ATTENTION)
-            return Verdict({}, "a layer of hw3tf, fused by itself") if ours else None
+            return _verdict_on_ours(layer)
         if name in FAMILIES:
             return FAMILIES[name].verdict(layer, cls)
         if name in NOT_COVERED:
             return Verdict(None, NOT_COVERED[name])
-    return verdict_on_keras_layer(layer) or _verdict_on_name(layer)
+    return (
+        verdict_on_keras_layer(layer)
+        or _verdict_on_function(layer)
+        or _verdict_on_name(layer)
+    )
+
+
+def _verdict_on_ours(layer: Any) -> Verdict | None:
+    if not isinstance(layer, KERAS_ATTENTION):
+        return None
+    differs = layer._differs(("_compute_attention", "_masked_softmax"))
+    if differs:
+        return Verdict(None, differs)
+    return Verdict({}, "a layer of hw3tf, fused by itself")
+
+
+def _verdict_on_function(layer: Any) -> Verdict | None:
+    """For a layer of the user's that calls `keras.ops.dot_product_attention`: another
+    function puts that onto the kernel."""
+    for cls in type(layer).__mro__:
+        if cls.__module__.split(".")[0] in ("keras", "keras_hub"):
+            continue
+        functions = (getattr(f, "__func__", f) for f in vars(cls).values())
+        codes = [f.__code__ for f in functions if hasattr(f, "__code__")]
+        if not any(map(_names_the_function, codes)):
+            continue
+        what = f"`{cls.__name__}` calls `keras.ops.dot_product_attention`"
+        if is_enabled():
+            return Verdict({}, f"{what}, on the kernel by `hw3tf.enable()`")
+        return Verdict(None, f"{what}: `hw3tf.enable()` puts that on the kernel")
+    return None
+
+
+def _names_the_function(code: types.CodeType) -> bool:
+    """Whether `code`, or a function inside it, uses `dot_product_attention`."""
+    inside = [x for x in code.co_consts if isinstance(x, types.CodeType)]
+    return "dot_product_attention" in code.co_names or any(
+        map(_names_the_function, inside)
+    )
 
 
 def _verdict_on_name(layer):

@@ -1,10 +1,16 @@
 """What can be said of one layer: whether it attends, and what to replace."""
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hw3tf.layers.fused_attention import overrides
+import keras
+
+from hw3tf.layers.fused_attention import Refused
+from hw3tf.layers.stock import NOTHING, Stock, overrides
+from hw3tf.ops.libraries import logger
 
 
 @dataclass(frozen=True)
@@ -27,25 +33,85 @@ class Family:
 
     Attributes:
         replace: Function of the layer: a dict of names and functions to replace
-            on it, or half a sentence why this layer has to stay as it is.
+            on it, or half a sentence why this layer has to stay as it is. The
+            functions raise `Refused` for what the kernel cannot take, before they
+            change anything; then the layer's own method runs.
         methods: Names of the methods that `replace` reproduces or relies on. A
             subclass that overrides one of them is somebody else's attention.
+        stock: What else of a layer has to be as it was made, now and at every call.
     """
 
     replace: Callable[[Any], dict[str, Any] | str]
-    methods: tuple[str, ...]
+    methods: Sequence[str]
+    stock: Stock = NOTHING
 
-    def verdict(self, layer, known_class):
-        overridden = overrides(layer, known_class, self.methods)
-        if overridden:
-            return Verdict(None, overridden)
+    def verdict(self, layer: Any, known_class: type) -> Verdict:
+        changed = overrides(layer, known_class, self.methods)
+        changed = changed or self.stock.changed(layer)
+        if changed:
+            return Verdict(None, changed)
         attributes = self.replace(layer)
         if isinstance(attributes, str):
             return Verdict(None, attributes)
-        names = [name for name, value in attributes.items() if callable(value)]
-        return Verdict(attributes, f"`{names[0]}` is on the kernel")
+        functions = {name: f for name, f in attributes.items() if callable(f)}
+        # What the layer's own method needs, where key heads are no longer repeated.
+        shared = len(functions) < len(attributes)
+        guarded = {
+            name: guard(layer, function, own_method(layer, name, shared), self.stock)
+            for name, function in functions.items()
+        }
+        reason = f"`{next(iter(functions))}` is on the kernel"
+        return Verdict(attributes | guarded, reason)
 
 
-def qualified_name(cls):
+def guard(
+    layer: Any,
+    function: Callable[..., Any],
+    own: Callable[..., Any],
+    stock: Stock = NOTHING,
+) -> Callable[..., Any]:
+    """`function`, or `own` with the same arguments where `layer` has been changed since
+    or `function` refuses the arguments: errors are then those of the layer itself."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        reason = stock.changed(layer)
+        if not reason:
+            try:
+                return function(*args, **kwargs)
+            except Refused as refused:
+                reason = str(refused)
+        logger.debug("%s runs as in Keras: %s", layer.name, reason)
+        return own(*args, **kwargs)
+
+    return run
+
+
+def own_method(layer: Any, name: str, shared: bool = False) -> Callable[..., Any]:
+    """The method `name` that the class of `layer` has.
+
+    `shared`: it is called with the heads of keys and values that several heads of
+    queries share, and needs a copy for each.
+    """
+
+    function = getattr(type(layer), name)
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(function).bind(layer, *args, **kwargs)
+        if shared:
+            query, *others = list(bound.arguments)[1:4]
+            for each in others:
+                repeats = (
+                    bound.arguments[query].shape[2] // bound.arguments[each].shape[2]
+                )
+                bound.arguments[each] = keras.ops.repeat(
+                    bound.arguments[each], repeats, axis=2
+                )
+        return function(*bound.args, **bound.kwargs)
+
+    return method
+
+
+def qualified_name(cls: type) -> str:
     """Module and name, to tell a class without importing its package."""
     return f"{cls.__module__}.{cls.__qualname__}"

@@ -9,9 +9,12 @@ import contextlib
 import functools
 import importlib
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
+from hw3tf.layers.fused_attention import fitting_or
 from hw3tf.ops.attention_call import AttentionCall
 from hw3tf.ops.libraries import kernel_path, logger
 
@@ -96,6 +99,11 @@ def disable():
             _remove_user()
 
 
+def is_enabled() -> bool:
+    """Whether `enable` was called, and `disable` not since."""
+    return _Hook.enabled
+
+
 @contextlib.contextmanager
 def fused_scope():
     """Makes calls of `keras.ops.dot_product_attention` inside, in this thread, run
@@ -138,15 +146,14 @@ def _remove_user():
             logger.warning("%s was replaced after hw3tf had been enabled", _NAME)
 
 
-def _replacement(stock):
+def _replacement(stock: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(stock)
     def dot_product_attention(query, key, value, *args, **kwargs):
         call = None
         if _Hook.enabled or getattr(_scope, "depth", 0):
             call = _kernel_call(query, key, value, *args, **kwargs)
-        if call is None:
-            return stock(query, key, value, *args, **kwargs)
-        return call.run()
+        own = functools.partial(stock, query, key, value, *args, **kwargs)
+        return own() if call is None else fitting_or(call, call.run, own)
 
     return dot_product_attention
 
@@ -177,7 +184,7 @@ def _kernel_call(
             is_causal=is_causal,
             attn_logits_soft_cap=attn_logits_soft_cap,
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         logger.debug("keras.ops.dot_product_attention stays in Keras: %s", error)
         return None
     if call.path.path == "reference":

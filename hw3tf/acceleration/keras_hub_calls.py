@@ -3,12 +3,16 @@ written anew here, with the layer's own projections around one call of the kerne
 
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
-from hw3tf.acceleration.coverage import Family
+from hw3tf.acceleration.coverage import Family, own_method
 from hw3tf.acceleration.enabling import fused_scope
+from hw3tf.acceleration.subtracted_masks import if_out, masked_keys_are_out
 from hw3tf.layers.fused_attention import attend, training_of
+from hw3tf.layers.stock import NOTHING, Stock
 
 ops = keras.ops
 
@@ -197,26 +201,45 @@ def _seg_former_call(layer, x):
 
 
 def _video_prism_call(
-    layer, query, value, key=None, attention_mask=None, training=None
-):
-    key = query if key is None else key
-    query, scale = layer.query_dense(query), layer.key_dim**-0.5
-    if layer.use_per_dim_scale:
-        query, scale = layer.per_dim_scale_layer(query), 1.0
-    if attention_mask is not None and len(attention_mask.shape) == 2:
-        attention_mask = attention_mask[:, None]  # of keys
-    output, _ = attend(
-        query,
-        layer.key_dense(key),
-        layer.value_dense(value),
-        mask=attention_mask,
-        zero_blind_rows=False,
-        scale=scale,
-        attn_logits_soft_cap=layer.attention_logit_soft_cap,
-        dropout=layer.dropout_layer,
-        training=training,
+    layer: Any,
+    query: Any,
+    value: Any,
+    key: Any = None,
+    attention_mask: Any = None,
+    training: Any = None,
+) -> Any:
+    own = functools.partial(
+        own_method(layer, "call"), query, value, key, attention_mask, training
     )
-    return layer.output_dense(output)
+    key = query if key is None else key
+    query, key, scale = layer.query_dense(query), layer.key_dense(key), 1.0
+    if layer.use_per_dim_scale:
+        query = layer.per_dim_scale_layer(query)
+    else:
+        scale = layer.key_dim**-0.5
+    mask = attention_mask
+    if mask is not None and len(mask.shape) == 2:
+        mask = mask[:, None]  # of keys
+
+    def fused() -> Any:
+        output, _ = attend(
+            query,
+            key,
+            layer.value_dense(value),
+            mask=mask,
+            zeros_without_keys=False,
+            scale=scale,
+            attn_logits_soft_cap=layer.attention_logit_soft_cap,
+            dropout=layer.dropout_layer,
+            training=training,
+        )
+        return layer.output_dense(output)
+
+    if mask is None:
+        return fused()
+    drops = bool(training) and layer.dropout_layer.rate > 0
+    out = masked_keys_are_out(query, key, mask, scale=scale)
+    return if_out(out, fused, own, drops)
 
 
 def _scoped(layer):
@@ -230,42 +253,60 @@ def _scoped(layer):
     return {"call": call}
 
 
-def _call(function, dropout=None):
-    """The family of a class whose `call` is `function` here. `dropout`: the name of
-    the attribute with the dropout of the weights."""
+def _call(
+    function: Callable[..., Any], stock: Stock = NOTHING, methods: Sequence[str] = ()
+) -> Family:
+    """The family of a class whose `call`, with `methods`, is `function` here."""
 
-    def replace(layer):
-        if dropout is not None and getattr(layer, dropout).rate >= 1:
+    def replace(layer: Any) -> dict[str, Any] | str:
+        dropout = stock.dropout_of(layer)
+        if dropout is not None and dropout.rate >= 1:
             return "its dropout leaves no weights"
         return {"call": functools.partial(function, layer)}
 
-    return Family(replace, ("call",))
+    return Family(replace, ("call", *methods), stock)
 
 
-_VISION = _call(_vision_call, "dropout_layer")
+_VISION = _call(
+    _vision_call, Stock(dropout="dropout_layer"), ("_transpose_for_scores",)
+)
 _SCOPED = Family(_scoped, ("call",))
 _MODELS = "keras_hub.src.models."
 FAMILIES = {
     _MODELS + name: family
     for name, family in {
-        "bloom.bloom_attention.BloomAttention": _call(_bloom_call, "_dropout_layer"),
+        "bloom.bloom_attention.BloomAttention": _call(
+            _bloom_call,
+            Stock(
+                softmax="_softmax",
+                dropout="_dropout_layer",
+                scales=("inv_norm_factor",),
+            ),
+        ),
         "dinov3.dinov3_layers.DINOV3Attention": _SCOPED,
         "esm.esm_attention.EsmSelfAttention": _SCOPED,
         "falcon.falcon_attention.FalconAttention": _call(
-            _falcon_call, "attention_dropout"
+            _falcon_call,
+            Stock(
+                softmax="softmax",
+                dropout="attention_dropout",
+                scales=("inv_norm_factor",),
+            ),
         ),
         "gemma3.gemma3_vision_encoder.Gemma3VisionAttention": _VISION,
         "mit.mit_layers.SegFormerMultiheadAttention": _call(
-            _seg_former_call, "dropout"
+            _seg_former_call, Stock(dropout="dropout", scales=("scale",))
         ),
         "pali_gemma.pali_gemma_vit.PaliGemmaVitAttention": _VISION,
         "roformer_v2.roformer_v2_attention.RoformerAttention": _SCOPED,
-        "sam.sam_layers.MultiHeadAttentionWithDownsampling": _call(_sam_call),
+        "sam.sam_layers.MultiHeadAttentionWithDownsampling": _call(
+            _sam_call, methods=("_separate_heads", "_recombine_heads")
+        ),
         "t5.t5_multi_head_attention.T5MultiHeadAttention": _call(
-            _t5_call, "dropout_layer"
+            _t5_call, Stock(dropout="dropout_layer")
         ),
         "video_prism.video_prism_layers.VideoPrismAttention": _call(
-            _video_prism_call, "dropout_layer"
+            _video_prism_call, Stock(dropout="dropout_layer")
         ),
     }.items()
 }

@@ -8,18 +8,33 @@ What KerasHub computes is `softmax(scale * query key^T + mask) value`, with a fl
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from hw3tf.acceleration.coverage import Family
-from hw3tf.layers.fused_attention import attend
-from hw3tf.ops import dot_product_attention
+from hw3tf.layers.fused_attention import Refused, attend
+from hw3tf.layers.stock import Stock
+from hw3tf.ops.attention_call import AttentionCall
 
 _PRODUCT = ("_compute_attention",)
-_SOFTMAX = ("_compute_attention", "_masked_softmax")
+_SOFTMAX = (*_PRODUCT, "_masked_softmax")
+_WINDOW = (*_PRODUCT, "_mask_sliding_window")
 
 
-def _decoder(groups="num_key_value_groups", window=None, dropout=None):
+_EQUATIONS = {
+    "_dot_product_equation": "bquh,bkuh->buqk",
+    "_combine_equation": "buqk,bkuh->bquh",
+}
+
+
+def _decoder(
+    groups: str | None = "num_key_value_groups",
+    window: Callable[[Any], int | None] | None = None,
+    dropout: str | None = None,
+    softmax: str = "_softmax",
+) -> Family:
     """Families of decoders that repeat key heads, unless told that there is one
     group, and then call `_compute_attention(query, key, value, attention_mask)`.
 
@@ -28,34 +43,41 @@ def _decoder(groups="num_key_value_groups", window=None, dropout=None):
             if there is none.
         window: Function of the layer: its sliding window, or None.
         dropout: Name of the attribute with the dropout of the weights, if any.
+        softmax: Name of the attribute with the softmax.
     """
+    stock = Stock(
+        softmax=softmax,
+        dropout=dropout,
+        scales=("_inv_norm_factor",),
+        values=lambda layer: {k: v for k, v in _EQUATIONS.items() if hasattr(layer, k)},
+    )
 
-    def replace(layer):
+    def replace(layer: Any) -> dict[str, Any] | str:
         if dropout is not None and getattr(layer, dropout).rate >= 1:
             return "its dropout leaves no weights"
         product = functools.partial(
-            _decoder_product, layer, window and window(layer), dropout
+            _decoder_product, layer, window and window(layer), stock
         )
-        attributes = {"_compute_attention": product}
+        attributes: dict[str, Any] = {"_compute_attention": product}
         if groups is not None:
             attributes[groups] = 1
         return attributes
 
     methods = _SOFTMAX if window is None else (*_SOFTMAX, "_mask_sliding_window")
-    return Family(replace, methods)
+    return Family(replace, methods, stock)
 
 
 def _decoder_product(
-    layer,
-    window,
-    dropout,
-    query,
-    key,
-    value,
-    attention_mask=None,
-    training=None,
-    cache_update_index=None,
-):
+    layer: Any,
+    window: int | None,
+    stock: Stock,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any = None,
+    training: Any = None,
+    cache_update_index: Any = None,
+) -> Any:
     attention_mask, window = _window(layer, window, attention_mask, cache_update_index)
     return attend(
         query,
@@ -63,7 +85,7 @@ def _decoder_product(
         value,
         mask=attention_mask,
         scale=layer._inv_norm_factor,
-        dropout=None if dropout is None else getattr(layer, dropout),
+        dropout=stock.dropout_of(layer),
         training=training,
         sliding_window=window,
     )[0]
@@ -78,6 +100,10 @@ def _window(layer, window, mask, cache_update_index):
     if window is None or at_start:
         return mask, window
     return layer._mask_sliding_window(mask, cache_update_index=cache_update_index), None
+
+
+_CAPPED = Stock(softmax="softmax", dropout="dropout_layer", rate="dropout")
+_BIASED = Stock(softmax="softmax", dropout="dropout_layer", scales=("scaling",))
 
 
 def _gemma(layer):
@@ -110,7 +136,7 @@ def _gemma_product(
         scale=1 / math.sqrt(head_dim),
         attn_logits_soft_cap=layer.logit_soft_cap,
         sliding_window=window,
-        dropout=layer.dropout_layer,
+        dropout=_CAPPED.dropout_of(layer),
         training=training,
     )[0]
 
@@ -124,7 +150,7 @@ def _gemma4_text(layer):
             mask=attention_mask,
             scale=1.0,  # query and key are normalized instead
             attn_logits_soft_cap=layer.logit_soft_cap,
-            dropout=layer.dropout_layer,
+            dropout=_CAPPED.dropout_of(layer),
             training=training,
         )[0]
 
@@ -140,7 +166,7 @@ def _gemma4_vision(layer):
             mask=None if attention_mask is None else attention_mask[:, None, :],
             scale=1.0,
             attn_logits_soft_cap=layer.logit_soft_cap,
-            dropout=layer.dropout_layer,
+            dropout=_CAPPED.dropout_of(layer),
             training=training,
         )[0]
 
@@ -188,14 +214,17 @@ def _gpt_oss(layer):
 
 def _with_sink(query, key, value, mask, layer):
     ops = keras.ops
-    output, logsumexp = dot_product_attention(
-        query,
-        key,
-        value,
-        mask=None if mask is None else mask[:, None],
-        scale=layer._inv_norm_factor,
-        return_logsumexp=True,
-    )
+    try:
+        call = AttentionCall(
+            query,
+            key,
+            value,
+            mask=None if mask is None else mask[:, None],
+            scale=layer._inv_norm_factor,
+        )
+    except (TypeError, ValueError) as error:
+        raise Refused(str(error)) from error
+    output, logsumexp = call.run(return_logsumexp=True, finite_logsumexp=True)
     sinks = ops.cast(ops.reshape(layer.sinks, (1, -1, 1)), logsumexp.dtype)
     share = ops.transpose(ops.sigmoid(logsumexp - sinks), (0, 2, 1))[..., None]
     return ops.multiply(output, ops.cast(share, output.dtype))
@@ -225,22 +254,30 @@ _MODELS = "keras_hub.src.models."
 FAMILIES = {
     _MODELS + name: family
     for name, family in {
-        "gemma.gemma_attention.CachedGemmaAttention": Family(_gemma, _PRODUCT),
-        "gemma3.gemma3_attention.CachedGemma3Attention": Family(_gemma, _PRODUCT),
-        "gemma4.gemma4_attention.Gemma4TextAttention": Family(_gemma4_text, _PRODUCT),
+        "gemma.gemma_attention.CachedGemmaAttention": Family(_gemma, _WINDOW, _CAPPED),
+        "gemma3.gemma3_attention.CachedGemma3Attention": Family(
+            _gemma, _WINDOW, _CAPPED
+        ),
+        "gemma4.gemma4_attention.Gemma4TextAttention": Family(
+            _gemma4_text, _PRODUCT, _CAPPED
+        ),
         "gemma4.gemma4_attention.Gemma4VisionAttention": Family(
-            _gemma4_vision, _PRODUCT
+            _gemma4_vision, _PRODUCT, _CAPPED
         ),
         "gpt_neo_x.gpt_neo_x_attention.GPTNeoXAttention": _decoder(
             groups=None, dropout="_attn_dropout_layer"
         ),
-        "gpt_oss.gpt_oss_attention.GptOssAttention": Family(_gpt_oss, _PRODUCT),
+        "gpt_oss.gpt_oss_attention.GptOssAttention": Family(
+            _gpt_oss,
+            _PRODUCT,
+            Stock(scales=("_inv_norm_factor",), values=lambda layer: _EQUATIONS),
+        ),
         "llama.llama_attention.LlamaAttention": _decoder(),
         "mistral.mistral_attention.CachedMistralAttention": _decoder(
             groups="_num_key_value_groups"
         ),
-        "mixtral.mixtral_attention.CachedMixtralAttention": _decoder(),
-        "phi3.phi3_attention.Phi3Attention": _decoder(),
+        "mixtral.mixtral_attention.CachedMixtralAttention": _decoder(softmax="softmax"),
+        "phi3.phi3_attention.Phi3Attention": _decoder(softmax="softmax"),
         "qwen.qwen_attention.QwenAttention": _decoder(window=_qwen_window),
         "qwen3.qwen3_attention.Qwen3Attention": _decoder(window=_qwen3_window),
         "qwen3_5.qwen3_5_attention.Qwen3_5Attention": _decoder(window=_qwen3_window),
@@ -249,15 +286,19 @@ FAMILIES = {
         ),
         "qwen_moe.qwen_moe_attention.QwenMoeAttention": _decoder(window=_qwen_window),
         "smollm3.smollm3_layers.SmolLM3Attention": _decoder(),
-        "stable_diffusion_3.mmdit.MMDiTBlock": Family(_mmdit, _PRODUCT),
+        "stable_diffusion_3.mmdit.MMDiTBlock": Family(
+            _mmdit,
+            _PRODUCT,
+            Stock(softmax="softmax", scales=("_inverse_sqrt_key_dim",)),
+        ),
         "t5gemma.t5gemma_attention.T5GemmaAttention": Family(
-            _t5_gemma, (*_PRODUCT, "_compute_attention_without_fused_op")
+            _t5_gemma, (*_PRODUCT, "_compute_attention_without_fused_op"), _BIASED
         ),
         "t5gemma2.t5gemma2_attention.T5Gemma2Attention": Family(
-            _t5_gemma, (*_PRODUCT, "_compute_attention_without_fused_op")
+            _t5_gemma, (*_PRODUCT, "_compute_attention_without_fused_op"), _BIASED
         ),
         "t5gemma2.t5gemma2_attention.T5Gemma2MergedAttention": Family(
-            _t5_gemma, (*_PRODUCT, "_compute_attention_without_fused_op")
+            _t5_gemma, (*_PRODUCT, "_compute_attention_without_fused_op"), _BIASED
         ),
     }.items()
 }

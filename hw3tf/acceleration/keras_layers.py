@@ -1,26 +1,29 @@
 """Keras's own attention layers on the kernel."""
 
 import functools
+from typing import Any
 
 import keras
 
-from hw3tf.acceleration.coverage import Family, Verdict
+from hw3tf.acceleration.attention_layer import ATTENTION
+from hw3tf.acceleration.coverage import Family, Verdict, guard, own_method
 from hw3tf.layers.attention_calls import (
+    GROUPED,
+    MULTI_HEAD,
     OVERRIDABLE,
     call_group_query_attention,
     call_multi_head_attention,
     group_query_product,
     multi_head_product,
 )
-from hw3tf.layers.fused_attention import attend, overrides
-from hw3tf.ops.libraries import logger
+from hw3tf.layers.stock import overrides
 
 _MULTI_HEAD = keras.layers.MultiHeadAttention
 _GROUPED = keras.layers.GroupQueryAttention
-_PRODUCT = ("_compute_attention", "_masked_softmax")
+_PRODUCT = ("_compute_attention", "_masked_softmax", "_compute_causal_mask")
 
 
-def verdict_on_keras_layer(layer):
+def verdict_on_keras_layer(layer: Any) -> Verdict | None:
     """A `Verdict`, or None if `layer` is none of Keras's attention layers."""
     if isinstance(layer, keras.layers.AdditiveAttention):
         return Verdict(None, "its scores are no products of query and key")
@@ -30,96 +33,111 @@ def verdict_on_keras_layer(layer):
     return None
 
 
-def _multi_head(layer):
+def _multi_head(layer: Any) -> dict[str, Any]:
     if _is_keras_own(layer, _MULTI_HEAD):
         return {"call": functools.partial(_multi_head_call, layer)}
-    return {"_compute_attention": functools.partial(multi_head_product, layer)}
+    return {"_compute_attention": functools.partial(_multi_head_product, layer)}
 
 
-def _multi_head_call(layer, query, value, key=None, query_mask=None, **arguments):
+def _multi_head_call(
+    layer: Any,
+    query: Any,
+    value: Any,
+    key: Any = None,
+    query_mask: Any = None,
+    *masks: Any,
+    **more: Any,
+) -> Any:
     """In place of `keras.layers.MultiHeadAttention.call`, which looks for the mask of
     the query on the tensor only."""
     query_mask = getattr(query, "_keras_mask", None)
+    product = functools.partial(_guarded_product, multi_head_product)
     return call_multi_head_attention(
-        layer, query, value, key, query_mask=query_mask, **arguments
+        layer, query, value, key, query_mask, *masks, product=product, **more
     )
 
 
-def _grouped(layer):
+def _multi_head_product(layer: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    own = own_method(layer, "_compute_attention")
+    return multi_head_product(
+        layer, *args, instead=functools.partial(own, *args, **kwargs), **kwargs
+    )
+
+
+def _grouped(layer: Any) -> dict[str, Any]:
     if _is_keras_own(layer, _GROUPED):
-        return {"call": functools.partial(call_group_query_attention, layer)}
+        return {"call": functools.partial(_grouped_call, layer)}
     return {
-        "_compute_attention": functools.partial(group_query_product, layer),
+        "_compute_attention": functools.partial(_grouped_product, layer),
         "num_repeats": 1,  # the kernel shares key heads without copies of them
     }
 
 
-def _is_keras_own(layer, known_class):
+def _grouped_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    product = functools.partial(_guarded_product, group_query_product)
+    return call_group_query_attention(layer, *args, product=product, **kwargs)
+
+
+def _grouped_product(layer: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    own = own_method(layer, "_compute_attention", shared=True)
+    return group_query_product(
+        layer, *args, instead=functools.partial(own, *args, **kwargs), **kwargs
+    )
+
+
+def _guarded_product(
+    function: Any,
+    layer: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    *settings: Any,
+    query_mask: Any,
+    key_mask: Any,
+    sliding_window: Any,
+) -> tuple[Any, Any]:
+    """`function`, or Keras's `_compute_attention` where it refuses: with the projected
+    tensors, which are not computed again, and all masks as one."""
+
+    def own() -> tuple[Any, Any]:
+        # The last of the settings is causality, which becomes a part of the mask.
+        mask = layer._compute_attention_mask(
+            query,
+            value,
+            query_mask=query_mask,
+            key_mask=key_mask,
+            attention_mask=attention_mask,
+            use_causal_mask=settings[-1],
+        )
+        method = own_method(
+            layer, "_compute_attention", shared=isinstance(layer, _GROUPED)
+        )
+        return method(query, key, value, mask, *settings[:-1])
+
+    run = functools.partial(
+        function,
+        layer,
+        query,
+        key,
+        value,
+        attention_mask,
+        *settings,
+        instead=own,
+        query_mask=query_mask,
+        key_mask=key_mask,
+        sliding_window=sliding_window,
+    )
+    return guard(layer, run, own)()
+
+
+def _is_keras_own(layer: Any, known_class: type) -> bool:
     """Whether what lies around the product is Keras's as well, masks included."""
     return not overrides(layer, known_class, ("call", *OVERRIDABLE))
 
 
-def _attention(layer):
-    if layer.score_mode != "dot":
-        return "its scores are no products of query and key"
-    if layer.dropout >= 1:
-        return "its dropout leaves no weights"
-    return {"call": functools.partial(_attention_call, layer)}
-
-
-def _attention_call(
-    layer,
-    inputs,
-    mask=None,
-    training=False,
-    return_attention_scores=False,
-    use_causal_mask=False,
-):
-    """In place of `keras.layers.Attention.call`. What that returns as scores in
-    training has been through dropout; then it runs itself."""
-    layer._validate_inputs(inputs=inputs, mask=mask)
-    query, value = inputs[:2]
-    key = inputs[2] if len(inputs) > 2 else value
-    query_mask, value_mask = mask[:2] if mask else (None, None)
-    drops = bool(training) and layer.dropout > 0
-    if len(query.shape) != 3 or (return_attention_scores and drops):
-        logger.debug("%s runs as in Keras: it has no heads to fuse", layer.name)
-        return type(layer).call(
-            layer, inputs, mask, training, return_attention_scores, use_causal_mask
-        )
-    if layer.scale is not None:  # a weight: as a factor of query it has a gradient
-        query = keras.ops.multiply(query, layer.scale)
-    output, scores = attend(
-        *(keras.ops.expand_dims(x, 2) for x in (query, key, value)),
-        mask=None if value_mask is None else value_mask[:, None, :],
-        zero_blind_rows=False,
-        dropout=_Dropout(layer) if drops else None,
-        training=training,
-        return_scores=return_attention_scores,
-        is_causal=use_causal_mask,
-        scale=1.0,
-    )
-    output = keras.ops.squeeze(output, 2)
-    if query_mask is not None:
-        output = keras.ops.where(query_mask[..., None], output, 0)
-    if return_attention_scores:
-        return output, keras.ops.squeeze(scores, 1)
-    return output
-
-
-class _Dropout:
-    """The dropout of `keras.layers.Attention`, which has no layer for it."""
-
-    def __init__(self, layer):
-        self.rate = layer.dropout
-        self.seed_generator = layer.seed_generator
-
-
 FAMILIES = {
-    _MULTI_HEAD: Family(_multi_head, _PRODUCT),
-    _GROUPED: Family(_grouped, _PRODUCT),
-    keras.layers.Attention: Family(
-        _attention,
-        ("call", "_calculate_scores", "_apply_scores", "_calculate_score_mask"),
-    ),
+    _MULTI_HEAD: Family(_multi_head, _PRODUCT, MULTI_HEAD),
+    _GROUPED: Family(_grouped, _PRODUCT, GROUPED),
+    keras.layers.Attention: ATTENTION,
 }

@@ -10,7 +10,7 @@ import math
 
 import keras
 
-from hw3tf.layers.fused_attention import attend
+from hw3tf.layers.fused_attention import Refused, attend
 
 ops = keras.ops
 
@@ -33,7 +33,8 @@ def attend_over(
     Args:
         axes: Tuple of axes of `query`, from 0 on.
         query, key, value: Tensors of shape `(batch, d1, ..., dk, num_heads,
-            features)`, equal in the axes that attention does not run over.
+            features)`, equal in the axes that attention does not run over. With one
+            axis between batch and heads, a batch of 1 serves a larger one.
         mask: Optional tensor with the axes of the scores; those missing are the
             last before the axes of the query.
         query_mask, key_mask: Optional boolean tensors of shape `(batch, d1, ...,
@@ -47,11 +48,11 @@ def attend_over(
         The output, with the axes of `query`, and the scores or None.
 
     Raises:
-        ValueError: If the shapes do not fit each other, or if causality or a window
-            is asked for over more than one axis, where nothing is before or near.
+        Refused: If the shapes do not fit each other, or if causality or a window is
+            asked for over more than one axis, where nothing is before or near.
     """
     if len(axes) != 1 and (not axes or is_causal or sliding_window is not None):
-        raise ValueError(
+        raise Refused(
             "`attention_axes` must be one axis for a causal mask or a sliding "
             "window, and at least one without. Received: "
             f"attention_axes={tuple(axes)}, use_causal_mask={is_causal}, "
@@ -118,8 +119,10 @@ def _scores_groups(lead, batch, heads, number):
 
 def _fitted(query, key, value, lead):
     """Key and value, checked against query: as one axis, sizes that differ might be
-    the same product."""
+    the same product. Where no axes become one, the kernel checks them."""
     rank = len(query.shape)
+    if rank == len(key.shape) == len(value.shape) == 4:
+        return key, value
     pairs = (
         ("key", key, "query", query, lead),
         ("value", value, "key", key, range(rank - 2)),
@@ -128,7 +131,7 @@ def _fitted(query, key, value, lead):
     for name, x, other_name, other, axes in pairs:
         sizes = [(x.shape[i], other.shape[i]) for i in axes if i < len(x.shape)]
         if len(x.shape) != rank or any(_differ(a, b) for a, b in sizes):
-            raise ValueError(
+            raise Refused(
                 f"`{name}` must have the shape of `{other_name}` in the axes "
                 f"{tuple(axes)}, of {rank - 1}. Received, projected to heads: "
                 f"{name}.shape={tuple(x.shape)}, "
@@ -138,8 +141,7 @@ def _fitted(query, key, value, lead):
             wanted, shape = ops.shape(other), list(ops.shape(x))
             for i in axes:
                 shape[i] = wanted[i]
-            if rank > 4:
-                x = ops.broadcast_to(x, shape)  # an error if it is of another size
+            x = ops.broadcast_to(x, shape)  # an error if it is of another size
         fitted.append(x)
     return fitted
 
@@ -152,7 +154,7 @@ def _expanded(name, mask, lead, last):
     """`mask` with `lead` axes before its `last`: those missing have size 1."""
     rank = len(mask.shape)
     if not last <= rank <= lead + last:
-        raise ValueError(
+        raise Refused(
             f"`{name}` must have from {last} to {lead + last} axes here. "
             f"Received: {name}.shape={tuple(mask.shape)}"
         )

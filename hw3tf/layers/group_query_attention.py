@@ -1,13 +1,17 @@
 """`GroupQueryAttention`: Keras's layer on the fused kernel."""
 
+from collections.abc import Sequence
+
 import keras
 
 from hw3tf.layers.attention_calls import (
+    GROUPED,
     OVERRIDABLE,
     call_group_query_attention,
     group_query_product,
 )
-from hw3tf.layers.fused_attention import overrides
+from hw3tf.layers.attention_inputs import larger
+from hw3tf.layers.stock import overrides
 from hw3tf.ops.libraries import logger
 
 
@@ -30,8 +34,9 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
     or, if the layer has dropout or scores are returned, that of zeros.
 
     A subclass that overrides `_compute_attention`, `_masked_softmax` or one of the
-    methods that make masks gets what it would get in Keras, matrices included; the
-    logger `hw3tf` says so at level DEBUG.
+    methods that make masks, or that has another softmax or dropout than Keras's layer,
+    gets what it would get in Keras, matrices included; the logger `hw3tf` says so at
+    level DEBUG.
 
     Args:
         head_dim: Positive integer, size of each head.
@@ -51,7 +56,8 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
 
     Call arguments:
         query: Float tensor of shape `(batch, query_length, features)`.
-        value: Float tensor of shape `(batch, key_length, features)`.
+        value: Float tensor of shape `(batch, key_length, features)`. A batch of 1
+            here or in `query` serves a larger one.
         key: Optional float tensor of the shape of `value`, which is the default.
         query_mask: Optional boolean tensor of shape `(batch, query_length)`.
         value_mask, key_mask: Optional boolean tensors of shape
@@ -109,7 +115,7 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
             "training": training,
             "use_causal_mask": use_causal_mask,
         }
-        overridden = overrides(self, GroupQueryAttention, OVERRIDABLE)
+        overridden = self._differs(OVERRIDABLE)
         if overridden:
             logger.debug("%s builds masks as in Keras: %s", self.name, overridden)
             return super().call(query, value, **arguments)
@@ -125,13 +131,23 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
         use_causal_mask=False,
     ):
         """Keras's hook for subclasses, on the kernel, too."""
-        overridden = overrides(self, GroupQueryAttention, ("_masked_softmax",))
+        overridden = self._differs(("_masked_softmax",))
         if overridden:
             logger.debug("%s builds scores as in Keras: %s", self.name, overridden)
         compute = super()._compute_attention if overridden else self._fused
         return compute(
             query, key, value, attention_mask, training, use_causal_mask=use_causal_mask
         )
+
+    def compute_output_spec(self, query, value, key=None, **kwargs):
+        if query.shape[0] == 1:  # serves a larger batch
+            batch = larger(*(x.shape[0] for x in (value, key) if x is not None))
+            query = keras.KerasTensor((batch, *query.shape[1:]), query.dtype)
+        return super().compute_output_spec(query, value, key=key, **kwargs)
+
+    def _differs(self, methods: Sequence[str]) -> str:
+        """Empty if `methods` and the layers within are Keras's, else what is not."""
+        return overrides(self, GroupQueryAttention, methods) or GROUPED.changed(self)
 
     def _fused(self, *args, **kwargs):
         return group_query_product(self, *args, **kwargs)

@@ -1,15 +1,19 @@
 """`MultiHeadAttention`: Keras's layer on the fused kernel."""
 
+from collections.abc import Sequence
+
 import keras
 
 from hw3tf.layers.attention_calls import (
+    MULTI_HEAD,
     OVERRIDABLE,
     call_multi_head_attention,
     masks_put_back,
     multi_head_product,
     set_mask,
 )
-from hw3tf.layers.fused_attention import overrides
+from hw3tf.layers.attention_inputs import larger
+from hw3tf.layers.stock import overrides
 from hw3tf.ops.libraries import logger
 
 
@@ -37,8 +41,9 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
     masks, causality and windows work over any one axis, and masks over several.
 
     A subclass that overrides `_compute_attention`, `_masked_softmax` or one of the
-    methods that make masks gets what it would get in Keras, matrices included; the
-    logger `hw3tf` says so at level DEBUG.
+    methods that make masks, or that has another softmax or dropout than Keras's layer,
+    gets what it would get in Keras, matrices included; the logger `hw3tf` says so at
+    level DEBUG.
 
     Args:
         num_heads: Positive integer, number of attention heads.
@@ -63,7 +68,8 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
     Call arguments:
         query: Float tensor of shape `(batch, query_length, features)`, or with more
             axes than one between batch and features.
-        value: Float tensor of shape `(batch, key_length, features)`, likewise.
+        value: Float tensor of shape `(batch, key_length, features)`, likewise. With
+            one axis between, a batch of 1 here or there serves a larger one.
         key: Optional float tensor of the shape of `value`, which is the default.
         query_mask: Optional boolean tensor, the shape of query without features.
         value_mask, key_mask: Optional boolean tensors, the shape of value without
@@ -126,7 +132,7 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
             "training": training,
             "use_causal_mask": use_causal_mask,
         }
-        overridden = overrides(self, MultiHeadAttention, OVERRIDABLE)
+        overridden = self._differs(OVERRIDABLE)
         with masks_put_back(query, value, key):
             if overridden:
                 logger.debug("%s builds masks as in Keras: %s", self.name, overridden)
@@ -145,7 +151,7 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
         use_causal_mask=False,
     ):
         """Keras's hook for subclasses, on the kernel, too."""
-        overridden = overrides(self, MultiHeadAttention, ("_masked_softmax",))
+        overridden = self._differs(("_masked_softmax",))
         if overridden:
             logger.debug("%s builds scores as in Keras: %s", self.name, overridden)
         compute = super()._compute_attention if overridden else self._fused
@@ -159,10 +165,17 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
             use_causal_mask=use_causal_mask,
         )
 
+    def _differs(self, methods: Sequence[str]) -> str:
+        """Empty if `methods` and the layers within are Keras's, else what is not."""
+        return overrides(self, MultiHeadAttention, methods) or MULTI_HEAD.changed(self)
+
     def _fused(self, *args, **kwargs):
         return multi_head_product(self, *args, **kwargs)
 
     def compute_output_spec(self, query, value, key=None, **kwargs):
+        if len(query.shape) == 3 and query.shape[0] == 1:  # serves a larger batch
+            batch = larger(*(x.shape[0] for x in (value, key) if x is not None))
+            query = keras.KerasTensor((batch, *query.shape[1:]), query.dtype)
         spec = super().compute_output_spec(query, value, key=key, **kwargs)
         if not kwargs.get("return_attention_scores"):
             return spec

@@ -7,12 +7,11 @@ import numpy as np
 
 from hw3tf import _core
 from hw3tf.ops.attention_call import AttentionCall
-from hw3tf.ops.attention_checks import check_seed
+from hw3tf.ops.attention_checks import check_seed, is_ragged
 from hw3tf.ops.attention_operation import DotProductAttention
 from hw3tf.ops.attention_options import signed
 from hw3tf.ops.ragged_attention import (
     RaggedAttentionCall,
-    is_ragged,
     ragged_dot_product_attention,
 )
 

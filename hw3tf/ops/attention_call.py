@@ -9,6 +9,7 @@ from hw3tf.ops.attention_checks import (
     batch_of,
     check_broadcasts,
     check_lengths,
+    check_not_ragged,
     check_numbers,
     check_positions,
     check_tensors,
@@ -52,6 +53,9 @@ class AttentionCall:
         key_lengths: Any = None,
         **settings: Any,
     ) -> None:
+        check_not_ragged(query=query, key=key, value=value, bias=bias, mask=mask)
+        check_not_ragged(query_mask=query_mask, key_mask=key_mask)
+        check_not_ragged(query_lengths=query_lengths, key_lengths=key_lengths)
         query, key, value = map(keras.ops.convert_to_tensor, (query, key, value))
         check_tensors(query, key, value)
         masks = [_converted(x, "bool") for x in (query_mask, key_mask)]

@@ -21,6 +21,26 @@ def _differ(a: int | None, b: int | None) -> bool:
     return a is not None and b is not None and a != b
 
 
+def is_ragged(x: Any) -> bool:
+    """Whether `x` is a `tf.RaggedTensor`."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return isinstance(x, tf.RaggedTensor)
+
+
+def check_not_ragged(**tensors: Any) -> None:
+    """Raises ValueError, naming the argument, if one is a `tf.RaggedTensor`."""
+    for name, x in tensors.items():
+        if is_ragged(x):
+            raise ValueError(
+                f"`{name}` must be a dense tensor. Received: a tf.RaggedTensor of "
+                f"shape {x.shape}. For sequences of different lengths without padding "
+                "there is `hw3tf.ops.ragged_dot_product_attention`"
+            )
+
+
 def batch_of(*tensors: Any) -> int | None:
     """The batch size of a call: sizes are equal or 1, as in NumPy's rules. None if it
     is not known before the graph runs."""

@@ -124,13 +124,13 @@ def _padding(options, mask, query, key):
     """`mask` as one of the masks over positions, if it is one."""
     ops = keras.ops
     if mask.shape[1:3] == (1, 1):
-        name, rows, length = "key_mask", mask[:, 0, 0, :], ops.shape(key)[1]
+        name, rows, x = "key_mask", mask[:, 0, 0, :], key
     elif mask.shape[1] == 1 and mask.shape[3] == 1:
-        name, rows, length = "query_mask", mask[:, 0, :, 0], ops.shape(query)[1]
+        name, rows, x = "query_mask", mask[:, 0, :, 0], query
     else:
         return {"mask": mask}
-    if rows.shape[1] is None or rows.shape[1] != length:
-        rows = ops.broadcast_to(rows, (ops.shape(rows)[0], length))
+    if rows.shape[1] is None or rows.shape[1] != x.shape[1]:
+        rows = ops.broadcast_to(rows, (ops.shape(rows)[0], ops.shape(x)[1]))
     other = getattr(options, name)
     return {
         "mask": None,

@@ -60,8 +60,8 @@ def with_infinity(logsumexp: Any) -> Any:
 
 
 def sees_nothing(logsumexp: Any) -> Any:
-    """Which queries see no key, from a logsumexp without infinities."""
-    return keras.ops.equal(logsumexp, lowest(logsumexp.dtype))
+    """Which queries see no key, from a logsumexp with or without infinities."""
+    return keras.ops.less_equal(logsumexp, lowest(logsumexp.dtype))
 
 
 def _constant(value, dtype):

@@ -4,18 +4,9 @@ import keras
 
 from hw3tf import reference
 from hw3tf.ops.attention_call import choose_path, make_options, promoted, run_kernel
-from hw3tf.ops.attention_checks import check_tensors
+from hw3tf.ops.attention_checks import check_tensors, is_ragged
 from hw3tf.ops.attention_options import kernel_options
 from hw3tf.ops.libraries import logger
-
-
-def is_ragged(x):
-    """Whether `x` is a `tf.RaggedTensor`."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return isinstance(x, tf.RaggedTensor)
 
 
 def ragged_dot_product_attention(
