@@ -2,10 +2,12 @@
 
     python .ci/fuzz.py FOLDER --seconds 600
 
-runs the C++ fuzzer in FOLDER on every instruction set of this machine,
-tests/fuzz_ops.py and tests/stress.py, as many at once as there are processors. `nox
--s fuzz` builds the one and runs this. Seeds follow from the day, unless `--seed` says
-otherwise. `--page docs/reliability.md` writes the table there: that of a long run.
+runs the C++ fuzzers in FOLDER on every instruction set of this machine,
+tests/fuzz_ops.py, tests/fuzz_models.py and tests/stress.py, as many at once as there
+are processors. `nox -s fuzz` builds the former and runs this. Seeds follow from the
+day, unless `--seed` says otherwise. `--page docs/reliability.md` writes the tables
+there: those of a long run. The second one says which ways the cases took through the
+kernels; a way that no case took on more than one thread is a failure.
 """
 
 import argparse
@@ -43,6 +45,21 @@ def can_run(program, name):
     return status != SKIPPED
 
 
+def ways(text):
+    """{way: [cases, on more than one thread, cut, tasks]} of a program's lines."""
+    line = r"^path (.+): (\d+) cases, (\d+) on threads, (\d+) cut, (\d+) tasks$"
+    return {name: list(map(int, x)) for name, *x in re.findall(line, text, re.M)}
+
+
+def total_ways(texts):
+    totals = {}
+    for name, counts in (item for text in texts for item in ways(text).items()):
+        totals[name] = list(
+            map(sum, zip(totals.get(name, [0] * 4), counts, strict=True))
+        )
+    return totals
+
+
 def row(what, judge, seed, status, text):
     """The cells of a program's run, from the last line that it prints."""
     cases, failed = (re.findall(rf"(\d+) {x}", text) for x in ("cases", "failed"))
@@ -53,7 +70,8 @@ def row(what, judge, seed, status, text):
 
 
 # Shares of the time. A call from Python is slow, and what it calls is everything.
-OPS, KERNELS, STRESS = 3, 1, 1
+OPS, MODELS, ATTENTION, RECURRENCE, STRESS = 3, 1, 1, 0.25, 1
+KERNELS = (("attention", ATTENTION), ("recurrence", RECURRENCE))
 
 
 def runs(folder, seconds, seed, most):
@@ -61,9 +79,11 @@ def runs(folder, seconds, seed, most):
 
     `seconds` are those of all of them, one after the other.
     """
-    program = folder.absolute() / "attention_fuzz"
-    names = [name for name in INSTRUCTION_SETS if can_run(program, name)] or [""]
-    share = seconds / (OPS + KERNELS * len(names) + STRESS)
+    folder = folder.absolute()
+    names = [
+        name for name in INSTRUCTION_SETS if can_run(folder / "attention_fuzz", name)
+    ] or [""]
+    share = seconds / (OPS + MODELS + (ATTENTION + RECURRENCE) * len(names) + STRESS)
 
     def options(part):
         return ("--seconds", max(1, int(part * share)))
@@ -72,27 +92,52 @@ def runs(folder, seconds, seed, most):
     command = [sys.executable, "tests/fuzz_ops.py", *options(OPS), "--cases", most]
     judge = "`hw3tf.reference`, or a message"
     yield "ops and module", judge, str(seed), [*command, "--seed", seed], {}
+    command = [sys.executable, "tests/fuzz_models.py", *options(MODELS)]
+    command += ["--cases", most, "--seed", seed]
+    yield "models", "stock Keras in float64", str(seed), command, {}
+    judges = {"attention": "the formula in float64", "recurrence": "the formula"}
     for i, name in enumerate(names):
         first = str(seed + i * PER_DAY // 10)
-        command = [program, *options(KERNELS), "--cases", most, "--seed", first]
         environment = {"HW3TF_ISA": name} if name else {}
-        yield f"kernels, {name}", "the formula in float64", first, command, environment
+        for what, part in KERNELS:
+            command = [folder / f"{what}_fuzz", *options(part), "--cases", most]
+            command += ["--seed", first]
+            yield f"{what}, {name}", judges[what], first, command, environment
     command = [sys.executable, "tests/stress.py", *options(STRESS)]
     judge = "the same call alone, bit for bit; memory"
     yield "64 threads at once, then one", judge, "", command, {}
 
 
 def run_row(program):
+    """(the cells of a program's row, what it printed)."""
     what, judge, first, command, environment = program
-    return row(what, judge, first, *run(command, **environment))
+    status, text = run(command, **environment)
+    return row(what, judge, first, status, text), text
 
 
-def table(cells, seconds, jobs, day):
-    lines = ["| what | judged by | cases | failed | first seed |"]
-    lines.append("| --- " * 5 + "|")
-    lines += [f"| {' | '.join(x)} |" for x in cells]
+def markdown(head, rows):
+    lines = [f"| {' | '.join(x)} |" for x in [head, ["---"] * len(head), *rows]]
+    return "\n".join(lines) + "\n"
+
+
+def tables(cells, totals, seconds, jobs, day):
+    """The table of the programs, and that of the ways, as ways() returns them."""
     at_once = f", {jobs} programs at once" if jobs > 1 else ""
-    return "\n".join(lines) + f"\n\n{day}, {seconds} seconds in all{at_once}.\n"
+    programs = markdown(["what", "judged by", "cases", "failed", "first seed"], cells)
+    head = ["way", "cases", "on more than one thread", "cut", "tasks"]
+    rows = [[name, *(f"{x:,}" for x in counts)] for name, counts in totals.items()]
+    dated = f"{day}, {seconds} seconds in all{at_once}.\n"
+    return f"{programs}\n{markdown(head, rows)}\n{dated}"
+
+
+def check(cells, totals):
+    """Raises SystemExit if a case failed, or a way was not taken on threads."""
+    if any(failed != "0" for *_, failed, _ in cells):
+        raise SystemExit("cases failed: run each program with --case SEED")
+    serial = [name for name, (_, on_threads, *_) in totals.items() if not on_threads]
+    if serial or not totals:
+        names = ", ".join(serial) or "any way"
+        raise SystemExit(f"no case ran on more than one thread: {names}")
 
 
 def main(argv=None):
@@ -110,13 +155,13 @@ def main(argv=None):
     time, seed = args.seconds * args.jobs, max(1, args.seed)
     programs = runs(args.folder, time, seed, args.cases)
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        cells = list(pool.map(run_row, programs))
-    text = table(cells, args.seconds, args.jobs, today)
+        cells, texts = zip(*pool.map(run_row, programs), strict=True)
+    totals = total_ways(texts)
+    text = tables(cells, totals, args.seconds, args.jobs, today)
     print(text)
     if args.page:
         write_between(args.page, "fuzz.py", text)
-    if any(failed != "0" for *_, failed, _ in cells):
-        raise SystemExit("cases failed: run each program with --case SEED")
+    check(cells, totals)
 
 
 if __name__ == "__main__":

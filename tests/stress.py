@@ -2,12 +2,15 @@
 
     python tests/stress.py --seconds 120
 
-Every result is compared, bit for bit, with that of the same call alone. After that,
-100,000 calls from one thread: the resident set may not grow by more than noise.
+Every result is compared, bit for bit, with that of the same call alone on one thread.
+After that, 100,000 calls from one thread: the resident set may not grow by more than
+noise. The kernels take no call for too small for their threads, and count what they
+do: most passes must want the pool, and some must get it.
 """
 
 import argparse
 import collections
+import ctypes
 import faulthandler
 import os
 import sys
@@ -25,6 +28,64 @@ THREADS = 64
 CALLS = 100_000
 MOST_GROWTH = 8  # MiB; an output leaked by every third call would be 16
 SIZES = 8
+PATHS = 16  # kTestPaths
+
+
+class PathCounts(ctypes.Structure):
+    """As in csrc/kernels/test_hooks.h."""
+
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("calls", "wanted_threads", "on_threads", "tasks")
+    ]
+
+
+class Hooks(ctypes.Structure):
+    """The first members of TestHooks, there."""
+
+    _fields_ = [
+        ("always_threads", ctypes.c_int64),
+        ("meet", ctypes.c_int64),
+        ("counts", ctypes.POINTER(PathCounts)),
+    ]
+
+
+def kernels_hooks():
+    """Those of the library that this process has loaded."""
+    with open("/proc/self/maps") as file:
+        paths = {x.split()[-1] for x in file if "libhw3tf_kernels" in x}
+    (path,) = paths
+    return Hooks.in_dll(ctypes.CDLL(path), "_ZN5hw3tf10test_hooksE")
+
+
+class Counting:
+    """Inside, calls of any size run on threads, and are counted."""
+
+    def __init__(self, name):
+        self.name = name
+        self.counts = (PathCounts * PATHS)()
+        self.hooks = kernels_hooks()
+
+    def __enter__(self):
+        self.hooks.always_threads = 1
+        self.hooks.counts = ctypes.cast(self.counts, ctypes.POINTER(PathCounts))
+        return self
+
+    def __exit__(self, *error):
+        self.hooks.counts = None
+        self.hooks.always_threads = 0
+
+    def total(self, member):
+        return sum(getattr(x, member) for x in self.counts)
+
+    def reached_the_pool(self):
+        """Whether most passes wanted threads, and some got them; prints how many."""
+        calls, wanted, got, tasks = map(
+            self.total, ("calls", "wanted_threads", "on_threads", "tasks")
+        )
+        print(f"path {self.name}: {calls} cases, {got} on threads, ", end="")
+        print(f"{wanted} cut, {tasks} tasks")
+        return 2 * wanted > calls and got > 0
 
 
 def attention_arrays(rng, i):
@@ -88,7 +149,9 @@ def equal(first, second):
 
 def many_threads(calls, seconds):
     """(calls made, calls whose results were not those of the call alone)."""
+    _core.set_num_threads(1)
     want = [call() for call in calls]
+    _core.set_num_threads(3)
     end = time.monotonic() + seconds
     made, wrong = collections.Counter(), collections.Counter()
 
@@ -132,7 +195,7 @@ def small_calls():
     rng = np.random.default_rng(0)
     x = [rng.standard_normal((1, 4, 2, 16), dtype="float32") for _ in range(3)]
     tensors = [tf.constant(a) for a in x]
-    steps, weights = rng.integers(-9, 9, (1, 16, 4)), rng.integers(-1, 2, (4, 4))
+    steps, weights = rng.integers(-9, 9, (2, 16, 4)), rng.integers(-1, 2, (4, 4))
     return [
         lambda: attention_both_ways(*x),
         lambda: ops.dot_product_attention(*tensors, is_causal=True),
@@ -147,11 +210,13 @@ def main(argv=None):
     args = parser.parse_args(argv)
     # A deadlock ends with the stacks of all threads.
     faulthandler.dump_traceback_later(args.seconds + 300, exit=True)
-    _core.set_num_threads(3)
-    made, wrong = many_threads(make_calls(), args.seconds)
-    grown = growth(small_calls(), args.calls)
+    with Counting(f"{THREADS} callers at once") as at_once:
+        made, wrong = many_threads(make_calls(), args.seconds)
+    with Counting("calls one by one") as alone:
+        grown = growth(small_calls(), args.calls)
     faulthandler.cancel_dump_traceback_later()
     failed = wrong + (grown > MOST_GROWTH)
+    failed += sum(not x.reached_the_pool() for x in (at_once, alone))
     print(
         f"stress: {made + args.calls} cases, {failed} failed; {made} from {THREADS} "
         f"threads, {args.calls} that grew by {grown:.1f} MiB"

@@ -112,10 +112,15 @@ def test_the_table_of_the_matrix_has_every_version_and_no_failure():
 def test_the_table_of_random_cases_has_a_million_and_no_failure():
     """A long `nox -s fuzz` makes it."""
     cells = r"^\| (.*) \| .* \| ([\d,]+) \| (\d+) \| \d* \|$"
-    rows = re.findall(cells, table_of("fuzz.py"), re.M)
+    programs, *ways = table_of("fuzz.py").split("\n\n")
+    rows = re.findall(cells, programs, re.M)
     assert {"ops and module", "64 threads at once, then one"} <= {x for x, *_ in rows}
     assert sum(int(cases.replace(",", "")) for _, cases, _ in rows) >= 1_000_000
     assert {failed for *_, failed in rows} == {"0"}
+    for way, on_threads in re.findall(
+        r"^\| (.+?) \| [\d,]+ \| ([\d,]+) \|", "\n".join(ways), re.M
+    ):
+        assert on_threads != "0", way
 
 
 def test_no_leak_of_ours_is_left_out():

@@ -17,6 +17,7 @@
 #include "kernels/attention_shared_operands.h"
 #include "kernels/dispatch.h"
 #include "kernels/parallel.h"
+#include "kernels/test_hooks.h"
 
 namespace hw3tf {
 namespace {
@@ -55,7 +56,7 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr double kSerialFlops = 5e6;
 
 int Threads(int requested, int64_t tasks, double flops) {
-  if (flops < kSerialFlops) return 1;
+  if (flops < kSerialFlops && !test_hooks.always_threads) return 1;
   const int threads = ResolveNumThreads(requested);
   return tasks < threads ? static_cast<int>(tasks) : threads;
 }
@@ -121,9 +122,11 @@ bool IsDecode(const AttentionForwardArgs& args, const AttentionKernels& kernels,
   const AttentionOptions& options = args.options;
   return shape.query_len * shape.num_heads <=
              kernels.decode_rows * shape.num_kv_heads &&
-         shape.query_len > 0 && shape.key_len >= kDecodeKeys && !options.bias &&
-         !options.mask && options.soft_cap == 0 && options.dropout_rate == 0 &&
-         !options.query_splits && storage.AllVisible();
+         shape.query_len > 0 &&
+         shape.key_len >= Hooked(test_hooks.decode_keys, kDecodeKeys) &&
+         !options.bias && !options.mask && options.soft_cap == 0 &&
+         options.dropout_rate == 0 && !options.query_splits &&
+         storage.AllVisible();
 }
 
 // Into how many parts the keys are cut, because queries and heads alone make
@@ -136,7 +139,28 @@ int64_t KeySplits(const AttentionForwardArgs& args) {
       shape.query_len * shape.num_heads > kFewRows * shape.num_kv_heads)
     return 1;
   return std::max<int64_t>(
-      1, std::min(kFewTasks / heads, shape.key_len / kKeysPerSplit));
+      1, std::min(
+             kFewTasks / heads,
+             shape.key_len / Hooked(test_hooks.keys_per_split, kKeysPerSplit)));
+}
+
+// For the counts of tests.
+uint32_t ForwardPaths(const AttentionForwardArgs& args, bool decode,
+                      int64_t splits) {
+  return (decode       ? kDecodePath
+          : splits > 1 ? kSplitKeysPath
+                       : kForwardPath) |
+         (args.options.query_splits ? kPackedForwardPath : 0u) |
+         (args.dtype == DType::kBfloat16 ? kBfloat16ForwardPath : 0u);
+}
+
+uint32_t BackwardPaths(const AttentionBackwardArgs& args) {
+  const ScoreStrides& bias = args.options.bias_strides;
+  const bool shares_bias =
+      args.grad_bias && bias.key != 0 && (bias.batch == 0 || bias.head == 0);
+  return (shares_bias ? kSharedBiasPath : kBackwardPath) |
+         (args.options.query_splits ? kPackedBackwardPath : 0u) |
+         (args.dtype == DType::kBfloat16 ? kBfloat16BackwardPath : 0u);
 }
 
 bool Forward(const AttentionForwardArgs& args, int num_threads) {
@@ -149,7 +173,9 @@ bool Forward(const AttentionForwardArgs& args, int num_threads) {
   PlanStorage storage(shape, args.options);
   const bool decode = IsDecode(args, kernels, storage);
   const int64_t splits =
-      decode ? CeilDiv(shape.key_len, kernels.decode_chunk) : KeySplits(args);
+      decode ? CeilDiv(shape.key_len,
+                       Hooked(test_hooks.decode_chunk, kernels.decode_chunk))
+             : KeySplits(args);
   Floats partials;
   if (splits > 1) {
     partials = Allocate(splits * shape.batch * shape.num_heads *
@@ -160,8 +186,9 @@ bool Forward(const AttentionForwardArgs& args, int num_threads) {
   if (decode)
     storage.AddKeyRanges();
   else
-    storage.AddQueryBlocks(QueryBlock(kernels.tiles, shape),
-                           kernels.tiles.query_tile);
+    storage.AddQueryBlocks(
+        Hooked(test_hooks.query_block, QueryBlock(kernels.tiles, shape)),
+        kernels.tiles.query_tile);
   AttentionPlan plan = storage.View();
   if (plan.num_tasks == 0) return true;
   const double flops = 2 * storage.VisiblePairs() *
@@ -174,7 +201,8 @@ bool Forward(const AttentionForwardArgs& args, int num_threads) {
   const Floats scratch = Allocate(per_thread * threads);
   if (!scratch) return false;
   const auto run = decode ? kernels.decode : kernels.forward;
-  ParallelFor(plan.num_tasks, threads, [&](int64_t task, int worker) {
+  const uint32_t paths = ForwardPaths(args, decode, splits);
+  ParallelFor(plan.num_tasks, threads, paths, [&](int64_t task, int worker) {
     run(args, plan, plan.tasks[task], scratch.get() + worker * per_thread);
   });
   if (splits > 1)
@@ -191,7 +219,8 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   const AttentionShape& shape = args.shape;
   const AttentionKernels& kernels = *ChosenInstructionSet().attention;
   PlanStorage storage(shape, args.options);
-  storage.AddKeyChunks(kernels.tiles.key_chunk, kernels.tiles.key_chunk / 64,
+  storage.AddKeyChunks(Hooked(test_hooks.key_chunk, kernels.tiles.key_chunk),
+                       kernels.tiles.key_chunk / 64,
                        /*aligned=*/args.grad_bias != nullptr);
   AttentionPlan plan = storage.View();
   const double flops =
@@ -250,7 +279,8 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
     kernels.prepare_backward(args, plan, shared, task / shape.num_kv_heads,
                              task % shape.num_kv_heads);
   });
-  ParallelFor(plan.num_tasks, threads, [&](int64_t task, int worker) {
+  const uint32_t paths = BackwardPaths(args);
+  ParallelFor(plan.num_tasks, threads, paths, [&](int64_t task, int worker) {
     kernels.backward(args, plan, shared, plan.tasks[task],
                      memory.get() + worker * per_thread);
   });

@@ -259,7 +259,8 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
     end = Max(end, tiles[i].keys.end);
   }
 
-  const int64_t key_tile = EvenTile(end - begin, kKeyTile, kRows);
+  const int64_t key_tile =
+      EvenTile(end - begin, Min(kKeyTile, plan.key_tile), kRows);
   const bool has_keys = HasKeys(context, task);
   for (int64_t first = begin; first < end; first += key_tile) {
     const int64_t last = Min(end, first + key_tile);

@@ -53,6 +53,7 @@ struct AttentionPlan {
   int64_t num_sequences;
   const AttentionTask* tasks;  // in the order in which they are taken
   int64_t num_tasks;
+  int64_t key_tile;  // keys of a tile of the forward pass, at most
   // A thread that has taken a task is likely to come back for the one so many
   // later: a hint, no more.
   int64_t tasks_ahead;

@@ -21,7 +21,8 @@ class ForwardPass {
         options_(args.options),
         scorer_(args.options),
         sequences_(SequencesWithRows(s_, options_, /*or_keys=*/false)),
-        blocks_((s_.query_len + kRows - 1) / kRows) {}
+        rows_(Hooked(test_hooks.plain_rows, kRows)),
+        blocks_((s_.query_len + rows_ - 1) / rows_) {}
 
   bool Run(int num_threads) const {
     const int64_t tasks =
@@ -31,15 +32,16 @@ class ForwardPass {
     const auto numbers = Allocate<double>(threads * doubles);
     const auto keys = Allocate<int64_t>(threads * s_.key_len);
     if (!numbers || !keys) return false;
-    ParallelFor(tasks, threads, [&](int64_t task, int worker) {
+    constexpr uint32_t kPaths = kPlainForwardPath;
+    ParallelFor(tasks, threads, kPaths, [&](int64_t task, int worker) {
       const Scratch scratch(s_, numbers.get() + worker * doubles,
                             keys.get() + worker * s_.key_len);
       const int64_t b =
           sequences_[static_cast<size_t>(task / blocks_ / s_.num_heads)];
       const int64_t n = task / blocks_ % s_.num_heads;
-      const int64_t first = task % blocks_ * kRows;
+      const int64_t first = task % blocks_ * rows_;
       const int64_t length = QueryLength(s_, options_, b);
-      for (int64_t t = first; t < first + kRows && t < length; ++t)
+      for (int64_t t = first; t < first + rows_ && t < length; ++t)
         Row(b, n, t, scratch);
     });
     return true;
@@ -160,6 +162,7 @@ class ForwardPass {
   const AttentionOptions& options_;
   const Scorer<T> scorer_;
   const std::vector<int64_t> sequences_;
+  const int64_t rows_;
   const int64_t blocks_;
 };
 

@@ -39,7 +39,8 @@ class BackwardPass {
         (kOwnSums ? s_.key_len * (s_.head_dim + s_.value_dim) : 0);
     const auto numbers = Allocate<double>(threads * doubles);
     if (!numbers || !StartGradBias()) return false;
-    ParallelFor(tasks, threads, [&](int64_t task, int worker) {
+    constexpr uint32_t kPaths = kPlainBackwardPath;
+    ParallelFor(tasks, threads, kPaths, [&](int64_t task, int worker) {
       const int64_t b = task / head_tasks * sequences;
       const int64_t k = task % head_tasks * heads;
       for (int64_t i = 0; i < sequences; ++i)

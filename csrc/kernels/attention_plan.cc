@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/test_hooks.h"
+
 namespace hw3tf {
 namespace {
 
 // Tasks for many threads: with fewer, they are made smaller.
 constexpr int64_t kEnough = 32;
+
+int64_t Enough() { return Hooked(test_hooks.enough_tasks, kEnough); }
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -56,6 +60,7 @@ PlanStorage::PlanStorage(const AttentionShape& shape,
                          const AttentionOptions& options)
     : shape_(shape), is_causal_(options.is_causal), plan_{} {
   plan_.splits = 1;
+  plan_.key_tile = Hooked(test_hooks.key_tile, kUnlimited);
   plan_.packed = options.query_splits != nullptr;
   plan_.group = shape.num_heads / shape.num_kv_heads;
   plan_.statistics_stride =
@@ -98,7 +103,7 @@ void PlanStorage::AddQueryBlocks(int64_t largest, int64_t multiple) {
       count += shape_.num_kv_heads * CeilDiv(s.query_len * plan_.group, rows);
     return count;
   };
-  while (largest >= 4 * multiple && count_blocks(largest) < kEnough)
+  while (largest >= 4 * multiple && count_blocks(largest) < Enough())
     largest = largest / 2 / multiple * multiple;
   for (int64_t b = 0; b < static_cast<int64_t>(sequences_.size()); ++b) {
     const Sequence& s = sequences_[static_cast<size_t>(b)];
@@ -125,7 +130,7 @@ void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple,
     count +=
         shape_.num_kv_heads *
         CeilDiv(aligned ? shape_.key_len : s.key_end - s.key_begin, largest);
-  if (count < kEnough) largest /= 2;
+  if (count < Enough()) largest /= 2;
   // Chunks slowest, so that threads meet on one head as seldom as possible.
   bool more = true;
   for (int64_t index = 0; more; ++index) {

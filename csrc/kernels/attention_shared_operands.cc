@@ -7,6 +7,7 @@
 
 #include "kernels/element.h"
 #include "kernels/parallel.h"
+#include "kernels/test_hooks.h"
 
 namespace hw3tf {
 namespace {
@@ -67,7 +68,8 @@ class SharedGradient {
   void SumOf(int threads) const {
     const auto* const parts = reinterpret_cast<const T*>(memory_.get());
     auto* const sums = static_cast<T*>(wanted_.array.data);
-    ParallelFor(wanted_.length, threads, [&](int64_t i, int) {
+    constexpr uint32_t kPaths = kSharedOperandsPath;
+    ParallelFor(wanted_.length, threads, kPaths, [&](int64_t i, int) {
       for (int64_t head = 0; head < wanted_.heads; ++head) {
         const T* const part =
             parts + i * strides_.length + head * strides_.head;

@@ -6,6 +6,7 @@
 #include <xmmintrin.h>
 #endif
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "kernels/processors.h"
+#include "kernels/test_hooks.h"
 
 namespace hw3tf {
 namespace {
@@ -36,11 +38,15 @@ struct Job {
   void* context = nullptr;
   int64_t tasks = 0;
   std::atomic<int64_t> next{0};
+  std::atomic<int> threads{0};  // that took a task
+  int expected = 0;  // so many wait for each other, with a task in hand
 
   void Run(int worker) {
     const FloatingPointScope scope;
-    for (int64_t task; (task = next.fetch_add(1)) < tasks;)
-      body(context, task, worker);
+    int64_t task = next.fetch_add(1);
+    if (task < tasks) threads.fetch_add(1);
+    while (threads.load() < expected) sched_yield();
+    for (; task < tasks; task = next.fetch_add(1)) body(context, task, worker);
   }
 };
 
@@ -52,6 +58,9 @@ class Pool {
     if (!owner.owns_lock()) return false;
     StartWorkers(threads - 1);
     KeepWorkersOffThisProcessor();
+    if (test_hooks.meet)
+      job->expected =
+          1 + std::min(threads - 1, static_cast<int>(workers_.size()));
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = job;
@@ -190,6 +199,21 @@ int EnvironmentNumThreads() {
 
 std::atomic<int> set_num_threads{0};
 
+// Adds a job to the counts of tests.
+void Count(const Job& job, int wanted_threads, uint32_t paths) {
+  const auto add = [](int64_t* count, int64_t number) {
+    __atomic_fetch_add(count, number, __ATOMIC_RELAXED);
+  };
+  for (int i = 0; i < kTestPaths; ++i) {
+    if (!(paths >> i & 1)) continue;
+    PathCounts* const counts = test_hooks.counts + i;
+    add(&counts->calls, 1);
+    add(&counts->wanted_threads, wanted_threads > 1);
+    add(&counts->on_threads, job.threads > 1);
+    add(&counts->tasks, job.tasks);
+  }
+}
+
 }  // namespace
 
 #if defined(__x86_64__)
@@ -216,13 +240,15 @@ FloatingPointScope::FloatingPointScope() : saved_(0) {}
 FloatingPointScope::~FloatingPointScope() = default;
 #endif
 
-void ParallelFor(int64_t tasks, int threads, ParallelBody body, void* context) {
+void ParallelFor(int64_t tasks, int threads, uint32_t paths, ParallelBody body,
+                 void* context) {
   Job job;
   job.body = body;
   job.context = context;
   job.tasks = tasks;
   if (threads > tasks) threads = static_cast<int>(tasks);
   if (threads <= 1 || !ThePool()->Run(&job, threads)) job.Run(0);
+  if (test_hooks.counts) Count(job, threads, paths);
 }
 
 int ResolveNumThreads(int requested) {

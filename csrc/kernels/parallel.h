@@ -35,18 +35,26 @@ class FloatingPointScope {
 // Runs serially on the calling thread if another call holds the pool: two ops
 // that TensorFlow runs at once do not fight for the cores. `body` must not
 // throw and must not call ParallelFor.
+//
+// `paths`, of TestPath, are for the counts of tests.
 using ParallelBody = void (*)(void* context, int64_t task, int worker);
-void ParallelFor(int64_t tasks, int threads, ParallelBody body, void* context);
+void ParallelFor(int64_t tasks, int threads, uint32_t paths, ParallelBody body,
+                 void* context);
 
 // The same for a lambda of (task, worker).
 template <typename Body>
-void ParallelFor(int64_t tasks, int threads, const Body& body) {
+void ParallelFor(int64_t tasks, int threads, uint32_t paths, const Body& body) {
   ParallelFor(
-      tasks, threads,
+      tasks, threads, paths,
       [](void* context, int64_t task, int worker) {
         (*static_cast<const Body*>(context))(task, worker);
       },
       const_cast<Body*>(&body));
+}
+
+template <typename Body>
+void ParallelFor(int64_t tasks, int threads, const Body& body) {
+  ParallelFor(tasks, threads, /*paths=*/0, body);
 }
 
 // The number of threads a call gets, in this order: SetNumThreads, the

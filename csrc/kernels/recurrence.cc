@@ -8,6 +8,7 @@
 
 #include "kernels/parallel.h"
 #include "kernels/recurrence_parts.h"
+#include "kernels/test_hooks.h"
 
 namespace hw3tf {
 namespace {
@@ -56,7 +57,9 @@ RecurrenceResult FirstOverflow::Result(const RecurrenceArgs& args) const {
 }
 
 int RecurrenceThreads(int requested, double microseconds) {
-  return microseconds < kSerialMicroseconds ? 1 : ResolveNumThreads(requested);
+  return microseconds < kSerialMicroseconds && !test_hooks.always_threads
+             ? 1
+             : ResolveNumThreads(requested);
 }
 
 int64_t WeightAt(const RecurrenceArgs& args, const void* weights, int64_t i) {

@@ -23,6 +23,7 @@
 #include "kernels/recurrence_exact.h"
 #include "kernels/recurrence_kernels.h"
 #include "kernels/recurrence_parts.h"
+#include "kernels/test_hooks.h"
 
 namespace hw3tf {
 namespace {
@@ -55,7 +56,10 @@ uint64_t PowerSum(uint64_t u, int64_t count) {
 class Lines {
  public:
   explicit Lines(const RecurrenceArgs& args)
-      : args_(args), kernels_(*ChosenInstructionSet().recurrence) {
+      : args_(args),
+        kernels_(*ChosenInstructionSet().recurrence),
+        block_(Hooked(test_hooks.line_block, kBlock)),
+        piece_(Hooked(test_hooks.line_piece, kPiece)) {
     line_.input_dtype = args.input_dtype;
     line_.state_dtype = args.state_dtype;
     line_.kernel = WeightAt(args, args.kernel, 0);
@@ -65,8 +69,9 @@ class Lines {
     line_.reverse = args.options.reverse != downwards;
     const int64_t outputs =
         args.options.return_sequences ? args.shape.timesteps : 1;
-    stream_ = args.shape.batch * outputs * StateBytes(args) >= kStreamBytes;
-    blocks_ = (args.shape.timesteps + kBlock - 1) / kBlock;
+    stream_ = args.shape.batch * outputs * StateBytes(args) >=
+              Hooked(test_hooks.stream_bytes, kStreamBytes);
+    blocks_ = (args.shape.timesteps + block_ - 1) / block_;
     if (blocks_ > 1)
       ends_ = std::vector<End>(static_cast<size_t>(args.shape.batch * blocks_));
   }
@@ -78,16 +83,17 @@ class Lines {
     const int threads =
         RecurrenceThreads(num_threads, inputs / kInputsPerMicrosecond);
     if (blocks_ > 1) {
-      ParallelFor(shape.batch * blocks_, threads,
+      ParallelFor(shape.batch * blocks_, threads, kLineBlocksPath,
                   [this](int64_t task, int) { RunBlock(task); });
     } else {
       const int64_t rows =
-          std::max<int64_t>(1, kBlock / std::max<int64_t>(1, shape.timesteps));
-      ParallelFor(
-          (shape.batch + rows - 1) / rows, threads, [&](int64_t task, int) {
-            const int64_t end = std::min(shape.batch, (task + 1) * rows);
-            for (int64_t b = task * rows; b < end; ++b) RunWhole(b);
-          });
+          std::max<int64_t>(1, block_ / std::max<int64_t>(1, shape.timesteps));
+      ParallelFor((shape.batch + rows - 1) / rows, threads, kWholeLinesPath,
+                  [&](int64_t task, int) {
+                    const int64_t end =
+                        std::min(shape.batch, (task + 1) * rows);
+                    for (int64_t b = task * rows; b < end; ++b) RunWhole(b);
+                  });
     }
     return overflow_.Result(args_);
   }
@@ -120,9 +126,9 @@ class Lines {
 
   void RunBlock(int64_t task) {
     const int64_t b = task / blocks_, block = task % blocks_;
-    const int64_t first = block * kBlock;
+    const int64_t first = block * block_;
     const Line line =
-        At(b, first, std::min(kBlock, args_.shape.timesteps - first));
+        At(b, first, std::min(block_, args_.shape.timesteps - first));
     LineEnd end;
     kernels_.line_end(line, &end);
     const int64_t before =
@@ -203,10 +209,10 @@ class Lines {
           static_cast<uint64_t>(line.bias) * PowerSum(u, line.count));
       return true;
     }
-    if (line.count > kPiece) {
-      for (int64_t done = 0; done < line.count; done += kPiece) {
+    if (line.count > piece_) {
+      for (int64_t done = 0; done < line.count; done += piece_) {
         const Line piece =
-            At(b, first + done, std::min(kPiece, line.count - done));
+            At(b, first + done, std::min(piece_, line.count - done));
         LineEnd piece_end;
         kernels_.line_end(piece, &piece_end);
         const int64_t before = *state;
@@ -266,6 +272,7 @@ class Lines {
 
   const RecurrenceArgs& args_;
   const RecurrenceKernels& kernels_;
+  const int64_t block_, piece_;
   Line line_{};
   bool stream_;
   int64_t blocks_;

@@ -20,6 +20,7 @@
 #include "kernels/recurrence_exact.h"
 #include "kernels/recurrence_kernels.h"
 #include "kernels/recurrence_parts.h"
+#include "kernels/test_hooks.h"
 
 namespace hw3tf {
 namespace {
@@ -186,21 +187,24 @@ class RowsCall {
   }
 
   // Runs rows, each without more steps than the one before.
-  void RunTasks(const RowsPlan& call, std::vector<RecurrenceRow>* rows) {
+  void RunTasks(const RowsPlan& call, std::vector<RecurrenceRow>* rows,
+                TestPath path) {
     if (rows->empty()) return;
     RowsPlan plan = call;
     const auto count = static_cast<int64_t>(rows->size());
     const int64_t per_thread = (count + threads_ - 1) / threads_;
-    const int64_t per_task = std::min(per_thread, kTaskRows);
+    const int64_t per_task =
+        std::min(per_thread, Hooked(test_hooks.task_rows, kTaskRows));
     const int64_t step_bytes = per_task * plan.padded_units * StateBytes(args_);
     plan.time_block =
-        std::clamp<int64_t>(kBlockBytes / step_bytes, 1, kLongestBlock);
+        std::clamp<int64_t>(kBlockBytes / step_bytes, 1,
+                            Hooked(test_hooks.time_block, kLongestBlock));
     plan.time_block =
         std::clamp<int64_t>(rows->front().steps, 1, plan.time_block);
     const int64_t scratch = kernels_.rows_scratch(plan, per_task);
     const Bytes memory = Allocate(scratch * threads_);
     const int64_t tasks = (count + per_task - 1) / per_task;
-    ParallelFor(tasks, threads_, [&](int64_t task, int worker) {
+    ParallelFor(tasks, threads_, path, [&](int64_t task, int worker) {
       RecurrenceRow* const first = rows->data() + task * per_task;
       const int64_t mine = std::min(per_task, count - task * per_task);
       kernels_.rows(plan, first, mine, memory.get() + worker * scratch);
@@ -227,7 +231,7 @@ class RowsCall {
     rows.reserve(static_cast<size_t>(args_.shape.batch));
     for (int64_t b = 0; b < args_.shape.batch; ++b)
       rows.push_back({b, 0, args_.shape.timesteps, Initial(b), Last(b), -1});
-    RunTasks(plan_, &rows);
+    RunTasks(plan_, &rows, kRowsPath);
   }
 
   // Into how many chunks time is cut: so many that all registers of all threads
@@ -239,7 +243,8 @@ class RowsCall {
         args_.options.fractional_bits > 0 || shape.units > kUnitsInChunks)
       return 1;
     const int64_t wanted = 2 * kernels_.tile_rows * threads_;
-    const int64_t shortest = std::max(kShortestChunk, 8 * shape.units);
+    const int64_t shortest = Hooked(test_hooks.shortest_chunk,
+                                    std::max(kShortestChunk, 8 * shape.units));
     if (shape.batch == 0 || shape.batch * 4 > wanted) return 1;
     return std::min(wanted / shape.batch, shape.timesteps / shortest);
   }
@@ -271,14 +276,14 @@ class RowsCall {
     ends.checked = ends.sequences = false;
     for (int64_t i = 0; i < count; ++i)
       rows[static_cast<size_t>(i)].last = memory.get() + i * bytes;
-    RunTasks(ends, &rows);
+    RunTasks(ends, &rows, kRowChunksPath);
     PutTogether(rows, begins);
     if (!plan_.checked && !plan_.sequences) return;
     for (int64_t i = 0; i < count; ++i) {
       rows[static_cast<size_t>(i)].initial = begins + i * bytes;
       rows[static_cast<size_t>(i)].last = nullptr;
     }
-    RunTasks(plan_, &rows);
+    RunTasks(plan_, &rows, kRowChunksPath);
   }
 
   int64_t UnmaskedSteps(const RecurrenceRow& row) const {

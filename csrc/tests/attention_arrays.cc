@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kPad = 3;
 
-Strides StridesOf(const RowsShape& s, Layout layout) {
+Strides OwnStrides(const RowsShape& s, Layout layout) {
   switch (layout) {
     case Layout::kHeadsFirst:
       return {s.heads * s.length * s.size, s.size, s.length * s.size};
@@ -23,6 +23,12 @@ Strides StridesOf(const RowsShape& s, Layout layout) {
   }
 }
 
+Strides StridesOf(const RowsShape& s, Layout layout) {
+  Strides strides = OwnStrides(s, layout);
+  if (s.one_batch) strides.batch = 0;
+  return strides;
+}
+
 // The offset of the first position.
 int64_t FirstOf(const RowsShape& s, const Strides& strides) {
   return strides.length < 0 && s.length > 0 ? -(s.length - 1) * strides.length
@@ -31,9 +37,10 @@ int64_t FirstOf(const RowsShape& s, const Strides& strides) {
 
 // Up to the last element that is used.
 int64_t CountOf(const RowsShape& s, const Strides& strides) {
-  if (s.batch * s.length * s.heads == 0) return 0;
+  const int64_t batch = s.one_batch ? 1 : s.batch;
+  if (batch * s.length * s.heads == 0) return 0;
   const int64_t length = strides.length < 0 ? 0 : strides.length;
-  return FirstOf(s, strides) + (s.batch - 1) * strides.batch +
+  return FirstOf(s, strides) + (batch - 1) * strides.batch +
          (s.length - 1) * length + (s.heads - 1) * strides.head + s.size;
 }
 

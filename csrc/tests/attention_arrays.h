@@ -46,6 +46,7 @@ struct RowsShape {
   int64_t length;
   int64_t heads;
   int64_t size;
+  bool one_batch = false;  // all batch entries are the same elements
 };
 
 class Rows {

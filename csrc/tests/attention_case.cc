@@ -123,7 +123,8 @@ std::string Case::Name() const {
       "case %d: dtype %d, B %d, T %d, S %d, N %d, K %d, H %d, V %d, mask %d, "
       "key_mask %d, query_mask %d, lengths %d, bias %d, causal %d, window %d, "
       "scale %d, soft cap %d, dropout %d, packed %d, layout %d, "
-      "grad_logsumexp %d, all outputs %d, pattern %d, numbers %d",
+      "grad_logsumexp %d, all outputs %d, pattern %d, numbers %d, one batch %d"
+      "%d%d%d, summed %d, finite %d",
       number, static_cast<int>(dtype), static_cast<int>(shape.batch),
       static_cast<int>(shape.query_len), static_cast<int>(shape.key_len),
       static_cast<int>(shape.num_heads), static_cast<int>(shape.num_kv_heads),
@@ -132,7 +133,8 @@ std::string Case::Name() const {
       static_cast<int>(lengths), static_cast<int>(bias), is_causal,
       static_cast<int>(window), static_cast<int>(scale), soft_cap, dropout,
       static_cast<int>(packed), static_cast<int>(layout), grad_logsumexp,
-      all_outputs, static_cast<int>(pattern), static_cast<int>(numbers));
+      all_outputs, static_cast<int>(pattern), static_cast<int>(numbers),
+      one_query, one_key, one_value, one_mask, summed_grads, finite_logsumexp);
   return text;
 }
 

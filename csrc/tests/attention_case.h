@@ -95,6 +95,13 @@ struct Case {
   // Only the fuzzer chooses these.
   Pattern pattern = Pattern::kRandom;
   Numbers numbers = Numbers::kNormal;
+  // Arrays of a single batch entry, for all of them.
+  bool one_query = false;
+  bool one_key = false;
+  bool one_value = false;
+  bool one_mask = false;      // of queries, and of keys
+  bool summed_grads = false;  // of these arrays, over the batch
+  bool finite_logsumexp = false;
 
   std::string Name() const;
 };

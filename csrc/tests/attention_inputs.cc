@@ -22,15 +22,15 @@ Inputs::Inputs(const Case& a_case, DType stored, Poison put)
       key_starts_(Starts(shape.key_len, true)),
       query(dtype,
             ShapeOf(query_starts_, shape.query_len, shape.num_heads,
-                    shape.head_dim),
+                    shape.head_dim, c.one_query),
             LayoutOf(0), guard),
       key(dtype,
           ShapeOf(key_starts_, shape.key_len, shape.num_kv_heads,
-                  shape.head_dim),
+                  shape.head_dim, c.one_key),
           LayoutOf(0), guard),
       value(dtype,
             ShapeOf(key_starts_, shape.key_len, shape.num_kv_heads,
-                    shape.value_dim),
+                    shape.value_dim, c.one_value),
             LayoutOf(1), guard),
       grad_output(dtype,
                   ShapeOf(query_starts_, shape.query_len, shape.num_heads,
@@ -93,8 +93,8 @@ std::vector<int64_t> Inputs::Starts(int64_t longest, bool keys) {
 }
 
 RowsShape Inputs::ShapeOf(const std::vector<int64_t>& starts, int64_t length,
-                          int64_t heads, int64_t size) const {
-  if (starts.empty()) return {shape.batch, length, heads, size};
+                          int64_t heads, int64_t size, bool one_batch) const {
+  if (starts.empty()) return {shape.batch, length, heads, size, one_batch};
   return {1, starts.back(), heads, size};
 }
 
@@ -172,11 +172,11 @@ void Inputs::SetOptions() {
   options.mask_strides = MaskArray().strides;
   if (c.query_mask) {
     options.query_mask = query_mask_.get();
-    options.query_mask_stride = shape.query_len;
+    options.query_mask_stride = c.one_mask ? 0 : shape.query_len;
   }
   if (c.key_mask != KeyMask::kNone) {
     options.key_mask = key_mask_.get();
-    options.key_mask_stride = shape.key_len;
+    options.key_mask_stride = c.one_mask ? 0 : shape.key_len;
   }
   if (c.lengths == Lengths::kQueries || c.lengths == Lengths::kBoth)
     options.query_lengths = query_lengths_.get();

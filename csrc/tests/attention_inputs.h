@@ -76,7 +76,7 @@ class Inputs {
   ScoreArray Broadcast(bool b, bool n, bool t, bool s) const;
   std::vector<int64_t> Starts(int64_t longest, bool keys);
   RowsShape ShapeOf(const std::vector<int64_t>& starts, int64_t length,
-                    int64_t heads, int64_t size) const;
+                    int64_t heads, int64_t size, bool one_batch = false) const;
 
   void SetOptions();
   void FillMasks();

@@ -12,6 +12,12 @@ Array Of(const Inputs& inputs, Array array) {
   return array;
 }
 
+RowsShape GradShape(const Inputs& inputs, const Rows& rows) {
+  RowsShape shape = rows.shape();
+  shape.one_batch &= inputs.c.summed_grads;
+  return shape;
+}
+
 int64_t GradBiasCount(const Inputs& inputs) {
   return inputs.c.all_outputs ? inputs.bias.count() : 0;
 }
@@ -20,9 +26,9 @@ int64_t GradBiasCount(const Inputs& inputs) {
 
 Results::Results(const Inputs& x)
     : output(x.dtype, x.grad_output.shape(), x.LayoutOf(3), x.guard),
-      grad_query(x.dtype, x.query.shape(), x.LayoutOf(1), x.guard),
-      grad_key(x.dtype, x.key.shape(), x.LayoutOf(2), x.guard),
-      grad_value(x.dtype, x.value.shape(), x.LayoutOf(0), x.guard),
+      grad_query(x.dtype, GradShape(x, x.query), x.LayoutOf(1), x.guard),
+      grad_key(x.dtype, GradShape(x, x.key), x.LayoutOf(2), x.guard),
+      grad_value(x.dtype, GradShape(x, x.value), x.LayoutOf(0), x.guard),
       statistics(RealType(x.dtype), 2 * x.LogsumexpCount(), x.guard),
       logsumexp(RealType(x.dtype), x.c.all_outputs ? x.LogsumexpCount() : 0,
                 x.guard),
@@ -37,7 +43,8 @@ AttentionForwardArgs Results::Forward(const Inputs& x) const {
           Of(x, x.value.ReadArray()),
           Of(x, output.WriteArray()),
           statistics.get(),
-          x.c.all_outputs ? logsumexp.get() : nullptr};
+          x.c.all_outputs ? logsumexp.get() : nullptr,
+          x.c.finite_logsumexp};
 }
 
 AttentionBackwardArgs Results::Backward(const Inputs& x) const {

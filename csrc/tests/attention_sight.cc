@@ -13,8 +13,8 @@ bool Inputs::Sees(int64_t b, int64_t n, int64_t t, int64_t s) const {
   if (o.window_after >= 0 && s - t > o.window_after) return false;
   if (o.mask && !o.mask[b * m.batch + n * m.head + t * m.query + s * m.key])
     return false;
-  if (o.query_mask && !o.query_mask[b * shape.query_len + t]) return false;
-  if (o.key_mask && !o.key_mask[b * shape.key_len + s]) return false;
+  if (o.query_mask && !o.query_mask[b * o.query_mask_stride + t]) return false;
+  if (o.key_mask && !o.key_mask[b * o.key_mask_stride + s]) return false;
   if (o.query_lengths && t >= o.query_lengths[b]) return false;
   return !(o.key_lengths && s >= o.key_lengths[b]);
 }

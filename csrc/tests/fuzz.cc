@@ -6,7 +6,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
+#include <iterator>
 #include <limits>
 #include <new>
 #include <string>
@@ -51,10 +54,41 @@ Options ParseOptions(int argc, char** argv) {
   return options;
 }
 
+// In the order of TestPath.
+constexpr const char* kPathNames[] = {
+    "forward",         "decoding",         "split keys",
+    "packed forward",  "bfloat16 forward", "backward",
+    "shared bias",     "packed backward",  "bfloat16 backward",
+    "float64 forward", "float64 backward", "sums over the batch",
+    "lines",           "blocks of a line", "rows",
+    "chunks of rows"};
+static_assert(std::size(kPathNames) == kTestPaths);
+
+// What the kernels counted of the present case.
+PathCounts case_counts[kTestPaths];
+
+struct PathTotals {
+  std::atomic<int64_t> cases{0};
+  std::atomic<int64_t> on_threads{0};  // cases with such a call
+  std::atomic<int64_t> cut{0};         // cases with more tasks than calls
+  std::atomic<int64_t> tasks{0};
+};
+
 // Both processes see it.
 struct Progress {
   std::atomic<int64_t> started{0};
   std::atomic<int64_t> failed{0};
+  PathTotals paths[kTestPaths];
+
+  void AddCase() {
+    for (int i = 0; i < kTestPaths; ++i) {
+      const PathCounts& counts = case_counts[i];
+      paths[i].cases += counts.calls > 0;
+      paths[i].on_threads += counts.on_threads > 0;
+      paths[i].cut += counts.tasks > counts.calls;
+      paths[i].tasks += counts.tasks;
+    }
+  }
 };
 
 Progress* SharedProgress() {
@@ -93,6 +127,19 @@ class Fuzzer {
     }
   }
 
+  void PrintPaths(uint32_t paths) const {
+    for (int i = 0; i < kTestPaths; ++i) {
+      const PathTotals& totals = progress_->paths[i];
+      if (!(paths >> i & 1)) continue;
+      std::printf(
+          "path %s: %lld cases, %lld on threads, %lld cut, %lld tasks\n",
+          kPathNames[i], static_cast<long long>(totals.cases),
+          static_cast<long long>(totals.on_threads),
+          static_cast<long long>(totals.cut),
+          static_cast<long long>(totals.tasks));
+    }
+  }
+
   int64_t cases() const { return progress_->started; }
   int64_t failed() const { return progress_->failed; }
 
@@ -107,7 +154,9 @@ class Fuzzer {
     while (!Done()) {
       const int64_t seed = Seed(progress_->started++);
       const int before = Failures();
+      std::memset(case_counts, 0, sizeof case_counts);
       run_case_(static_cast<uint64_t>(seed));
+      progress_->AddCase();
       if (Failures() == before) continue;
       ++progress_->failed;
       std::fprintf(stderr, "--case %lld: failed, as above\n",
@@ -130,7 +179,18 @@ bool CanRun(const std::string& wish) {
 
 }  // namespace
 
-int FuzzMain(int argc, char** argv, const char* what,
+int64_t Draw::Size(int64_t most) {
+  const double exponent = static_cast<double>(Below(1 << 20)) / (1 << 20);
+  return static_cast<int64_t>(
+      std::pow(static_cast<double>(most) + 0.999, exponent));
+}
+
+WithHooks::WithHooks(TestHooks hooks) {
+  hooks.counts = case_counts;
+  test_hooks = hooks;
+}
+
+int FuzzMain(int argc, char** argv, const char* what, uint32_t paths,
              void (*run_case)(uint64_t seed)) {
   const char* wish = std::getenv("HW3TF_ISA");
   if (wish && !CanRun(wish)) return kSkipped;
@@ -141,6 +201,7 @@ int FuzzMain(int argc, char** argv, const char* what,
   }
   Fuzzer fuzzer(options, run_case);
   fuzzer.Run();
+  fuzzer.PrintPaths(paths);
   std::printf("%s: %lld cases from seed %lld on, %lld failed, on %s\n", what,
               static_cast<long long>(fuzzer.cases()),
               static_cast<long long>(options.seed),
