@@ -10,6 +10,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <stdexcept>
 
 #include "kernels/attention_kernels.h"
 #include "kernels/attention_plain.h"
@@ -262,6 +263,8 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads) {
                : Forward(args, num_threads);
   } catch (const std::bad_alloc&) {
     return false;
+  } catch (const std::length_error&) {
+    return false;
   }
 }
 
@@ -272,6 +275,8 @@ bool AttentionBackward(const AttentionBackwardArgs& args, int num_threads) {
                ? AttentionBackwardPlain(args, num_threads)
                : Backward(args, num_threads);
   } catch (const std::bad_alloc&) {
+    return false;
+  } catch (const std::length_error&) {
     return false;
   }
 }

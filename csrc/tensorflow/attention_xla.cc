@@ -7,10 +7,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
 
 #include "kernels/attention.h"
 #include "tensorflow/attention_operands.h"
+#include "tensorflow/exceptions.h"
 #include "tensorflow/xla_registry.h"
 
 namespace hw3tf {
@@ -85,26 +85,24 @@ struct XlaCall {
   }
 };
 
-// The strings are XLA's from here on: made and freed by the same libstdc++.
-void Fail(XlaCustomCallStatus_* status, const std::string& message) {
-  status->message = message;
-}
-
-// No exception may reach XLA's code, which is compiled without them.
 template <XlaTarget kTarget>
 void Guarded(void* results, const void** arrays, const char* config,
              size_t config_size, XlaCustomCallStatus_* status) {
-  try {
-    kTarget(results, arrays, config, config_size, status);
-  } catch (const std::bad_alloc&) {
-    status->message.emplace("out of memory");  // fits into the string itself
-  }
+  WithoutExceptions(
+      [&] { kTarget(results, arrays, config, config_size, status); },
+      [&](TF_Code, const char* message) {
+        WithoutExceptions([&] { SetXlaError(status, message); },
+                          [&](TF_Code, const char*) {
+                            // Fits into the string itself.
+                            SetXlaError(status, "out of memory");
+                          });
+      });
 }
 
 void Forward(void* results, const void** arrays, const char*, size_t,
              XlaCustomCallStatus_* status) {
   const XlaCall call(arrays, kAttentionOperands);
-  if (!call.error.empty()) return Fail(status, call.error);
+  if (!call.error.empty()) return SetXlaError(status, call.error);
   auto** out = static_cast<void**>(results);
   const AttentionForwardArgs args{
       call.dtype,
@@ -117,7 +115,7 @@ void Forward(void* results, const void** arrays, const char*, size_t,
       out[1],
       out[2]};
   if (!AttentionForward(args, call.threads))
-    Fail(status, "out of memory for the scratch arrays of attention");
+    SetXlaError(status, "out of memory for the scratch arrays of attention");
 }
 
 void Backward(void* results, const void** arrays, const char*, size_t,
@@ -129,7 +127,7 @@ void Backward(void* results, const void** arrays, const char*, size_t,
         call.in.arguments,
         {*call.operands[kOutput].dims, *call.operands[kStatistics].dims,
          *call.operands[kGradOutput].dims, call.operands[kGradLogsumexp].dims});
-  if (!error.empty()) return Fail(status, error);
+  if (!error.empty()) return SetXlaError(status, error);
   auto** out = static_cast<void**>(results);
   const auto grad = [&](int i) {
     return MutableView(*call.operands[i].dims, out[i]);
@@ -150,14 +148,15 @@ void Backward(void* results, const void** arrays, const char*, size_t,
       grad(kValue),
       HasGradBias(call.in.arguments) ? out[kBias] : nullptr};
   if (!AttentionBackward(args, call.threads))
-    Fail(status,
-         "out of memory for the scratch arrays of the gradient of attention");
+    SetXlaError(
+        status,
+        "out of memory for the scratch arrays of the gradient of attention");
 }
 
 }  // namespace
 }  // namespace hw3tf
 
-// For hw3tf/ops/libraries.py: registers both. Returns "" or why it cannot.
+// For hw3tf/ops/xla_probe.py: both return "" or what is wrong.
 extern "C" __attribute__((visibility("default"))) const char*
 Hw3tfRegisterXlaTargets() {
   using hw3tf::RegisterXlaTarget;
@@ -170,4 +169,9 @@ Hw3tfRegisterXlaTargets() {
     return why;
   }();
   return error.c_str();
+}
+
+extern "C" __attribute__((visibility("default"))) const char*
+Hw3tfXlaStatusError() {
+  return hw3tf::XlaStatusError().c_str();
 }

@@ -12,6 +12,15 @@ from hw3tf import _core
 
 logger = logging.getLogger("hw3tf")
 
+# pybind11 answers with the module of this name that it has, whatever the file.
+if _core.__spec__ is not None and _core.__file__ != _core.__spec__.origin:
+    raise ImportError(
+        "this process has loaded the C++ extension of another copy of hw3tf, "
+        f"{_core.__file__}, and can have it only once. Received: "
+        f"{_core.__spec__.origin}. Start a new process in which one of the two folders "
+        "is imported"
+    )
+
 PATHS = ("op", "pybind", "reference")
 
 
@@ -71,6 +80,8 @@ def load_op_library():
     Raises:
         FileNotFoundError: If the library is not installed.
         tensorflow.errors.NotFoundError: If TensorFlow cannot load it.
+        ImportError: If the process has loaded another copy of it, from another
+            folder, or the kernels of another build.
 
     Example:
 
@@ -83,6 +94,8 @@ def load_op_library():
     from hw3tf.ops import attention_gradient, xla_probe
 
     library = tf.load_op_library(op_library_path())
+    if error := xla_probe.ask(op_library_path(), "Hw3tfLoadError"):
+        raise ImportError(error)
     attention_gradient.register(library)
     xla_probe.register_targets(op_library_path())
     return library
@@ -90,9 +103,16 @@ def load_op_library():
 
 @functools.cache
 def op_library_error():
-    """Empty if the op library is loaded, otherwise why it could not be."""
+    """Empty if the op library is loaded, otherwise why it could not be.
+
+    Raises:
+        ImportError: As `load_op_library`: what is loaded does not belong together, and
+            no other path would be right.
+    """
     try:
         load_op_library()
+    except ImportError:
+        raise
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
