@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import keras
 
 from hw3tf import _core
+from hw3tf.ops.exporting import export_format, refuse_in_tf2onnx
 
 logger = logging.getLogger("hw3tf")
 
@@ -139,6 +140,10 @@ def kernel_path(has_xla_call=False):
         return AttentionPath("reference", f"the backend is {keras.backend.backend()}")
     if _gpu_visible():
         return AttentionPath("reference", "TensorFlow sees a GPU")
+    if made := _made_for():
+        reason = f"the graph is made for {made}, which knows no op of hw3tf"
+        logger.info("plain Keras computes: %s", reason)
+        return AttentionPath("reference", reason)
     if _under_xla():
         if has_xla_call and forced != "pybind":
             return _xla_path()
@@ -172,6 +177,12 @@ def _gpu_visible():
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _made_for() -> str | None:
+    import tensorflow as tf
+
+    return None if tf.executing_eagerly() else export_format()
 
 
 def _under_xla():
@@ -239,3 +250,4 @@ if keras.backend.backend() == "tensorflow":
     # A saved model that contains the ops can be loaded from here on. An error is
     # no obstacle: the pybind11 path serves, and `runtime_info` shows the reason.
     op_library_error()
+    refuse_in_tf2onnx()
