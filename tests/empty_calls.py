@@ -27,7 +27,7 @@ MOST = 2**10  # elements of an array that is not empty
 LOOPS = {
     ("dense", "B"): range(2**12, 2**48),
     ("by_ops", "B"): range(2**12, 2**48),
-    ("recurrence", "B"): range(2**12, 2**63),
+    ("recurrence", "B"): range(2**12, 2**48),
     ("dense", "N"): range(2**12, 2**62),
     ("by_ops", "N"): range(2**12, 2**62),
     ("packed", "N"): range(2**12, 2**62),
@@ -50,14 +50,16 @@ class NoArrayError(Exception):
 
 
 def sizes_of(axes, pairs):
-    """One axis is 0; another, or two, are a power of two; the rest is 1."""
+    """One axis is 0; another, or two, are a power of two; the rest is 1, of the
+    recurrence 2, whose single feature has a way of its own."""
+    rest = 2 if "U" in axes else 1
     for zero in axes:
         others = axes.replace(zero, "")
         huge = [*others, *itertools.combinations(others, 2)] if pairs else [*others]
         if not pairs and {"N", "K"} <= set(others):
             huge.append("NK")  # the one without the other is refused
         for some, power in itertools.product(huge, POWERS):
-            yield dict.fromkeys(axes, 1) | {zero: 0} | dict.fromkeys(some, power)
+            yield dict.fromkeys(axes, rest) | {zero: 0} | dict.fromkeys(some, power)
 
 
 class Arrays:

@@ -104,13 +104,16 @@ def test_second_copy_is_refused_and_named(copy):
     call; the first copy goes on. TensorFlow's own function registers nothing anew."""
     code = f"""
     want = output_and_gradient(hw3tf)
+    mine = {{n: m for n, m in sys.modules.items() if n.partition(".")[0] == "hw3tf"}}
     sys.path.insert(0, {str(copy.parent)!r})
     try:
         import_again()
     except ImportError as error:
         print(error)
-    finally:
-        sys.modules["hw3tf"] = hw3tf
+    sys.path.pop(0)
+    for name in [n for n in sys.modules if n.partition(".")[0] == "hw3tf"]:
+        del sys.modules[name]
+    sys.modules.update(mine)
     assert np.array_equal(output_and_gradient(hw3tf), want)
     module = tf.load_op_library({str(copy / "libhw3tf_ops.so")!r})
     assert not hasattr(module, "hw3tf_attention")
