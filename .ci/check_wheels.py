@@ -13,7 +13,8 @@ import sys
 import zipfile
 
 LIMIT = 5 * 2**20
-LIBRARIES = re.compile(r"hw3tf/(_core\.|libhw3tf_kernels\.|libhw3tf_ops\.)[\w.-]+")
+NAMES = r"_core|libhw3tf_kernels-\d[\w.]*?|libhw3tf_ops"
+LIBRARIES = re.compile(rf"hw3tf/({NAMES})\.[\w.-]*(?:so|dylib)")
 
 
 def digests(path):

@@ -1,4 +1,4 @@
-// Memory that runs out when a test says so: preloaded, it stands before the C
+// Memory that runs out, or an exception that is thrown, when a test says so: preloaded, it stands before the C
 // library's malloc and C++'s operator new. Built by test_faults.py.
 
 #include <dlfcn.h>
@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <stdexcept>
 
 extern "C" {
 void* __libc_malloc(size_t);
@@ -23,6 +24,7 @@ std::atomic<size_t> least{0};  // smaller allocations are not counted
 std::atomic<bool> only_ours{false};
 std::atomic<long> calls_left{0};  // the call that makes it 0 fails
 std::atomic<long> failed{0};
+std::atomic<int> thrown{0};  // by operator new; see NewOrThrow
 
 bool Fails(size_t size) {
   if (calls_left.load() <= 0 || size < least.load() || only_ours.load())
@@ -60,8 +62,11 @@ void* New(size_t size, size_t alignment, void* caller) {
 
 void* NewOrThrow(size_t size, size_t alignment, void* caller) {
   void* memory = New(size, alignment, caller);
-  if (!memory) throw std::bad_alloc();
-  return memory;
+  if (memory) return memory;
+  if (thrown == 1) throw std::length_error("planted");
+  if (thrown == 2) throw std::runtime_error("planted");
+  if (thrown == 3) throw 3;
+  throw std::bad_alloc();
 }
 
 }  // namespace
@@ -74,6 +79,8 @@ extern "C" void hw3tf_fail(size_t size, long call, int ours) {
   only_ours = ours != 0;
   calls_left = call;
 }
+// What operator new throws from now on.
+extern "C" void hw3tf_throw(int what) { thrown = what; }
 // How many have failed since.
 extern "C" long hw3tf_failed() {
   calls_left = 0;

@@ -7,7 +7,7 @@ FLOATS = ("float32", "float64", "float16", ml_dtypes.bfloat16)
 DTYPES = (*FLOATS, "int8", "uint8", "int32", "int64", "uint64", "bool", "complex64")
 DTYPES = (*DTYPES, ">f4", "longdouble", "object", "U3", "V2", "datetime64[s]")
 # Refused as lengths, and as sizes more than any memory holds.
-HUGE = (2**31, 2**32 + 1, 2**40, 2**61, 2**62, 2**63 - 1)
+HUGE = (2**32 + 1, *(2**n for n in (31, *range(40, 63))), 2**63 - 1)
 INTEGERS = (-(2**64), -(2**63), -(2**31), -2, -1, 0, 1, 3, 7, *HUGE, 2**63, 2**64)
 REALS = (-1e300, -1.0, -0.1, 0.0, 1e-60, 0.5, 1.0, 1.5, 1e300)
 REALS = (*REALS, float("inf"), float("-inf"), float("nan"))

@@ -24,13 +24,13 @@ def real_of(dtype):
     return "float64" if dtype == "float64" else "float32"
 
 
-def _op_arguments(query, key, value, scale, options):
+def op_arguments(query, key, value, scale, options):
     """The 13 inputs and the attributes."""
-    inputs = [tf.constant(x) for x in (query, key, value)]
+    inputs = [tf.convert_to_tensor(x) for x in (query, key, value)]
     for name, dtype in OPTIONAL.items():
         x = options.pop(name, None)
         none = tf.zeros([0], dtype or real_of(query.dtype))
-        inputs.append(none if x is None else tf.constant(x))
+        inputs.append(none if x is None else tf.convert_to_tensor(x))
     inputs.append(tf.constant(options.pop("dropout_seed", 0), "int64"))
     numbers = [options.pop(name, 0.0) for name in ("soft_cap", "dropout_rate")]
     inputs.append(tf.constant([scale, *numbers], "float64"))
@@ -50,7 +50,7 @@ def forward(way, query, key, value, *, scale, **options):
     """[output, statistics, logsumexp] as arrays."""
     if way == "core":
         return list(_core.attention_forward(query, key, value, scale=scale, **options))
-    inputs, attributes = _op_arguments(query, key, value, scale, options)
+    inputs, attributes = op_arguments(query, key, value, scale, options)
     return _run(way, ops.load_op_library().hw3tf_attention, inputs, attributes)
 
 
@@ -77,7 +77,7 @@ def backward(
             )
         )
     without_bias = options.get("bias") is None
-    inputs, attributes = _op_arguments(query, key, value, scale, options)
+    inputs, attributes = op_arguments(query, key, value, scale, options)
     if grad_logsumexp is None:
         grad_logsumexp = np.zeros([0], statistics.dtype)
     inputs += [tf.constant(x) for x in (*results, grad_logsumexp)]

@@ -171,6 +171,40 @@ def test_compiled_op_without_memory_is_an_error_and_goes_on(allocator):
 
 
 @LINUX
+def test_every_exception_of_ours_is_an_error_and_the_process_goes_on(allocator):
+    """Allocations of ours throw std::length_error, std::runtime_error and what is no
+    std::exception: none may reach the code of TensorFlow."""
+    code = """
+    import ctypes
+    allocator = ctypes.CDLL(None)
+    i, w = tf.ones([2, 5, 3], "int64"), tf.ones([3, 3], "int64")
+    x = x[:1] * 3
+    module = [z.numpy() for z in x]
+    for call in (
+        lambda: [ops.dot_product_attention(*x).numpy()],
+        lambda: [ops.integer_rnn(i, w, w).numpy()],
+        lambda: attention(*module),
+    ):
+        want = call()
+        for what in (1, 2, 3):
+            allocator.hw3tf_throw(what)
+            found = set()
+            for k in (1, 2, 3):
+                allocator.hw3tf_fail(ctypes.c_size_t(1), ctypes.c_long(k), 1)
+                try:
+                    call()
+                except Exception as error:
+                    found.add(type(error).__name__)
+                assert allocator.hw3tf_failed() == 1
+                assert equal(call(), want)
+            print(*found)
+    """
+    lines = run(OP + textwrap.dedent(code), LD_PRELOAD=allocator).splitlines()
+    op = ["ResourceExhaustedError", "InternalError", "InternalError"]
+    assert lines == [*op, *op, "MemoryError", "RuntimeError", "RuntimeError"]
+
+
+@LINUX
 def test_fork_with_a_live_pool():
     """Children of a process whose pool is at work in another thread meanwhile."""
     code = """

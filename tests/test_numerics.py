@@ -75,7 +75,7 @@ def test_denormals_count_as_zero(kernel_path):
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump")
 def test_no_instruction_leaves_its_result_to_the_processor():
     """Approximate reciprocals and roots differ between makers of processors."""
-    library = pathlib.Path(_core.__file__).with_name("libhw3tf_kernels.so")
+    (library,) = pathlib.Path(_core.__file__).parent.glob("libhw3tf_kernels-*.so")
     command = ["objdump", "-d", "--no-show-raw-insn", library]
     code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert len(code) > 1_000_000

@@ -1,5 +1,11 @@
 """The probe: what stands between the private parts of XLA and a user."""
 
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
 import pytest
 import tensorflow as tf
 from checks import run_python
@@ -108,3 +114,27 @@ print(np.abs(got - want).max() < 1e-6)  # outputs of size 1: two ways to round
     assert warning.startswith("1 RuntimeWarning XLA in TensorFlow")
     assert "With jit_compile=False the kernel serves" in warning
     assert same == "True"
+
+
+LAYOUT = "the status of a custom call is not what it was in TensorFlow 2.16 to 2.21"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks in a process of its own")
+@pytest.mark.parametrize("mode", range(4), ids=["same", "crash", "larger", "other"])
+def test_status_of_another_layout_is_found_and_never_written(mode, tmp_path):
+    """Without it attention takes the reference (the tests above); an error of a call
+    that is made all the same ends the process instead of writing anywhere."""
+    root = pathlib.Path(__file__).parents[1]
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
+    program = tmp_path / "program"
+    sources = [root / "tests/xla_status.cc", root / "csrc/tensorflow/xla_registry.cc"]
+    flags = ["-std=c++17", "-O1", "-rdynamic", f"-DMODE={mode}", "-I", root / "csrc"]
+    subprocess.run([compiler, *flags, *sources, "-o", program, "-ldl"], check=True)
+    done = subprocess.run([program], capture_output=True, text=True)
+    if mode == 0:
+        assert (done.returncode, done.stdout) == (0, "\nwrong shape\n")
+    else:
+        assert (done.returncode, done.stdout) == (-signal.SIGABRT, LAYOUT + "\n")
+        assert done.stderr == f"hw3tf: wrong shape, and {LAYOUT}\n"

@@ -193,6 +193,12 @@ std::string CheckSizes(const AttentionArguments& args,
   if (shape.query_len > kLongest)
     return WrongShape("query", longest, args.query);
   if (shape.key_len > kLongest) return WrongShape("key", longest, args.key);
+  // Scratch memory has rows of them, tens for each thread.
+  const std::string widest =
+      "at most " + std::to_string(kLongest) + " features per head";
+  if (shape.head_dim > kLongest) return WrongShape("query", widest, args.query);
+  if (shape.value_dim > kLongest)
+    return WrongShape("value", widest, args.value);
   const Dims scores{shape.batch, shape.num_heads, shape.query_len,
                     shape.key_len};
   for (const Dims& dims :

@@ -9,7 +9,8 @@
 
 namespace hw3tf {
 
-// Longer sequences could overflow the kernels' 32-bit positions.
+// Longer sequences could overflow the kernels' 32-bit positions, wider heads
+// the sizes of their scratch memory.
 constexpr int64_t kLongest = INT32_MAX / 2;
 
 // "float32", also the name of what `Real` is for a type (attention.h).

@@ -10,6 +10,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <stdexcept>
 
 #include "kernels/attention_kernels.h"
 #include "kernels/attention_plain.h"
@@ -299,6 +300,8 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads) {
                : Forward(args, num_threads);
   } catch (const std::bad_alloc&) {
     return false;
+  } catch (const std::length_error&) {
+    return false;
   }
 }
 
@@ -314,6 +317,8 @@ bool AttentionBackward(const AttentionBackwardArgs& args, int num_threads) {
         args, num_threads,
         args.dtype == DType::kFloat64 ? AttentionBackwardPlain : Backward);
   } catch (const std::bad_alloc&) {
+    return false;
+  } catch (const std::length_error&) {
     return false;
   }
 }

@@ -1,5 +1,9 @@
 #include "kernels/dispatch.h"
 
+#if defined(HW3TF_HAVE_X86)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 
 #include "kernels/attention_kernels.h"
@@ -8,6 +12,14 @@
 
 namespace hw3tf {
 namespace {
+
+#if defined(HW3TF_HAVE_X86)
+// Clang before 19 refuses __builtin_cpu_supports("f16c").
+bool SupportsF16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
 
 std::vector<InstructionSet> FindInstructionSets() {
   std::vector<InstructionSet> sets;
@@ -21,8 +33,8 @@ std::vector<InstructionSet> FindInstructionSets() {
   add("base", true, true, kAttentionBase, nullptr, kRecurrenceBase);
 #if defined(HW3TF_HAVE_X86)
   __builtin_cpu_init();
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") &&
+                    __builtin_cpu_supports("fma") && SupportsF16c();
   add("avx2", avx2, true, kAttentionAvx2, nullptr, kRecurrenceAvx2);
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") &&

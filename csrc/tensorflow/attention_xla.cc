@@ -78,7 +78,7 @@ struct XlaCall {
 void Forward(void* results, const void** arrays, const char*, size_t,
              XlaCustomCallStatus_* status) {
   const XlaCall call(arrays, kAttentionOperands);
-  if (!call.error.empty()) return Fail(status, call.error);
+  if (!call.error.empty()) return SetXlaError(status, call.error);
   auto** out = static_cast<void**>(results);
   const AttentionForwardArgs args{
       call.dtype,
@@ -92,7 +92,7 @@ void Forward(void* results, const void** arrays, const char*, size_t,
       out[2],
       call.finite_logsumexp};
   if (!AttentionForward(args, call.threads))
-    Fail(status, "out of memory for the scratch arrays of attention");
+    SetXlaError(status, "out of memory for the scratch arrays of attention");
 }
 
 void Backward(void* results, const void** arrays, const char*, size_t,
@@ -104,7 +104,7 @@ void Backward(void* results, const void** arrays, const char*, size_t,
         call.in.arguments,
         {*call.operands[kOutput].dims, *call.operands[kStatistics].dims,
          *call.operands[kGradOutput].dims, call.operands[kGradLogsumexp].dims});
-  if (!error.empty()) return Fail(status, error);
+  if (!error.empty()) return SetXlaError(status, error);
   auto** out = static_cast<void**>(results);
   const auto grad = [&](int i) {
     return MutableView(*call.operands[i].dims, out[i]);
@@ -125,8 +125,9 @@ void Backward(void* results, const void** arrays, const char*, size_t,
       grad(kValue),
       HasGradBias(call.in.arguments) ? out[kBias] : nullptr};
   if (!AttentionBackward(args, call.threads))
-    Fail(status,
-         "out of memory for the scratch arrays of the gradient of attention");
+    SetXlaError(
+        status,
+        "out of memory for the scratch arrays of the gradient of attention");
 }
 
 }  // namespace

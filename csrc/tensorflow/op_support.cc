@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "tensorflow/config_proto.h"
+#include "tensorflow/loading.h"
 
 namespace hw3tf {
 namespace {
@@ -84,20 +85,16 @@ Dims DimsOf(const Tensor& tensor) {
   return dims;
 }
 
-void FailOutOfMemory(TF_Status* status) {
-  TF_SetStatus(status, TF_RESOURCE_EXHAUSTED,
-               "out of memory in an op of hw3tf");
-}
-
-void FailOutOfMemory(TF_OpKernelContext* context) {
+void Fail(TF_OpKernelContext* context, TF_Code code, const char* message) {
   const Status status = NewStatus();
-  FailOutOfMemory(status.get());
+  TF_SetStatus(status.get(), code, message);
   TF_OpKernelContext_Failure(context, status.get());
 }
 
-void FailOutOfMemory(TF_OpKernelConstruction* construction) {
+void Fail(TF_OpKernelConstruction* construction, TF_Code code,
+          const char* message) {
   const Status status = NewStatus();
-  FailOutOfMemory(status.get());
+  TF_SetStatus(status.get(), code, message);
   TF_OpKernelConstruction_Failure(construction, status.get());
 }
 
@@ -128,6 +125,11 @@ MutableArray MutableView(const Tensor& tensor) {
 }
 
 bool RegisterOp(const OpRegistration& op) {
+  if (!LoadError().empty()) {
+    std::fprintf(stderr, "hw3tf: op %s was not registered: %s\n", op.name,
+                 LoadError().c_str());
+    return false;
+  }
   const Status status = NewStatus();
   TF_OpDefinitionBuilder* builder = TF_NewOpDefinitionBuilder(op.name);
   for (const char* spec : op.attrs)

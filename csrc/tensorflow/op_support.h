@@ -6,12 +6,12 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <new>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "checks/dims.h"
+#include "tensorflow/exceptions.h"
 #include "tensorflow/tf_c_api.h"
 
 namespace hw3tf {
@@ -84,38 +84,35 @@ std::optional<Dims> Given(const Tensor& tensor);
 ConstArray View(const Tensor& tensor);
 MutableArray MutableView(const Tensor& tensor);
 
-// TensorFlow is compiled without exceptions: one that reached it would end the
-// process. std::bad_alloc is the only one that ours throw.
-void FailOutOfMemory(TF_OpKernelContext* context);
-void FailOutOfMemory(TF_OpKernelConstruction* construction);
-void FailOutOfMemory(TF_Status* status);
+// What TensorFlow calls: functions of ours that may throw (exceptions.h). The
+// message of a failure is copied.
+void Fail(TF_OpKernelContext* context, TF_Code code, const char* message);
+void Fail(TF_OpKernelConstruction* construction, TF_Code code,
+          const char* message);
 
 template <void (*kCompute)(void*, TF_OpKernelContext*)>
 void Guarded(void* kernel, TF_OpKernelContext* context) {
-  try {
-    kCompute(kernel, context);
-  } catch (const std::bad_alloc&) {
-    FailOutOfMemory(context);
-  }
+  WithoutExceptions(
+      [&] { kCompute(kernel, context); },
+      [&](TF_Code code, const char* message) { Fail(context, code, message); });
 }
 
 template <void (*kShape)(TF_ShapeInferenceContext*, TF_Status*)>
 void Guarded(TF_ShapeInferenceContext* context, TF_Status* status) {
-  try {
-    kShape(context, status);
-  } catch (const std::bad_alloc&) {
-    FailOutOfMemory(status);
-  }
+  WithoutExceptions([&] { kShape(context, status); },
+                    [&](TF_Code code, const char* message) {
+                      TF_SetStatus(status, code, message);
+                    });
 }
 
 template <void* (*kCreate)(TF_OpKernelConstruction*)>
 void* Guarded(TF_OpKernelConstruction* construction) {
-  try {
-    return kCreate(construction);
-  } catch (const std::bad_alloc&) {
-    FailOutOfMemory(construction);
-    return nullptr;
-  }
+  void* kernel = nullptr;
+  WithoutExceptions([&] { kernel = kCreate(construction); },
+                    [&](TF_Code code, const char* message) {
+                      Fail(construction, code, message);
+                    });
+  return kernel;
 }
 
 // Registers an op and its CPU kernels, one for each type of the attribute `T`.

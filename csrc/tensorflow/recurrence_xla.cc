@@ -46,18 +46,20 @@ void Recurrence(void* output, const void** arrays, const char*, size_t,
   args.options.return_sequences = header[kReturnSequences] != 0;
   Operand operands[kRecurrenceOperands];
   if (!ReadOperands(header + kRanks, kRecurrenceOperands, arrays, operands))
-    return Fail(status,
-                "hw3tf's recurrence knows no sizes under XLA that depend on "
-                "values, as after tf.boolean_mask. Pass a mask instead");
+    return SetXlaError(
+        status,
+        "hw3tf's recurrence knows no sizes under XLA that depend on "
+        "values, as after tf.boolean_mask. Pass a mask instead");
   const std::string error = SetOperands(operands, &args);
-  if (!error.empty()) return Fail(status, error);
+  if (!error.empty()) return SetXlaError(status, error);
   args.output = output;
   const RecurrenceResult result =
       IntegerRecurrence(args, static_cast<int>(header[kThreads]));
   if (result.status == RecurrenceStatus::kOutOfMemory)
-    Fail(status, "out of memory for the scratch arrays of the recurrence");
+    SetXlaError(status,
+                "out of memory for the scratch arrays of the recurrence");
   if (result.status == RecurrenceStatus::kOverflow)
-    Fail(status, OverflowMessage(result, args.state_dtype));
+    SetXlaError(status, OverflowMessage(result, args.state_dtype));
 }
 
 }  // namespace

@@ -50,10 +50,12 @@ typedef enum TSL_Code {
   TSL_OK = 0,
   TSL_INVALID_ARGUMENT = 3,
   TSL_RESOURCE_EXHAUSTED = 8,
+  TSL_INTERNAL = 13,
 } TF_Code;
 #define TF_OK TSL_OK
 #define TF_INVALID_ARGUMENT TSL_INVALID_ARGUMENT
 #define TF_RESOURCE_EXHAUSTED TSL_RESOURCE_EXHAUSTED
+#define TF_INTERNAL TSL_INTERNAL
 
 typedef struct TF_Buffer {
   const void* data;

@@ -19,7 +19,7 @@ bool ReadOperands(const int64_t* ranks, int count, const void** arrays,
 
 }  // namespace hw3tf
 
-// For hw3tf/ops/libraries.py: registers all. Returns "" or why it cannot.
+// For hw3tf/ops/xla_probe.py: both return "" or what is wrong.
 extern "C" __attribute__((visibility("default"))) const char*
 Hw3tfRegisterXlaTargets() {
   static const std::string error = [] {
@@ -27,4 +27,9 @@ Hw3tfRegisterXlaTargets() {
     return why.empty() ? hw3tf::RegisterRecurrenceTarget() : why;
   }();
   return error.c_str();
+}
+
+extern "C" __attribute__((visibility("default"))) const char*
+Hw3tfXlaStatusError() {
+  return hw3tf::XlaStatusError().c_str();
 }

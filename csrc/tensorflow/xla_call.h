@@ -2,31 +2,26 @@
 
 #pragma once
 
-#include <exception>
-#include <new>
 #include <string>
 
+#include "tensorflow/exceptions.h"
 #include "tensorflow/operand.h"
 #include "tensorflow/xla_registry.h"
 
 namespace hw3tf {
 
-// The string is XLA's from here on: made and freed by the same libstdc++.
-inline void Fail(XlaCustomCallStatus_* status, const std::string& message) {
-  status->message = message;
-}
-
-// No exception may reach XLA's code, which is compiled without them.
 template <XlaTarget kTarget>
 void Guarded(void* results, const void** arrays, const char* config,
              size_t config_size, XlaCustomCallStatus_* status) {
-  try {
-    kTarget(results, arrays, config, config_size, status);
-  } catch (const std::bad_alloc&) {
-    status->message.emplace("out of memory");  // fits into the string itself
-  } catch (const std::exception&) {
-    status->message.emplace("error in hw3tf");  // likewise
-  }
+  WithoutExceptions(
+      [&] { kTarget(results, arrays, config, config_size, status); },
+      [&](TF_Code, const char* message) {
+        WithoutExceptions([&] { SetXlaError(status, message); },
+                          [&](TF_Code, const char*) {
+                            // Fits into the string itself.
+                            SetXlaError(status, "out of memory");
+                          });
+      });
 }
 
 // Fills `count` operands from what hw3tf/ops/xla_module.py has put together:

@@ -27,7 +27,17 @@ using XlaTarget = void (*)(void* results, const void** operands,
                            XlaCustomCallStatus_* status);
 
 // Makes a target known to XLA for the CPU under `name`. Returns "", or why it
-// cannot be done. Doing it again is harmless.
+// cannot be done. Doing it again is harmless. Names of symbols are all that
+// this relies on: it is done while the library is imported.
 std::string RegisterXlaTarget(const char* name, XlaTarget target);
+
+// "", or why a status of this TensorFlow cannot be written. XLA's own functions
+// that set one are not exported by TensorFlow 2.16 to 2.21, so the layout above
+// is taken from its sources. Whether it still holds is tried once, when it is
+// needed, in a process of its own: a wrong one could end that.
+const std::string& XlaStatusError();
+
+// The call fails with this message; ends the process if it could not be told.
+void SetXlaError(XlaCustomCallStatus_* status, const std::string& message);
 
 }  // namespace hw3tf

@@ -19,17 +19,29 @@ from hw3tf.ops.attention_call import AttentionCall
 from hw3tf.ops.libraries import kernel_path, logger
 
 _NAME = "dot_product_attention"
-_lock = threading.Lock()
-_scope = threading.local()
 
 
-class _Hook:
+class _State:
     """The replaced function: who needs it, and what was there."""
 
-    users = 0
-    enabled = False
-    stock = None
-    ours = None
+    def __init__(self) -> None:
+        self.users = 0
+        self.enabled = False
+        self.stock: Any = None
+        self.ours: Any = None
+        self.lock = threading.Lock()
+        self.scope = threading.local()
+
+
+def _state() -> _State:
+    """The state of the process: kept where the function is, so that hw3tf, imported
+    again, finds what the first import has replaced."""
+    module = importlib.import_module("keras.src.backend").nn
+    return module.__dict__.setdefault("_hw3tf_hook", _State())
+
+
+_hook = _state()
+_lock, _scope = _hook.lock, _hook.scope
 
 
 class Enabled:
@@ -81,9 +93,9 @@ def enable():
     if path.path == "reference":
         logger.debug("enable: keras.ops.dot_product_attention stays, %s", path.reason)
     with _lock:
-        changed = not _Hook.enabled
+        changed = not _hook.enabled
         if changed:
-            _Hook.enabled = True
+            _hook.enabled = True
             _add_user()
     return Enabled(changed)
 
@@ -97,14 +109,14 @@ def disable():
     >>> hw3tf.disable()
     """
     with _lock:
-        if _Hook.enabled:
-            _Hook.enabled = False
+        if _hook.enabled:
+            _hook.enabled = False
             _remove_user()
 
 
 def is_enabled() -> bool:
     """Whether `enable` was called, and `disable` not since."""
-    return _Hook.enabled
+    return _hook.enabled
 
 
 @contextlib.contextmanager
@@ -131,20 +143,20 @@ def _backend():
 
 def _add_user():
     module = _backend()
-    if _Hook.users == 0 and module is not None:
-        _Hook.stock = getattr(module, _NAME)
-        _Hook.ours = _replacement(_Hook.stock)
-        setattr(module, _NAME, _Hook.ours)
-    _Hook.users += 1
+    if _hook.users == 0 and module is not None:
+        _hook.stock = getattr(module, _NAME)
+        _hook.ours = _replacement(_hook.stock)
+        setattr(module, _NAME, _hook.ours)
+    _hook.users += 1
 
 
 def _remove_user():
     module = _backend()
-    _Hook.users -= 1
-    if _Hook.users == 0 and module is not None:
+    _hook.users -= 1
+    if _hook.users == 0 and module is not None:
         # If somebody has replaced it since, theirs stays, and ours, inside, is inert.
-        if getattr(module, _NAME) is _Hook.ours:
-            setattr(module, _NAME, _Hook.stock)
+        if getattr(module, _NAME) is _hook.ours:
+            setattr(module, _NAME, _hook.stock)
         else:
             logger.warning("%s was replaced after hw3tf had been enabled", _NAME)
 
@@ -153,7 +165,7 @@ def _replacement(stock: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(stock)
     def dot_product_attention(query, key, value, *args, **kwargs):
         call = None
-        if _Hook.enabled or getattr(_scope, "depth", 0):
+        if _hook.enabled or getattr(_scope, "depth", 0):
             call = _kernel_call(query, key, value, *args, **kwargs)
         own = functools.partial(stock, query, key, value, *args, **kwargs)
         return own() if call is None else fitting_or(call, call.run, own)

@@ -1,5 +1,7 @@
 """The registered gradients of the TensorFlow ops."""
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -7,14 +9,29 @@ import tensorflow as tf
 from hw3tf.ops.attention_options import TENSORS, AttentionOptions, double_of
 from hw3tf.ops.attention_second_order import REMEDY, second_order
 
+logger = logging.getLogger("hw3tf")
+
 ATTRIBUTES = ("is_causal", "window_before", "window_after", "number_bits")
 NUMBERS = 3 + len(TENSORS)  # the input that holds scale, soft cap and dropout rate
+
+
+def _register_once(op: str) -> Callable[[Callable[..., Any]], None]:
+    """`tf.RegisterGradient`, which can be undone by nothing: where hw3tf is imported
+    again, the gradient of the first import serves."""
+
+    def register(gradient: Callable[..., Any]) -> None:
+        try:
+            tf.RegisterGradient(op)(gradient)
+        except KeyError:
+            logger.debug("%s has its gradient from an earlier import of hw3tf", op)
+
+    return register
 
 
 def register(library: Any) -> None:
     """Registers the gradients of `Hw3tfAttention` and `Hw3tfAttentionGrad`."""
 
-    @tf.RegisterGradient("Hw3tfAttention")
+    @_register_once("Hw3tfAttention")
     def _attention_gradient(
         op: Any, grad_output: Any, _grad_statistics: Any, grad_logsumexp: Any
     ) -> list[Any]:
@@ -33,7 +50,7 @@ def register(library: Any) -> None:
         grads.append(grad_bias if bias.shape.rank == 4 else None)
         return grads + [None] * (len(op.inputs) - len(grads))
 
-    @tf.RegisterGradient("Hw3tfAttentionGrad")
+    @_register_once("Hw3tfAttentionGrad")
     def _gradient_of_gradient(op: Any, *upstream: Any) -> list[Any]:
         options = _options_of(op)
         count = 3 if options.bias is None else 4

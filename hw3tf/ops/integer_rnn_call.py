@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from hw3tf.ops.exporting import refuse_integers
 from hw3tf.ops.integer_gradient import refuse_gradients
 from hw3tf.ops.integer_rnn_paths import PATHS
 from hw3tf.ops.libraries import kernel_path, logger
@@ -72,6 +73,8 @@ class IntegerRnnCall:
                 dtype = state
             self.tensors[name] = _fitted(name, x, dtype)
         self.state_dtype = state
+        if keras.backend.backend() == "tensorflow":
+            refuse_integers()
         self.path = kernel_path()
 
     def run(self):

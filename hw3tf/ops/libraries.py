@@ -9,9 +9,19 @@ from dataclasses import dataclass
 import keras
 
 from hw3tf import _core
+from hw3tf.ops.exporting import export_format, refuse_in_tf2onnx
 from hw3tf.reference.overflow import under_xla
 
 logger = logging.getLogger("hw3tf")
+
+# pybind11 answers with the module of this name that it has, whatever the file.
+if _core.__spec__ is not None and _core.__file__ != _core.__spec__.origin:
+    raise ImportError(
+        "this process has loaded the C++ extension of another copy of hw3tf, "
+        f"{_core.__file__}, and can have it only once. Received: "
+        f"{_core.__spec__.origin}. Start a new process in which one of the two folders "
+        "is imported"
+    )
 
 PATHS = ("op", "pybind", "reference")
 
@@ -72,6 +82,8 @@ def load_op_library():
     Raises:
         FileNotFoundError: If the library is not installed.
         tensorflow.errors.NotFoundError: If TensorFlow cannot load it.
+        ImportError: If the process has loaded another copy of it, from another
+            folder, or the kernels of another build.
 
     Example:
 
@@ -84,6 +96,8 @@ def load_op_library():
     from hw3tf.ops import attention_gradient, xla_probe
 
     library = tf.load_op_library(op_library_path())
+    if error := xla_probe.ask(op_library_path(), "Hw3tfLoadError"):
+        raise ImportError(error)
     attention_gradient.register(library)
     xla_probe.register_targets(op_library_path())
     return library
@@ -91,9 +105,16 @@ def load_op_library():
 
 @functools.cache
 def op_library_error():
-    """Empty if the op library is loaded, otherwise why it could not be."""
+    """Empty if the op library is loaded, otherwise why it could not be.
+
+    Raises:
+        ImportError: As `load_op_library`: what is loaded does not belong together, and
+            no other path would be right.
+    """
     try:
         load_op_library()
+    except ImportError:
+        raise
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
@@ -121,6 +142,10 @@ def kernel_path(compiled: bool | None = None) -> AttentionPath:
         return AttentionPath("reference", f"the backend is {keras.backend.backend()}")
     if _gpu_visible():
         return AttentionPath("reference", "TensorFlow sees a GPU")
+    if made := _made_for():
+        reason = f"the graph is made for {made}, which knows no op of hw3tf"
+        logger.info("plain Keras computes: %s", reason)
+        return AttentionPath("reference", reason)
     if under_xla() if compiled is None else compiled:
         if forced != "pybind":
             return _xla_path()
@@ -154,6 +179,12 @@ def _gpu_visible():
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _made_for() -> str | None:
+    import tensorflow as tf
+
+    return None if tf.executing_eagerly() else export_format()
 
 
 def num_threads():
@@ -211,3 +242,4 @@ if keras.backend.backend() == "tensorflow":
     # A saved model that contains the ops can be loaded from here on. An error is
     # no obstacle: the pybind11 path serves, and `runtime_info` shows the reason.
     op_library_error()
+    refuse_in_tf2onnx()

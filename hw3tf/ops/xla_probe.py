@@ -1,8 +1,8 @@
 """Whether the kernel can be called from XLA here, found out by calling it.
 
 The way into XLA is private to TensorFlow (csrc/tensorflow/xla_registry.h), so
-nothing is taken for granted: the symbols, the numbers of a small call and of its
-gradient, and that a call which fails raises.
+nothing is taken for granted: the symbols, how an error is told, the numbers of a small
+call and of its gradient, and that a call which fails raises.
 """
 
 import ctypes
@@ -23,9 +23,14 @@ def register_targets(library_path):
     Returns:
         Empty, or why it cannot be done.
     """
-    register = ctypes.CDLL(library_path).Hw3tfRegisterXlaTargets
-    register.restype = ctypes.c_char_p
-    return register().decode()
+    return ask(library_path, "Hw3tfRegisterXlaTargets")
+
+
+def ask(library_path: str, function: str) -> str:
+    """What a function of the op library without arguments says."""
+    ask = getattr(ctypes.CDLL(library_path), function)
+    ask.restype = ctypes.c_char_p
+    return str(ask().decode())
 
 
 @functools.cache
@@ -39,6 +44,7 @@ def call_error(library_path):
         library_path: That of the op library, which is loaded.
     """
     error = register_targets(library_path)
+    error = error or ask(library_path, "Hw3tfXlaStatusError")
     if not error:
         try:
             with tf.init_scope(), tf.device("CPU"):

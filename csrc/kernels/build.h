@@ -1,0 +1,11 @@
+// Which build of the kernels this is. What was compiled against one build would
+// call another with the wrong arguments; the linker asks for the name only.
+
+#pragma once
+
+namespace hw3tf {
+
+// A digest of the kernels' sources: of those in the library that runs.
+const char* KernelsBuild();
+
+}  // namespace hw3tf
