@@ -72,7 +72,7 @@ def if_out(
         Refused: If they cannot be the branches of a graph.
     """
     path = kernel_path()
-    if path.path == "reference":
+    if path.path in ("reference", "xla"):
         # XLA: what the gradient of a branch needs would be of unknown size outside.
         raise Refused(f"its mask cannot be looked at: {path.reason}")
     if drops and backend.in_stateless_scope():
