@@ -256,7 +256,7 @@ inline void DecodeChunk(const AttentionForwardArgs& args,
       to[2 + h] = output[h] / statistics[1];
       finite = finite && __builtin_isfinite(to[2 + h]);
     }
-    if (!finite && __builtin_isfinite(statistics[1])) {
+    if (!finite && __builtin_isfinite(statistics[1]) && statistics[1] > 0) {
       const Strides& strides = args.value.strides;
       const int64_t first = KeyOffset(strides, plan, sequence, row / rows) +
                             task.first * strides.length;

@@ -137,7 +137,8 @@ inline bool ScaleRow(const float* output, float factor, int64_t size,
 }
 
 // Divides by the sums and writes the output of kLanes lanes, from `first` on.
-// Returns the lanes whose output is not finite, though their sum is.
+// Returns the lanes whose output is not finite, though their sum is, and more
+// than 0.
 inline uint32_t FinishOutput(const ForwardContext& context,
                              const Results& results,
                              const ForwardScratch& scratch,
@@ -168,7 +169,8 @@ inline uint32_t FinishOutput(const ForwardContext& context,
     special =
         BitsOf(TransposeColumns(tile.output + first, inverse, size, rows, to));
   }
-  if (special) special &= sees & BitsOf(~NotFinite(sum));
+  // Without a sum there are no weights: NaN, as it is.
+  if (special) special &= sees & BitsOf((sum > Vec{}) & ~NotFinite(sum));
   if (is_float32 && sees == UsedLanes(rows)) return special;
   for (int i = 0; i < rows; ++i)
     if (!is_float32 || !(sees >> i & 1))

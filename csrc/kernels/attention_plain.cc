@@ -139,7 +139,8 @@ class ForwardPass {
       add_value(i, weight);
     }
     // Weights of at most 1 for values that are too large to be added up.
-    const bool finite = IsFinite(scratch.output) || !std::isfinite(sum);
+    const bool finite =
+        IsFinite(scratch.output) || !std::isfinite(sum) || !(sum > 0);
     for (int64_t v = 0; v < s_.value_dim; ++v)
       scratch.output[v] = finite ? scratch.output[v] / sum : 0.0;
     for (int64_t i = 0; i < count && !finite; ++i)
