@@ -31,6 +31,7 @@ import tensorflow as tf
 
 from hw3tf import _core, ops, reference
 from hw3tf.ops import integer_rnn_paths
+from hw3tf.ops.attention_checks import batch_of
 
 REFUSALS = (ValueError, TypeError, OverflowError, MemoryError, NotImplementedError)
 REFUSALS = (*REFUSALS, tf.errors.OpError)
@@ -112,7 +113,8 @@ def ragged(call):
 
 def check_output(call, output, counts):
     query, value = call["query"], call["value"]
-    if output.shape != (*query.shape[:-1], value.shape[-1]):
+    batch = () if query.ndim == 3 else (batch_of(query, call["key"], value),)
+    if output.shape != (*batch, *query.shape[len(batch) : -1], value.shape[-1]):
         raise WrongError(f"a result of shape {output.shape}")
     if not output.size or not is_tame(call):
         return

@@ -284,15 +284,3 @@ def test_bad_sizes_are_refused_when_the_graph_runs(kernel_path):
             step(X, X, wrong)
     with pytest.raises(tf.errors.InvalidArgumentError, match="key_splits"):
         step(X, X[:1], X[:1])
-
-
-def test_second_order_is_refused_with_the_remedy(kernel_path):
-    x = X.values
-    with tf.GradientTape() as outer:
-        outer.watch(x)
-        with tf.GradientTape() as inner:
-            inner.watch(x)
-            y = ops.ragged_dot_product_attention(*[X.with_values(x)] * 3)
-        gradient = inner.gradient(y.values, x)
-    with pytest.raises(NotImplementedError, match="HW3TF_PATH=reference"):
-        outer.gradient(gradient, x)
