@@ -170,7 +170,6 @@ def test_wrong_sizes_at_run_time_raise(rng):
         ((x, x, [9, 10, 4]), r"`key_lengths` must be between.*key_lengths\[1\]=10"),
         ((x, x, [9, 1]), r"`key_lengths` must have shape \(3,\)"),
         ((x, x[:2], [9, 1]), "`key` must have the batch size of `query`, 3"),
-        ((x, x[:, :0], [0, 0, 0]), "`key` must have at least one position"),
     ]:
         with pytest.raises(tf.errors.OpError, match=message):
             call(*arguments)
@@ -190,21 +189,6 @@ def test_sizes_that_depend_on_values_raise(axis):
 
     with pytest.raises(tf.errors.OpError, match=r"dynamic dimension|depend on values"):
         call(tf.zeros((2, 2, 2, 8)), tf.constant([True, False]))
-
-
-def test_second_derivative_raises():
-    @tf.function(jit_compile=True)
-    def call(x):
-        with tf.GradientTape() as outer:
-            outer.watch(x)
-            with tf.GradientTape() as inner:
-                inner.watch(x)
-                y = ops.dot_product_attention(x, x, x)
-            grad = inner.gradient(y, x)
-        return outer.gradient(grad, x)
-
-    with pytest.raises(NotImplementedError, match="has a first derivative only"):
-        call(tf.ones((1, 4, 2, 8)))
 
 
 def test_tape_outside_and_a_loop_inside_work(rng):
