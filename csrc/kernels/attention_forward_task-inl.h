@@ -217,7 +217,8 @@ inline void PrefetchNextTask(const ForwardContext& context,
 // give finite outputs, as in Keras.
 __attribute__((noinline, cold)) void RecomputeTile(
     const ForwardContext& context, const AttentionTask& task,
-    const ForwardScratch& scratch, QueryTileState* tile) {
+    const Results& results, const ForwardScratch& scratch,
+    QueryTileState* tile) {
   for (int v = 0; v < 2; ++v)
     Store(tile->tile_sum + v * kLanes, 1.0f / Load(tile->sum + v * kLanes));
   tile->normalized = true;
@@ -232,6 +233,7 @@ __attribute__((noinline, cold)) void RecomputeTile(
     else
       AddKeysWithTerms<1>(context, view, tile, first, last);
   }
+  FinishTile(context, results, scratch, *tile, scratch.mean_value);
 }
 
 void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
@@ -296,14 +298,10 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
               scratch.mean_value);
   const Results results = FindResults(context, task);
   for (int64_t i = 0; i < tile_count; ++i) {
-    const auto finish = [&] {
-      return FinishTile(context, results, scratch, tiles[i],
-                        scratch.mean_value);
-    };
-    if (__builtin_expect(finish(), 0)) {
-      RecomputeTile(context, task, scratch, &tiles[i]);
-      finish();
-    }
+    const bool overflows =
+        FinishTile(context, results, scratch, tiles[i], scratch.mean_value);
+    if (__builtin_expect(overflows, 0))
+      RecomputeTile(context, task, results, scratch, &tiles[i]);
   }
 }
 
