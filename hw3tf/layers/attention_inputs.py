@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hw3tf.layers.fused_attention import Refused
-from hw3tf.ops.attention_checks import check_not_ragged
+from hw3tf.ops.attention_checks import batch_of, check_not_ragged
 
 Shape = tuple[int | None, ...]
 
@@ -46,7 +46,7 @@ def check_inputs(
     lead = [i for i in range(rank) if i not in axes]
     _check_axes(key_name, sizes, "value", range(rank))
     _check_axes(key_name, sizes, "query", lead)
-    batch = larger(sizes["query"][0], sizes["value"][0], sizes[key_name][0])
+    batch = batch_of(query, value, key)
     sizes["key"] = sizes[key_name]
     for name, mask in masks.items():
         if mask is None:
@@ -86,12 +86,6 @@ def _check_axes(name: str, sizes: dict[str, Shape], other: str, axes: Any) -> No
         f"{len(theirs) + 1}. Received, without features: {name}={ours}, "
         f"{other}={theirs}"
     )
-
-
-def larger(*sizes: int | None) -> int | None:
-    """The size that the others, unknown or 1, broadcast to."""
-    known = [size for size in sizes if size not in (None, 1)]
-    return known[0] if known else None if None in sizes else 1
 
 
 def _check_broadcasts(name: str, shape: Any, wanted: Shape) -> None:

@@ -10,8 +10,8 @@ from hw3tf.layers.attention_calls import (
     call_group_query_attention,
     group_query_product,
 )
-from hw3tf.layers.attention_inputs import larger
 from hw3tf.layers.stock import overrides
+from hw3tf.ops.attention_checks import batch_of
 from hw3tf.ops.libraries import logger
 
 
@@ -141,7 +141,7 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
 
     def compute_output_spec(self, query, value, key=None, **kwargs):
         if query.shape[0] == 1:  # serves a larger batch
-            batch = larger(*(x.shape[0] for x in (value, key) if x is not None))
+            batch = batch_of(*(x for x in (value, key) if x is not None))
             query = keras.KerasTensor((batch, *query.shape[1:]), query.dtype)
         return super().compute_output_spec(query, value, key=key, **kwargs)
 

@@ -12,8 +12,8 @@ from hw3tf.layers.attention_calls import (
     multi_head_product,
     set_mask,
 )
-from hw3tf.layers.attention_inputs import larger
 from hw3tf.layers.stock import overrides
+from hw3tf.ops.attention_checks import batch_of
 from hw3tf.ops.libraries import logger
 
 
@@ -174,7 +174,7 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
 
     def compute_output_spec(self, query, value, key=None, **kwargs):
         if len(query.shape) == 3 and query.shape[0] == 1:  # serves a larger batch
-            batch = larger(*(x.shape[0] for x in (value, key) if x is not None))
+            batch = batch_of(*(x for x in (value, key) if x is not None))
             query = keras.KerasTensor((batch, *query.shape[1:]), query.dtype)
         spec = super().compute_output_spec(query, value, key=key, **kwargs)
         if not kwargs.get("return_attention_scores"):
