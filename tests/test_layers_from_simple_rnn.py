@@ -251,7 +251,6 @@ class OwnCell(keras.layers.SimpleRNNCell):
             "must have weights of floats.*int8_from_float32",
         ),
     ],
-    ids=str,
 )
 def test_what_computes_something_else_is_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):

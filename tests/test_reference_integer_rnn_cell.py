@@ -35,7 +35,6 @@ def rnn_with_weights(rng, units, features, dtype, size, **options):
         {"activation": "clip", "clip": (-9, 3)},
         {"fractional_bits": 20},
     ],
-    ids=str,
 )
 def test_rnn_of_the_cell_is_the_formula(options, dtype, rng):
     """With weights of any size: it wraps."""
@@ -88,7 +87,6 @@ def test_cell_survives_its_config():
         (keras.initializers.Identity(-3), [[-3, 0], [0, -3]]),
         (lambda shape, dtype: np.full(shape, 2**53, dtype), [[2**53] * 2] * 2),
     ],
-    ids=str,
 )
 def test_integer_initializers_are_kept_exactly(initializer, values):
     cell = IntegerRNNCell(2, recurrent_initializer=initializer, dtype="int64")
@@ -116,7 +114,6 @@ def test_random_uniform_yields_the_integers_between_its_limits():
         keras.initializers.Identity(float("nan")),
         lambda shape, dtype: np.full(shape, 0.5, dtype),
     ],
-    ids=str,
 )
 def test_initializers_of_other_numbers_are_refused(initializer):
     cell = IntegerRNNCell(2, kernel_initializer=initializer)
