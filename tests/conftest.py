@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import importlib
 import os
 import time
 
@@ -8,7 +9,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from hw3tf import ops
+from hw3tf.layers.call_context import call_context
 from hw3tf.ops import attention_call
 
 PATHS = ("op", "pybind", "reference")
@@ -63,3 +67,29 @@ def kernel_calls(monkeypatch):
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)
+
+
+def process_state():
+    """What a test may leave behind in its process for those after it."""
+    return {
+        "layer call under way": call_context(),
+        "threads": ops.num_threads(),
+        "floatx": keras.config.floatx(),
+        "dtype policy": keras.config.dtype_policy().name,
+        "eager functions": tf.config.functions_run_eagerly(),
+        "enabled": hasattr(
+            importlib.import_module("keras.src.backend").nn.dot_product_attention,
+            "__wrapped__",
+        ),
+        "environment": dict(os.environ, PYTEST_CURRENT_TEST=""),
+        "working directory": os.getcwd(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    """Files of tests run in any order, in several processes."""
+    before = process_state()
+    yield
+    after = process_state()
+    assert after == before

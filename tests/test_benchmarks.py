@@ -360,10 +360,11 @@ def test_two_builds_are_compared(capsys):
 
 
 @pytest.mark.parametrize("group", ["forward", "training"])
-def test_kernel_alone_drops_masks_and_takes_half_precision(cases, group):
+def test_kernel_alone_drops_masks_and_takes_half_precision(cases, group, request):
     """What the cases beside the table say is what the kernel is called with."""
     from attention_tensorflow import Hw3tfCore
 
+    request.addfinalizer(lambda: hw3tf.ops.set_num_threads(0))
     small = {c.name: cases.shrunk(c) for c in cases.kernel_alone() if c.group == group}
     outputs = {}
     for name, case in small.items():

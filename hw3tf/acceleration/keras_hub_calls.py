@@ -11,7 +11,8 @@ import keras
 from hw3tf.acceleration.coverage import Family, own_method
 from hw3tf.acceleration.enabling import fused_scope
 from hw3tf.acceleration.subtracted_masks import if_out, masked_keys_are_out
-from hw3tf.layers.fused_attention import attend, training_of
+from hw3tf.layers.call_context import training_under_way
+from hw3tf.layers.fused_attention import attend
 from hw3tf.layers.stock import NOTHING, Stock
 
 ops = keras.ops
@@ -60,7 +61,7 @@ def _bloom_call(
         bias=bias,
         scale=layer.inv_norm_factor,
         dropout=layer._dropout_layer,
-        training=training_of(layer),
+        training=training_under_way(),
     )
     output = layer._dropout_layer(layer._output_dense(_joined(output)))
     return output if cache is None else (output, cache)
@@ -81,7 +82,7 @@ def _falcon_call(
         bias=alibi * layer.inv_norm_factor,
         scale=layer.inv_norm_factor,
         dropout=layer.attention_dropout,
-        training=training_of(layer),
+        training=training_under_way(),
     )
     output = layer.output_dense(_joined(output))
     return output if cache is None else (output, cache)
@@ -195,7 +196,7 @@ def _seg_former_call(layer, x):
         heads(layer.v(x)),
         scale=layer.scale,
         dropout=layer.dropout,
-        training=training_of(layer),
+        training=training_under_way(),
     )
     return layer.proj_drop(layer.proj(_joined(output)))
 

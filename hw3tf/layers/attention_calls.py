@@ -16,7 +16,7 @@ import keras
 
 from hw3tf.layers.attention_axes import attend_over
 from hw3tf.layers.attention_inputs import check_inputs
-from hw3tf.layers.fused_attention import training_of
+from hw3tf.layers.call_context import training_under_way
 from hw3tf.layers.stock import Stock
 from hw3tf.ops.attention_checks import check_not_ragged
 
@@ -167,7 +167,7 @@ def multi_head_product(
         mask=attention_mask,
         zeros_without_keys=by_softmax,
         dropout=MULTI_HEAD.dropout_of(layer),
-        training=training_of(layer) if training is None else training,
+        training=training_under_way() if training is None else training,
         return_scores=return_attention_scores,
         is_causal=use_causal_mask,
         scale=layer._inverse_sqrt_key_dim,
@@ -271,7 +271,7 @@ def group_query_product(
         mask=attention_mask,
         zeros_without_keys=by_softmax,
         dropout=GROUPED.dropout_of(layer),
-        training=training_of(layer) if training is None else training,
+        training=training_under_way() if training is None else training,
         return_scores=return_scores,
         is_causal=use_causal_mask,
         scale=layer._inverse_sqrt_head_dim,

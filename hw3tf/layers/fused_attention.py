@@ -164,12 +164,6 @@ def _drawn_seed(dropout: Any) -> Any:
     return state[0] * 2**32 + state[1]
 
 
-def training_of(layer: Any) -> Any:
-    """Whether the call of `layer` under way is one of training, for layers whose
-    `call` has no such argument."""
-    return layer._get_call_context().get_value("training")
-
-
 def _may_see_no_key(query, key, mask, options):
     """Whether there may be a query that sees no key. Causality leaves it one."""
     given = (mask, options.get("query_mask"), options.get("key_mask"))

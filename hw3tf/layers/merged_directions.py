@@ -2,6 +2,8 @@
 
 import keras
 
+from hw3tf.layers.call_context import call_context
+
 
 def refuse_merging(layer: keras.layers.RNN) -> bool:
     """Raises ValueError if the call of `layer` under way is that of a direction of a
@@ -15,7 +17,8 @@ def refuse_merging(layer: keras.layers.RNN) -> bool:
     Returns:
         Whether there was something to ask: an outer layer that is being called.
     """
-    outer = layer._get_call_context().entry_layer
+    context = call_context()
+    outer = layer if context is None else context.entry_layer
     if outer is layer or not hasattr(outer, "_flatten_layers"):
         return False
     modes = ("ave",) if layer.overflow == "wrap" else ("sum", "mul", "ave")
