@@ -66,17 +66,17 @@ def cpp(session, preset):
 
 # Every way into the ops: types, options, masks, layouts, errors, gradients, graphs.
 SANITIZED_TESTS = (
-    "test_ops_attention.py",
-    "test_ops_attention_decode.py",
-    "test_ops_attention_dropout.py",
-    "test_ops_attention_errors.py",
-    "test_ops_attention_in_place.py",
-    "test_ops_attention_masks.py",
-    "test_ops_attention_options.py",
-    "test_ops_integer_rnn.py",
-    "test_ops_integer_rnn_errors.py",
-    "test_ops_paths.py",
-    "test_ops_ragged_attention.py",
+    "ops/test_attention.py",
+    "ops/test_attention_decode.py",
+    "ops/test_attention_dropout.py",
+    "ops/test_attention_errors.py",
+    "ops/test_attention_in_place.py",
+    "ops/test_attention_masks.py",
+    "ops/test_attention_options.py",
+    "ops/test_integer_rnn.py",
+    "ops/test_integer_rnn_errors.py",
+    "ops/test_paths.py",
+    "ops/test_ragged_attention.py",
 )
 
 
@@ -130,7 +130,7 @@ def sanitize(session):
     session.run("pytest", "-q", *tests, env=env)
     # The same every time: C++'s `new` without memory ends a sanitized process, where it
     # throws otherwise; none of these calls comes to that.
-    session.run("python", "tests/fuzz_ops.py", "--cases", "5000", env=env)
+    session.run("python", "tests/helpers/fuzz_ops.py", "--cases", "5000", env=env)
 
 
 @nox.session

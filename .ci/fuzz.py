@@ -3,7 +3,7 @@
     python .ci/fuzz.py FOLDER --seconds 600
 
 runs the C++ fuzzers in FOLDER on every instruction set of this machine,
-tests/fuzz_ops.py, tests/fuzz_models.py and tests/stress.py, as many at once as there
+tests/helpers/fuzz_ops.py, tests/helpers/fuzz_models.py and tests/helpers/stress.py, as many at once as there
 are processors. `nox -s fuzz` builds the former and runs this. Seeds follow from the
 day, unless `--seed` says otherwise. `--page docs/reliability.md` writes the tables
 there: those of a long run. The second one says which ways the cases took through the
@@ -89,10 +89,16 @@ def runs(folder, seconds, seed, most):
         return ("--seconds", max(1, int(part * share)))
 
     # The longest first.
-    command = [sys.executable, "tests/fuzz_ops.py", *options(OPS), "--cases", most]
+    command = [
+        sys.executable,
+        "tests/helpers/fuzz_ops.py",
+        *options(OPS),
+        "--cases",
+        most,
+    ]
     judge = "`hw3tf.reference`, or a message"
     yield "ops and module", judge, str(seed), [*command, "--seed", seed], {}
-    command = [sys.executable, "tests/fuzz_models.py", *options(MODELS)]
+    command = [sys.executable, "tests/helpers/fuzz_models.py", *options(MODELS)]
     command += ["--cases", most, "--seed", seed]
     yield "models", "stock Keras in float64", str(seed), command, {}
     judges = {"attention": "the formula in float64", "recurrence": "the formula"}
@@ -103,7 +109,7 @@ def runs(folder, seconds, seed, most):
             command = [folder / f"{what}_fuzz", *options(part), "--cases", most]
             command += ["--seed", first]
             yield f"{what}, {name}", judges[what], first, command, environment
-    command = [sys.executable, "tests/stress.py", *options(STRESS)]
+    command = [sys.executable, "tests/helpers/stress.py", *options(STRESS)]
     judge = "the same call alone, bit for bit; memory"
     yield "64 threads at once, then one", judge, "", command, {}
 

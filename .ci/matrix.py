@@ -22,30 +22,30 @@ VERSIONS = ("2.16", "2.17", "2.18", "2.19", "2.20", "2.21")
 # Every option and dtype with gradients, graphs and export, XLA, layers, the recurrence,
 # saved models: what depends on TensorFlow. What depends on the kernels does not.
 FILES = (
-    "test_compatibility.py",
-    "test_layers_integer_rnn.py",
-    "test_layers_multi_head_attention.py",
-    "test_ops_attention_graph.py",
-    "test_ops_attention_options.py",
-    "test_ops_attention_xla.py",
-    "test_ops_integer_rnn_graph.py",
-    "test_ops_paths.py",
-    "test_ops_xla_probe.py",
+    "release/test_compatibility.py",
+    "layers/test_integer_rnn.py",
+    "layers/test_multi_head_attention.py",
+    "ops/test_attention_graph.py",
+    "ops/test_attention_options.py",
+    "ops/test_attention_xla.py",
+    "ops/test_integer_rnn_graph.py",
+    "ops/test_paths.py",
+    "ops/test_xla_probe.py",
 )
 # One or two of each.
 QUICK = (
-    "test_compatibility.py",
-    "test_layers_integer_rnn.py::test_states_are_those_of_the_formula",
-    "test_layers_multi_head_attention.py"
+    "release/test_compatibility.py",
+    "layers/test_integer_rnn.py::test_states_are_those_of_the_formula",
+    "layers/test_multi_head_attention.py"
     "::test_saved_and_exported_models_run_in_a_fresh_process",
-    "test_layers_multi_head_attention.py::test_weights_files_interchange",
-    "test_ops_attention_graph.py::test_graph_with_unknown_sizes_gives_the_bits_of_eager",
-    "test_ops_attention_graph.py::test_tape_in_a_loop_and_a_vectorized_map_work",
-    "test_ops_attention_options.py::test_dtype_is_as_exact_as_keras",
-    "test_ops_attention_xla.py::test_all_options_give_the_bits_of_the_op",
-    "test_ops_attention_xla.py::test_fit_with_jit_compile_is_fit",
-    "test_ops_attention_xla.py::test_compiled_saved_model_runs_in_a_fresh_process",
-    "test_ops_xla_probe.py::test_probe_passes_here",
+    "layers/test_multi_head_attention.py::test_weights_files_interchange",
+    "ops/test_attention_graph.py::test_graph_with_unknown_sizes_gives_the_bits_of_eager",
+    "ops/test_attention_graph.py::test_tape_in_a_loop_and_a_vectorized_map_work",
+    "ops/test_attention_options.py::test_dtype_is_as_exact_as_keras",
+    "ops/test_attention_xla.py::test_all_options_give_the_bits_of_the_op",
+    "ops/test_attention_xla.py::test_fit_with_jit_compile_is_fit",
+    "ops/test_attention_xla.py::test_compiled_saved_model_runs_in_a_fresh_process",
+    "ops/test_xla_probe.py::test_probe_passes_here",
 )
 ABOUT = """
 import json, sys

@@ -19,7 +19,8 @@ from hw3tf import _core, ops, reference
 PAGE = pathlib.Path(__file__).parents[1] / "docs/numerics.md"
 START = "<!-- attention_errors.py writes from here -->\n"
 END = "<!-- to here -->\n"
-# What docs/numerics.md promises for lengths up to 4,096; tests/test_numerics.py checks.
+# Promised by docs/numerics.md for lengths up to 4,096, and checked by
+# tests/release/test_numerics.py.
 BOUNDS = {"float32": 3e-6, "bfloat16": 1e-2, "float16": 1e-3, "float64": 3e-14}
 LENGTHS = (16, 128, 1024, 4096)
 HEAD_SIZE = 64

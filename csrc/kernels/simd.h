@@ -7,7 +7,7 @@
 // the vector types generate worse code.
 //
 // Everything is in an anonymous namespace: a function that two objects share
-// would let the AVX body leak into the base build (tests/test_house.py).
+// would let the AVX body leak into the base build (tests/release/test_layout.py).
 
 #pragma once
 

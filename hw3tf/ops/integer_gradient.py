@@ -25,7 +25,7 @@ def _recording():
     """The function that tells whether a tape is recording tensors, or None.
 
     It is no part of TensorFlow's public interface: where a version lacks it,
-    nothing is refused, and test_ops_integer_rnn_gradient.py fails.
+    nothing is refused, and ops/test_integer_rnn_gradient.py fails.
     """
     try:
         from tensorflow.python import pywrap_tfe

@@ -1,0 +1,400 @@
+"""Hostile calls at every boundary: `hw3tf._core`, the TensorFlow ops, `hw3tf.ops`.
+
+    python tests/helpers/fuzz_ops.py --seconds 600
+
+Each case is a call drawn from a seed: valid, or spoiled (fuzz_calls.py). It either
+computes, and then has the right shape and agrees with `hw3tf.reference` (integers: with
+Python's), or raises an exception with a message. Cases run in a child process that
+notes the seed before it calls, so that a crash is a failure with a seed, too.
+`--case SEED` runs one in this process.
+"""
+
+import argparse
+import mmap
+import os
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import fuzz_calls
+import integer_formula
+import kernel_ways
+import numpy as np
+import tensorflow as tf
+
+from hw3tf import _core, ops, reference
+from hw3tf.ops import integer_rnn_paths
+from hw3tf.ops.attention_checks import batch_of
+
+REFUSALS = (ValueError, TypeError, OverflowError, MemoryError, NotImplementedError)
+REFUSALS = (*REFUSALS, tf.errors.OpError)
+TOLERANCE = {"float64": 1e-10, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+COUNTS = ("seed", "cases", "computed", "compared", "refused", "failed")
+REQUIRED = ("query", "key", "value")
+MOST_BYTES = 10**7  # of an array that is given to TensorFlow, which copies it
+MORE_MEMORY = 4 * 2**30  # than at the start; what asks for more is refused
+CASES_PER_CHILD = 20000  # TensorFlow keeps something of every new attribute
+HANG = 300  # looks at a child that makes no progress, one per half second
+
+
+class WrongError(Exception):
+    """A case that is neither right nor refused."""
+
+
+def choose_way(random, call, required):
+    """Not every call can be told to TensorFlow's op, or without much memory."""
+    way = random.of(("core", "core", "op", "ops"))
+    arrays = {n: x for n, x in call.items() if isinstance(x, np.ndarray)}
+    if any(x.nbytes > MOST_BYTES for x in arrays.values()):
+        return "core"
+    return "ops" if way == "op" and not arrays.keys() >= set(required) else way
+
+
+def is_tame(call):
+    """Whether rounding alone makes a difference: no NaN, infinity, large numbers."""
+    floats = [call[n] for n in ("query", "key", "value", "bias") if n in call]
+    small = all(np.abs(np.asarray(x, "float64")).max(initial=0) <= 10 for x in floats)
+    return small and abs(call["scale"]) <= 1 and call.get("soft_cap", 1) < 10
+
+
+def lengths_of(call):
+    """The longest query and key."""
+    if "query_splits" in call:
+        return [int(np.diff(call[f"{n}_splits"]).max()) for n in ("query", "key")]
+    return [call[n].shape[1] for n in ("query", "key")]
+
+
+def with_window(call):
+    """The mask with the window, which the reference knows in its symmetric form."""
+    mask = call.get("mask", np.ones(1, bool))
+    distance = np.subtract.outer(*map(np.arange, lengths_of(call)))
+    for name, sign in (("window_before", 1), ("window_after", -1)):
+        if call.get(name, -1) >= 0:
+            mask = mask & (sign * distance <= call[name])
+    return mask
+
+
+def judged(call):
+    """The output by `hw3tf.reference`, in float64."""
+    same = ("query_mask", "key_mask", "query_lengths", "key_lengths", "is_causal")
+    given = {n: call[n] for n in (*same, "dropout_rate", "dropout_seed") if n in call}
+    if call.get("soft_cap"):
+        given["attn_logits_soft_cap"] = call["soft_cap"]
+    given |= {"mask": with_window(call), "scale": float(call["scale"])}
+    if "bias" in call:
+        given["bias"] = np.asarray(call["bias"], "float64")
+    wide = {n: call[n].astype("float64") for n in REQUIRED}
+    if "query_splits" not in call:
+        return reference.dot_product_attention(**wide, **given).numpy()
+    return reference.ragged_dot_product_attention(
+        **ragged({**call, **wide}), **given
+    ).values
+
+
+def ragged(call):
+    """query, key and value as ragged tensors; what the splits say is not looked at."""
+    rows = {"query": "query_splits", "key": "key_splits", "value": "key_splits"}
+    return {
+        name: tf.RaggedTensor.from_row_splits(
+            tf.constant(call[name]),
+            call[splits],
+            validate=False,
+        )
+        for name, splits in rows.items()
+    }
+
+
+def check_output(call, output, counts):
+    query, value = call["query"], call["value"]
+    batch = () if query.ndim == 3 else (batch_of(query, call["key"], value),)
+    if output.shape != (*batch, *query.shape[len(batch) : -1], value.shape[-1]):
+        raise WrongError(f"a result of shape {output.shape}")
+    if not output.size or not is_tame(call):
+        return
+    want = np.asarray(judged(call))
+    got = np.asarray(output, "float64")
+    tolerance = TOLERANCE[query.dtype.name] * max(1.0, np.abs(want).max())
+    if not np.abs(got - want).max() <= tolerance:
+        raise WrongError(f"differs by {np.abs(got - want).max()} from the reference")
+    counts["compared"] += 1
+
+
+def by_kernel(way, random, call):
+    """The output of a call of the module or of the op; its gradient, at times with
+    results that are not those of the call."""
+    output, statistics, logsumexp = kernel_ways.forward(way, **call)
+    if random.one_in(2):
+        arguments = [call[n] for n in REQUIRED]
+        results = {
+            "output": output,
+            "statistics": statistics,
+            "grad_output": output,
+            "grad_logsumexp": logsumexp,
+        }
+        if random.one_in(2):
+            fuzz_calls.spoil(random, results)
+        rest = {n: x for n, x in call.items() if n not in REQUIRED}
+        try:
+            grads = kernel_ways.backward(way, *arguments, **results, **rest)
+        except REFUSALS as error:
+            require_message(error)
+            return output
+        for x, grad in zip(arguments, grads, strict=False):
+            if x.shape != grad.shape:
+                raise WrongError(f"a gradient of shape {grad.shape} of {x.shape}")
+    return output
+
+
+def by_ops(random, call):
+    """The output of `hw3tf.ops`, whose window is symmetric: the call is changed."""
+    before = call.pop("window_before", -1)
+    call.pop("window_after", None)
+    given = {n: x for n, x in call.items() if not n.endswith("_splits")}
+    if "soft_cap" in given:
+        given["attn_logits_soft_cap"] = given.pop("soft_cap")
+    if isinstance(before, int) and before != -1:
+        given["sliding_window"] = before + 1
+        call["window_before"] = call["window_after"] = before
+    if "query_splits" not in call:
+        return ops.dot_product_attention(**given).numpy()
+    if "key_splits" not in call:
+        raise ValueError("no splits of keys")
+    output = ops.ragged_dot_product_attention(**{**given, **ragged(call)})
+    return output.values.numpy()
+
+
+def attention(random, counts):
+    """A case of attention: (hostile, function of no arguments)."""
+    call = fuzz_calls.make_call(random, packed=random.one_in(3))
+    hostile = not random.one_in(3)
+    if hostile:
+        fuzz_calls.spoiled(random, call)
+    way = choose_way(random, call, REQUIRED)
+
+    def run():
+        if way == "ops":
+            output = by_ops(random, call)
+        else:
+            output = by_kernel(way, random, call)
+        counts["computed"] += 1
+        check_output(call, output, counts)
+
+    return way, hostile, call, run
+
+
+def recurrence_by_op(call):
+    library = ops.load_op_library()
+    call = dict(call)
+    state = "int64" if call["recurrent_kernel"].dtype == "int64" else "int32"
+    sequences = call.pop("return_sequences")
+    none = {"bias": state, "initial_state": state, "mask": "bool"}
+    names = ("inputs", "kernel", "recurrent_kernel", *none)
+    tensors = []
+    for name in names:
+        x = call.pop(name, None)
+        tensors.append(tf.zeros([0], none[name]) if x is None else tf.constant(x))
+    run = library.hw3tf_integer_rnn_sequence if sequences else library.hw3tf_integer_rnn
+    return run(*tensors, **call).numpy()
+
+
+def formula_options(call, way):
+    given = dict(call)
+    if way == "op":  # takes arrays of no numbers for none, and 1.0 for 1
+        given = {n: x for n, x in given.items() if np.shape(x) != (0,)}
+        given["fractional_bits"] = int(given["fractional_bits"])
+    if given.get("activation") == "none":
+        given["activation"] = None
+    given["clip"] = given.pop("clip_low"), given.pop("clip_high")
+    if given["activation"] != "clip":
+        given["clip"] = None
+    return given
+
+
+def recurrence(random, counts):
+    """A case of the integer recurrence, likewise."""
+    call = fuzz_calls.make_recurrence(random)
+    hostile = not random.one_in(3)
+    if hostile:
+        fuzz_calls.spoiled(random, call)
+    inputs = call["inputs"]
+    if isinstance(inputs, np.ndarray) and inputs.size > MOST_BYTES:
+        call["return_sequences"] = True  # too much, where the last state takes hours
+    way = choose_way(random, call, ("inputs", "kernel", "recurrent_kernel"))
+
+    def run():
+        overflow = got = None
+        try:
+            if way == "core":
+                got = _core.integer_rnn(**call)
+            elif way == "op":
+                got = recurrence_by_op(call)
+            else:
+                got = ops.integer_rnn(**formula_options(call, way)).numpy()
+        except (OverflowError, tf.errors.InvalidArgumentError) as error:
+            if hostile or integer_rnn_paths.OVERFLOW not in str(error):
+                raise
+            overflow = error
+        try:
+            want = integer_formula.integer_rnn(**formula_options(call, way))
+        except integer_formula.OverflowAtError as error:
+            if overflow is None:
+                raise WrongError("an overflow was not found") from error
+            return
+        if overflow is not None:
+            raise WrongError("an overflow that is none") from overflow
+        counts["computed"] += 1
+        if got.shape != want.shape or not np.array_equal(got, want):
+            raise WrongError(f"states {got}, not {want}")
+        counts["compared"] += 1
+
+    return way, hostile, call, run
+
+
+def dropout_mask(random, counts):
+    """A case of the mask of dropout, likewise."""
+    shape = [random.below(5) for _ in range(4)]
+    rate, seed = random.of((0.0, 0.3, 0.999)), random.below(2**62)
+    hostile = not random.one_in(3)
+    if hostile:
+        shape = [random.of((*shape, 0, *fuzz_calls.INTEGERS)) for _ in shape]
+        rate = random.of((rate, *fuzz_calls.REALS))
+
+    def run():
+        keep = _core.attention_dropout_mask(shape, rate=rate, seed=seed)
+        counts["computed"] += 1
+        if keep.shape != tuple(shape):
+            raise WrongError(f"a mask of shape {keep.shape}")
+
+    return "core", hostile, {"shape": shape, "rate": rate}, run
+
+
+def require_message(error):
+    if not str(error).strip() and not isinstance(error, MemoryError):
+        raise WrongError(f"{type(error).__name__} without a message")
+
+
+def run_case(seed, counts):
+    """Runs the case of a seed; a text of what is wrong with it, or None."""
+    random = fuzz_calls.Random(seed)
+    make = random.of((attention, attention, attention, recurrence, dropout_mask))
+    way, hostile, call, run = make(random, counts)
+    try:
+        try:
+            run()
+        except REFUSALS as error:
+            counts["refused"] += 1
+            require_message(error)
+            if not hostile:
+                raise
+    except Exception:
+        return f"{make.__name__} by {way}: {described(call)}\n{traceback.format_exc()}"
+    return None
+
+
+def described(call):
+    """A call in a line: types, shapes and strides of its arrays."""
+    return {
+        name: f"{x.dtype}{x.shape} by {x.strides}" if isinstance(x, np.ndarray) else x
+        for name, x in call.items()
+    }
+
+
+class Progress:
+    """Numbers that both processes see."""
+
+    def __init__(self, path):
+        self.format = f"{len(COUNTS)}q"
+        with open(path, "r+b") as file:
+            self.memory = mmap.mmap(file.fileno(), struct.calcsize(self.format))
+
+    def write(self, counts):
+        self.memory[:] = struct.pack(self.format, *(counts[n] for n in COUNTS))
+
+    def read(self):
+        return dict(zip(COUNTS, struct.unpack(self.format, self.memory), strict=True))
+
+
+def limit_memory():
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MORE_MEMORY,) * 2)
+
+
+def child(path, seed, cases):
+    """Runs the cases from a seed on."""
+    warnings.simplefilter("ignore")
+    ops.load_op_library()
+    ops.dot_product_attention(*[np.ones((1, 2, 1, 2), "float32")] * 3)
+    limit_memory()
+    progress = Progress(path)
+    counts = progress.read()
+    for counts["seed"] in range(seed, seed + cases):
+        progress.write(counts)
+        if wrong := run_case(counts["seed"], counts):
+            counts["failed"] += 1
+            print(f"--case {counts['seed']}: {wrong}", flush=True)
+        counts["cases"] += 1
+        progress.write(counts)
+
+
+def watch(process, progress, end):
+    """Waits for a child; why it ended early, or None."""
+    seen, looks = None, 0
+    while process.poll() is None:
+        time.sleep(0.5)
+        counts = progress.read()
+        looks = looks + 1 if counts == seen else 0
+        seen = counts
+        if looks > HANG or time.monotonic() > end:
+            process.kill()
+            process.wait()
+            return "no progress" if looks > HANG else None
+    return f"the process ended, {process.returncode}" if process.returncode else None
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--cases", type=int, default=10**12)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--case", type=int)
+    parser.add_argument("--child", nargs=2)
+    args = parser.parse_args(argv)
+    if args.child:
+        child(args.child[0], args.seed, int(args.child[1]))
+        return {"failed": 0}
+    if args.case is not None:
+        raise SystemExit(run_case(args.case, dict.fromkeys(COUNTS, 0)))
+    end = time.monotonic() + args.seconds
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "progress")
+        with open(path, "wb") as file:
+            file.write(bytes(8 * len(COUNTS)))
+        progress = Progress(path)
+        while (done := progress.read())["cases"] < args.cases:
+            if time.monotonic() > end or done["failed"] > 100:
+                break
+            cases = min(CASES_PER_CHILD, args.cases - done["cases"])
+            command = [sys.executable, __file__, "--child", path, str(cases)]
+            command += ["--seed", str(args.seed + done["cases"])]
+            process = subprocess.Popen(command)
+            if ended := watch(process, progress, end):
+                done = progress.read()
+                print(f"--case {done['seed']}: {ended}", flush=True)
+                done["cases"], done["failed"] = done["cases"] + 1, done["failed"] + 1
+                progress.write(done)
+    del done["seed"]
+    numbers = ", ".join(f"{x} {name}" for name, x in done.items())
+    print(f"ops: {numbers}, from seed {args.seed} on")
+    return done
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main()["failed"]))

@@ -1,0 +1,23 @@
+"""Arrays of no bytes and of any size, in a process of their own: empty_calls.py."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = pathlib.Path(__file__).parents[1] / "helpers/empty_calls.py"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+@pytest.mark.parametrize("way", ["core", "op", "graph", "shapes", "ops"])
+def test_a_zero_beside_every_power_of_two_computes_or_is_refused(way, tmp_path):
+    note = tmp_path / "call"
+    command = [sys.executable, PROGRAM, way, note]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    last = note.read_text().strip()
+    assert done.returncode == 0, f"{last}: {done.returncode}\n{done.stderr[-3000:]}"
+    counts = ast.literal_eval(done.stdout.removeprefix(way))
+    assert counts["computed"] > 400
+    assert sum(counts.values()) > 4000
