@@ -2,12 +2,12 @@
 
     python .ci/fuzz.py FOLDER --seconds 600
 
-runs the C++ fuzzers in FOLDER on every instruction set of this machine,
-tests/helpers/fuzz_ops.py, tests/helpers/fuzz_models.py and tests/helpers/stress.py, as many at once as there
-are processors. `nox -s fuzz` builds the former and runs this. Seeds follow from the
-day, unless `--seed` says otherwise. `--page docs/reliability.md` writes the tables
-there: those of a long run. The second one says which ways the cases took through the
-kernels; a way that no case took on more than one thread is a failure.
+runs the C++ fuzzers in FOLDER on every instruction set of this machine, and
+fuzz_ops.py, fuzz_models.py and stress.py of tests/helpers, as many at once as there are
+processors. `nox -s fuzz` builds the former and runs this. Seeds follow from the day,
+unless `--seed` says otherwise. `--page docs/reliability.md` writes the tables there:
+those of a long run. The second one counts the paths that cases took through the
+kernels; a path that no case took on more than one thread is a failure.
 """
 
 import argparse
