@@ -8,7 +8,7 @@
 #include "bindings/bindings.h"
 #include "bindings/without_gil.h"
 #include "checks/libraries.h"
-#include "kernels/dispatch.h"
+#include "kernels/runtime/dispatch.h"
 
 namespace {
 

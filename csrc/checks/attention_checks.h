@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "checks/dims.h"
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 
 namespace hw3tf {
 

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "checks/dims.h"
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 
 namespace hw3tf {
 

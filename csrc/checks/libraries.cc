@@ -2,7 +2,7 @@
 
 #include <dlfcn.h>
 
-#include "kernels/build.h"
+#include "kernels/runtime/build.h"
 
 namespace hw3tf {
 

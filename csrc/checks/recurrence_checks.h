@@ -7,7 +7,7 @@
 #include <string>
 
 #include "checks/dims.h"
-#include "kernels/recurrence.h"
+#include "kernels/recurrence/recurrence.h"
 
 namespace hw3tf {
 

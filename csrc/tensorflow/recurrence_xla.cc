@@ -6,7 +6,7 @@
 // array given. All else is as in the ops: the same checks, the same kernel.
 
 #include "checks/recurrence_checks.h"
-#include "kernels/recurrence.h"
+#include "kernels/recurrence/recurrence.h"
 #include "tensorflow/recurrence_operands.h"
 #include "tensorflow/xla_call.h"
 

@@ -13,7 +13,12 @@ from hw3tf.ops.attention_options import TENSORS, bits_of, real_dtype
 from hw3tf.ops.attention_second_order import second_order
 from hw3tf.ops.xla_module import Array, arrays_of, broadcast_size, run_custom_call
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")  # as in kernels/attention.h
+DTYPES = (
+    "float32",
+    "bfloat16",
+    "float16",
+    "float64",
+)  # as in kernels/attention/attention.h
 FORWARD, BACKWARD = "hw3tf_attention_1", "hw3tf_attention_grad_1"
 FINITE_LOGSUMEXP = True  # as `attention_op`
 
