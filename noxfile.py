@@ -1,5 +1,5 @@
-"""One command per need: `nox -s lint | tests | cpp | cpp_aarch64 | sanitize | fuzz |
-wheels | matrix | tutorials | bench | docs | pdf | demo`."""
+"""One command per need: `nox -s lint | tests | mutants | cpp | cpp_aarch64 | sanitize |
+fuzz | wheels | matrix | tutorials | bench | docs | pdf | demo`."""
 
 import os
 import pathlib
@@ -131,6 +131,16 @@ def sanitize(session):
     # The same every time: C++'s `new` without memory ends a sanitized process, where it
     # throws otherwise; none of these calls comes to that.
     session.run("python", "tests/helpers/fuzz_ops.py", "--cases", "5000", env=env)
+
+
+@nox.session
+def mutants(session):
+    """Small faults put into the code one by one: some test must catch each.
+
+    `nox -s mutants -- --only backward` takes those with this in their names.
+    """
+    session.install(".[test]", "cmake>=3.25", "ninja", "pybind11")
+    session.run("python", ".ci/mutants.py", "build/mutants", *session.posargs)
 
 
 @nox.session
