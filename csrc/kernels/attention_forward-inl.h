@@ -160,8 +160,9 @@ inline void AddKeys(const ForwardContext& context, const KeyTileView& view,
   finish();
 }
 
-// Mean of all S values of one head, masked ones too: what Keras gives to a
-// query that sees no key; 0 if there are none. Summed in double, S can be long.
+// Mean of all S values of one head, including masked ones, as Keras gives it to
+// a query that sees no key; 0 without keys. Summed in double, as S may be
+// large.
 inline void MeanValue(const ForwardContext& context, int64_t kv_head,
                       float* row, double* sum, float* mean) {
   const ConstArray& value = context.args.value;

@@ -139,8 +139,8 @@ inline bool ScaleRow(const float* output, float factor, int64_t size,
 }
 
 // Divides by the sums and writes the output of kLanes lanes, from `first` on.
-// Returns the lanes whose output is not finite, though their sum is, and more
-// than 0.
+// Returns the lanes whose output is not finite although their sum is finite and
+// positive.
 inline uint32_t FinishOutput(const ForwardContext& context,
                              const Results& results,
                              const ForwardScratch& scratch,
@@ -182,7 +182,7 @@ inline uint32_t FinishOutput(const ForwardContext& context,
 }
 
 // Writes output, statistics and logsumexp of a tile. Returns whether an output
-// is not finite, though its sum is.
+// is not finite although its sum is.
 inline bool FinishTile(const ForwardContext& context, const Results& results,
                        const ForwardScratch& scratch,
                        const QueryTileState& tile, const float* mean_value) {

@@ -29,9 +29,9 @@ namespace hw3tf {
 namespace {
 
 // Weights above this raise the maximum: 2^24 per key stays far below the float
-// range. With values of 5e31 and more their products with such weights may
-// leave it, where those with the weights of a softmax do not: what ends
-// infinite is computed again from these (RecomputeTile).
+// range. With values of 5e31 and more, products with such weights may overflow
+// where those with the weights of a softmax do not: a tile that ends infinite
+// is computed again from these (RecomputeTile).
 constexpr float kRaiseAbove = 16777216.0f;
 
 // The state of one query tile; all arrays in scratch.
@@ -81,7 +81,7 @@ struct KeyTileView {
   int64_t value_stride;
 };
 
-// What the steps of one task share.
+// Data that the steps of one task share.
 struct ForwardContext {
   const AttentionForwardArgs& args;
   const AttentionPlan& plan;

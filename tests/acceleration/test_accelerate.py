@@ -207,7 +207,7 @@ class HomeMadeAttention(keras.layers.Layer):
 REASONS = {
     "additive": (keras.layers.AdditiveAttention(), "not products"),
     "concat": (keras.layers.Attention(score_mode="concat"), "not products"),
-    "all drops": (keras.layers.Attention(dropout=1.0), "no weights"),
+    "all drops": (keras.layers.Attention(dropout=1.0), "drops all weights"),
     "home-made": (HomeMadeAttention(), "does not know"),
 }
 

@@ -71,7 +71,7 @@ OPTIONS = {
     "causal": {"is_causal": True},
     "masked": {"mask": MASK},
     "mask of keys": {"mask": np.arange(7) < np.array([7, 4]).reshape(2, 1, 1, 1)},
-    "blind rows": {"mask": np.arange(7)[:, None] > 3},
+    "rows that see nothing": {"mask": np.arange(7)[:, None] > 3},
     "mask of heads": {"mask": np.arange(4)[:, None, None] != np.arange(7)},
     "causal and masked": {"is_causal": True, "mask": MASK},
     "biased": {"bias": np.linspace(-2, 2, 49, dtype="float32").reshape(7, 7)},
