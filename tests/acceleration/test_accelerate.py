@@ -1,4 +1,4 @@
-"""`accelerate` and `restore`: what is found, changed, reported and taken back."""
+"""`accelerate` and `restore`: the layers that they find, change, report and restore."""
 
 import copy
 

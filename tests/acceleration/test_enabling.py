@@ -35,16 +35,16 @@ def x(rng):
     return rng.standard_normal((2, 7, 4, 8), np.float32)
 
 
-WAYS = {
+NAMES = {
     "keras.ops": lambda: keras.ops.dot_product_attention,
     "keras.ops.nn": lambda: keras.ops.nn.dot_product_attention,
     "keras.src.ops.nn": lambda: keras.src.ops.nn.dot_product_attention,
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_name_of_the_function_reaches_the_kernel(way, x, kernel_calls):
-    function = WAYS[way]()  # taken before, as by code that has imported it
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_of_the_function_reaches_the_kernel(name, x, kernel_calls):
+    function = NAMES[name]()  # taken before, as by code that has imported it
     with hw3tf.enable():
         function(x, x, x)
         function(x, x, x, flash_attention=True)
@@ -182,7 +182,7 @@ def test_error_inside_with_disables(x):
     assert BACKEND.dot_product_attention is STOCK
 
 
-def test_replacement_by_somebody_else_survives(x, monkeypatch, kernel_calls, caplog):
+def test_replacement_by_other_code_survives(x, monkeypatch, kernel_calls, caplog):
     hw3tf.enable()
     ours = BACKEND.dot_product_attention
     monkeypatch.setattr(

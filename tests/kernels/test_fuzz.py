@@ -19,7 +19,7 @@ def test_hostile_calls_compute_or_are_refused():
     assert ", 0 failed, " in done.stdout
 
 
-# What stands for a program: it prints what the real one would.
+# A substitute for a program: it prints what the real one would.
 PROGRAM = """#!/bin/sh
 echo "path {name}: 20 cases, {on_threads} on threads, 7 cut, 40 tasks"
 echo "{name}: 20 cases from seed 1 on, {failed} failed, on base"
@@ -57,7 +57,7 @@ def totals(tmp_path):
     return run
 
 
-def test_totals_count_the_ways_through_the_kernels(totals):
+def test_totals_count_the_paths_through_the_kernels(totals):
     done, page = totals()
     assert done.returncode == 0, done.stderr
     rows = re.findall(r"^\| (attention|recurrence) \| (.*) \|$", page, re.M)
