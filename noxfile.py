@@ -1,4 +1,4 @@
-"""One command per need: `nox -s lint | tests | mutants | cpp | cpp_aarch64 | sanitize |
+"""Sessions for every need: `nox -s lint | tests | mutants | cpp | cpp_aarch64 | sanitize |
 fuzz | wheels | matrix | tutorials | bench | docs | pdf | demo`."""
 
 import os
@@ -23,8 +23,8 @@ def is_there(command):
 
 
 def require_packages(session, packages):
-    """Ends the session if one is missing; `packages`: a command that needs it, of each
-    Debian package."""
+    """Ends the session if a Debian package is missing. `packages`: names, each with a
+    command that needs the package."""
     if missing := [name for name, command in packages.items() if not is_there(command)]:
         session.error(
             f"Debian packages are missing: apt-get install {' '.join(missing)}"
@@ -59,12 +59,12 @@ def build_cpp(session, preset):
 @nox.session
 @nox.parametrize("preset", ["kernels", "asan", "tsan"])
 def cpp(session, preset):
-    """The kernels' own tests; `nox -s "cpp(preset='asan')"` under sanitizers."""
+    """The C++ tests of the kernels; `nox -s "cpp(preset='asan')"` under sanitizers."""
     build_cpp(session, preset)
     session.run("ctest", "--preset", preset)
 
 
-# Every way into the ops: types, options, masks, layouts, errors, gradients, graphs.
+# Every entry of the ops: types, options, masks, layouts, errors, gradients, graphs.
 SANITIZED_TESTS = (
     "ops/test_attention.py",
     "ops/test_attention_decode.py",
@@ -81,9 +81,9 @@ SANITIZED_TESTS = (
 
 
 def sanitized_environment():
-    """What loads AddressSanitizer before a Python that was built without it.
+    """The environment that loads AddressSanitizer into a Python built without it.
 
-    Leaks are looked for, but those of memory that others ask for: .ci/leaks.txt.
+    Leaks are reported, except those of the libraries in .ci/leaks.txt.
     """
 
     def library(name):
@@ -93,10 +93,11 @@ def sanitized_environment():
         ).stdout.strip()
 
     return {
-        # The C++ library, too: what intercepts its exceptions must find it.
+        # The C++ library, too: the code that intercepts its exceptions must find it.
         "LD_PRELOAD": f"{library('libasan.so')}:{library('libstdc++.so.6')}",
-        # Who asked for the memory, alone: Python or TensorFlow called everybody.
-        # Memory that there is not is refused, as it is without.
+        # Two frames name the library that asked for the memory; the frames above are
+        # always Python's or TensorFlow's. Allocations that are too large fail, as they
+        # do without the sanitizer.
         "ASAN_OPTIONS": "malloc_context_size=2:allocator_may_return_null=1",
         "LSAN_OPTIONS": f"suppressions={pathlib.Path('.ci/leaks.txt').absolute()}",
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -107,9 +108,9 @@ def sanitized_environment():
 def sanitize(session):
     """Under AddressSanitizer with UndefinedBehaviorSanitizer, and ThreadSanitizer.
 
-    The kernels' own tests and the short form of the fuzzer under both; the Python tests
-    of the ops, and hostile calls, under the first. `nox -s sanitize -- quick`: the
-    kernels' alone, the widest instruction set alone, under the first.
+    The C++ tests and the short form of the fuzzer run under both; the Python tests of
+    the ops, and hostile calls, under the first. `nox -s sanitize -- quick` runs only
+    the C++ tests, on the widest instruction set, under the first.
     """
     quick = "quick" in session.posargs
     for preset in ("asan",) if quick else ("asan", "tsan"):
@@ -128,8 +129,8 @@ def sanitize(session):
     tests = [f"tests/{name}" for name in SANITIZED_TESTS]
     env = sanitized_environment()
     session.run("pytest", "-q", *tests, env=env)
-    # The same every time: C++'s `new` without memory ends a sanitized process, where it
-    # throws otherwise; none of these calls comes to that.
+    # A fixed seed: without memory C++'s `new` throws, but it ends a sanitized process;
+    # none of these calls gets there.
     session.run("python", "tests/helpers/fuzz_ops.py", "--cases", "5000", env=env)
 
 
@@ -147,15 +148,15 @@ def mutants(session):
 def fuzz(session):
     """Random cases for 10 minutes, and their totals.
 
-    `nox -s fuzz -- --seconds 60` takes one; `--seed N` other cases; `--page
-    docs/reliability.md` writes the totals there, which must be a million.
+    `nox -s fuzz -- --seconds 60` takes one minute, `--seed N` draws other cases,
+    `--page docs/reliability.md` writes the totals there, which must be a million.
     """
     build_cpp(session, "kernels")
     session.install(".[test]")
     session.run("python", ".ci/fuzz.py", "build/kernels/csrc/tests", *session.posargs)
 
 
-# By Debian package: how to see that it is there.
+# Debian packages, each with a command that shows that it is installed.
 AARCH64 = {
     "g++-aarch64-linux-gnu": ["aarch64-linux-gnu-g++", "--version"],
     "qemu-user": ["qemu-aarch64", "--version"],
@@ -174,11 +175,12 @@ def cpp_aarch64(session):
 
 @nox.session
 def wheels(session):
-    """What is released: the sdist, a wheel of it, whether it may be, into build/wheels.
+    """The release: the sdist and a wheel of it, in build/wheels, with their checks.
 
-    Built twice, in folders of different names: the wheels are equal. The one is made
-    a manylinux wheel where there is auditwheel, installed into a new environment, and
-    computes there. `nox -s wheels -- quick` builds once and does not install.
+    It is built twice, in folders of different names, and the wheels must be equal. On
+    Linux one is made a manylinux wheel by auditwheel. It is installed into a new
+    environment, and must compute there. `nox -s wheels -- quick` builds once and does
+    not install.
     """
     quick = "quick" in session.posargs
     session.install("auditwheel", "build", "cyclonedx-python-lib[json-validation]")
@@ -213,10 +215,10 @@ def wheels(session):
 
 @nox.session
 def matrix(session):
-    """One wheel beside every TensorFlow, and a table of what passed.
+    """One wheel with every TensorFlow, and a table of the tests that passed.
 
-    `nox -s matrix -- --versions 2.16 2.21` takes two of them; `--page
-    docs/reliability.md` writes the table there, which must have all.
+    `nox -s matrix -- --versions 2.16 2.21` takes two versions; `--page
+    docs/reliability.md` writes the table there, which must have all of them.
     """
     out = pathlib.Path("build/matrix-wheel")
     shutil.rmtree(out, ignore_errors=True)
@@ -225,8 +227,8 @@ def matrix(session):
     session.run("python", ".ci/matrix.py", str(wheel), *session.posargs)
 
 
-# What a tutorial that reads data is run on: at hand everywhere, and where
-# TFDS_DATA_DIR says that it is prepared.
+# The data sets of a tutorial: one that is available everywhere, and one that is used if
+# TFDS_DATA_DIR has it.
 TUTORIAL_DATA = {
     "01_cnn_vs_rnn.py": ("digits", "fashion_mnist"),
     "04_imdb_sentiment.py": ("sample", "imdb"),
@@ -235,7 +237,8 @@ TUTORIAL_DATA = {
 
 @nox.session
 def tutorials(session):
-    """All tutorials, short: on what is at hand, and on real data where it is."""
+    """All tutorials with `--quick`, on data that needs no download and on prepared
+    data."""
     session.install(".[tutorials]")
     for path in sorted(pathlib.Path("tutorials").glob("[0-9]*.py")):
         run = ("python", str(path), "--quick")
@@ -259,7 +262,7 @@ BENCHMARKS = (
 
 @nox.session
 def bench(session):
-    """The tables of benchmarks/README.md. Leave the machine alone meanwhile.
+    """The tables of benchmarks/README.md. Run nothing else on the machine meanwhile.
 
     `nox -s bench` runs all; `nox -s bench -- --cases 'training-*'` passes options to
     attention.py, `nox -s bench -- imdb_training.py --rounds 3` to another.
@@ -284,10 +287,10 @@ def build_pages(session, builder, out, *options):
 
 @nox.session
 def docs(session):
-    """The site, into site/, and a look at it in a headless browser.
+    """The site, into site/, and its tests in a headless browser.
 
-    Its tutorials are run with `--quick`; `nox -s docs -- full` runs them in full.
-    `nox -s docs -- unseen` does without the browser.
+    Its tutorials run with `--quick`; `nox -s docs -- full` runs them in full.
+    `nox -s docs -- unseen` leaves the browser out.
     """
     session.install(".[docs]")
     build_pages(session, "html", "site")
@@ -295,7 +298,7 @@ def docs(session):
         session.run("pytest", "tests_browser/test_site.py")
 
 
-# What the PDF is typeset with, likewise.
+# The packages that typeset the PDF, likewise.
 TEX = {
     "fonts-dejavu-core": ["fc-list", "--quiet", "DejaVu Sans Mono"],
     "latexmk": ["latexmk", "--version"],
@@ -323,6 +326,6 @@ def pdf(session):
 
 @nox.session
 def demo(session):
-    """The demo, used in a headless browser. To use it yourself: `hw3tf-demo`."""
+    """The demo, tested in a headless browser. To use it yourself: `hw3tf-demo`."""
     session.install(".[demo]", "pytest", "playwright")
     session.run("pytest", "tests_browser/test_demo.py")

@@ -1,8 +1,8 @@
-"""An installed wheel computes: the op, its gradient, a layer, the recurrence.
+"""Check of an installed wheel: the op, its gradient, a layer, the recurrence.
 
     python .ci/check_install.py
 
-Run it outside the checkout. Needs hw3tf and what it depends on, nothing else.
+Run it outside the checkout. It needs hw3tf with its dependencies, nothing else.
 """
 
 import keras

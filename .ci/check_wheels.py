@@ -1,4 +1,4 @@
-"""Wheels of one source: small, complete, with a bill of materials, all the same.
+"""Check of the wheels of one source: small, complete, with a bill of materials, equal.
 
     python .ci/check_wheels.py FIRST.whl [SECOND.whl]
 
@@ -37,7 +37,8 @@ def check_contents(path):
 
 
 def check_materials(path):
-    """The bill of materials is valid CycloneDX and names what is compiled in."""
+    """The bill of materials is valid CycloneDX and names the code that is compiled
+    in."""
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 

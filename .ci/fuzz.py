@@ -5,9 +5,9 @@
 runs the C++ fuzzers in FOLDER on every instruction set of this machine, and
 fuzz_ops.py, fuzz_models.py and stress.py of tests/helpers, as many at once as there are
 processors. `nox -s fuzz` builds the former and runs this. Seeds follow from the day,
-unless `--seed` says otherwise. `--page docs/reliability.md` writes the tables there:
-those of a long run. The second one counts the paths that cases took through the
-kernels; a path that no case took on more than one thread is a failure.
+unless `--seed` is given. `--page docs/reliability.md` writes the tables there, after a
+long run. The second one counts the paths that cases took through the kernels; a path
+that no case took on more than one thread is a failure.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PER_DAY = 10**7  # seeds, more than a day's cases
 
 
 def run(command, **environment):
-    """(status, standard output), which is shown, too."""
+    """(status, standard output); the output is also printed."""
     done = subprocess.run(
         [*map(str, command)],
         stdout=subprocess.PIPE,
@@ -45,15 +45,15 @@ def can_run(program, name):
     return status != SKIPPED
 
 
-def ways(text):
-    """{way: [cases, on more than one thread, cut, tasks]} of a program's lines."""
+def path_counts(text):
+    """{path: [cases, on more than one thread, cut, tasks]} of a program's lines."""
     line = r"^path (.+): (\d+) cases, (\d+) on threads, (\d+) cut, (\d+) tasks$"
     return {name: list(map(int, x)) for name, *x in re.findall(line, text, re.M)}
 
 
-def total_ways(texts):
+def total_paths(texts):
     totals = {}
-    for name, counts in (item for text in texts for item in ways(text).items()):
+    for name, counts in (item for text in texts for item in path_counts(text).items()):
         totals[name] = list(
             map(sum, zip(totals.get(name, [0] * 4), counts, strict=True))
         )
@@ -69,7 +69,7 @@ def row(what, judge, seed, status, text):
     return what, judge, f"{int(cases[-1]):,}", str(failures), seed
 
 
-# Shares of the time. A call from Python is slow, and what it calls is everything.
+# Shares of the time. Calls from Python are slow, and cover everything.
 OPS, MODELS, ATTENTION, RECURRENCE, STRESS = 3, 1, 1, 0.25, 1
 KERNELS = (("attention", ATTENTION), ("recurrence", RECURRENCE))
 
@@ -77,7 +77,7 @@ KERNELS = (("attention", ATTENTION), ("recurrence", RECURRENCE))
 def runs(folder, seconds, seed, most):
     """(what, judge, first seed, command, environment) of each program.
 
-    `seconds` are those of all of them, one after the other.
+    `seconds` is the time of all programs together, one after the other.
     """
     folder = folder.absolute()
     names = [
@@ -127,22 +127,22 @@ def markdown(head, rows):
 
 
 def tables(cells, totals, seconds, jobs, day):
-    """The table of the programs, and that of the ways, as ways() returns them."""
+    """The table of the programs, and that of the paths, as path_counts() gives them."""
     at_once = f", {jobs} programs at once" if jobs > 1 else ""
     programs = markdown(["what", "judged by", "cases", "failed", "first seed"], cells)
-    head = ["way", "cases", "on more than one thread", "cut", "tasks"]
+    head = ["path", "cases", "on more than one thread", "cut", "tasks"]
     rows = [[name, *(f"{x:,}" for x in counts)] for name, counts in totals.items()]
     dated = f"{day}, {seconds} seconds in all{at_once}.\n"
     return f"{programs}\n{markdown(head, rows)}\n{dated}"
 
 
 def check(cells, totals):
-    """Raises SystemExit if a case failed, or a way was not taken on threads."""
+    """Raises SystemExit if a case failed, or no case of a path ran on two threads."""
     if any(failed != "0" for *_, failed, _ in cells):
         raise SystemExit("cases failed: run each program with --case SEED")
     serial = [name for name, (_, on_threads, *_) in totals.items() if not on_threads]
     if serial or not totals:
-        names = ", ".join(serial) or "any way"
+        names = ", ".join(serial) or "any path"
         raise SystemExit(f"no case ran on more than one thread: {names}")
 
 
@@ -162,7 +162,7 @@ def main(argv=None):
     programs = runs(args.folder, time, seed, args.cases)
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         cells, texts = zip(*pool.map(run_row, programs), strict=True)
-    totals = total_ways(texts)
+    totals = total_paths(texts)
     text = tables(cells, totals, args.seconds, args.jobs, today)
     print(text)
     if args.page:

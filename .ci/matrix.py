@@ -1,10 +1,10 @@
-"""One wheel beside every TensorFlow, and a table of the results.
+"""Test of one wheel with every TensorFlow, and a table of the results.
 
     python .ci/matrix.py WHEEL.whl
 
 makes an environment for each version, runs a share of the tests there, and writes what
-passed. `nox -s matrix` runs it. A version that the Python at hand cannot install is
-left out, and said so. `--page docs/reliability.md` writes the table there.
+passed. `nox -s matrix` runs it. The table says which versions this Python cannot
+install. `--page docs/reliability.md` writes the table there.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pages import write_between
 ROOT = pathlib.Path(__file__).parents[1]
 VERSIONS = ("2.16", "2.17", "2.18", "2.19", "2.20", "2.21")
 # Every option and dtype with gradients, graphs and export, XLA, layers, the recurrence,
-# saved models: what depends on TensorFlow. What depends on the kernels does not.
+# saved models: everything that depends on TensorFlow, unlike the kernels.
 FILES = (
     "release/test_compatibility.py",
     "layers/test_integer_rnn.py",
@@ -71,7 +71,7 @@ def test(python, folder, chosen):
     """Counts of a pytest run of the tests `chosen`: passed, failed, skipped."""
     report = folder / "report.xml"
     options = ("-q", "-p", "no:cacheprovider", f"--junitxml={report}")
-    # Warnings of old versions about themselves are no errors here.
+    # Warnings of old versions about themselves are not errors here.
     options += ("-o", "filterwarnings=default")
     files = [f"tests/{name}" for name in chosen]
     # Not `python -m pytest`: with it, the source hides the installed package.

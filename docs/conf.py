@@ -70,8 +70,8 @@ nb_ipywidgets_js = {}  # would come from a network
 
 
 def state_of_the_code():
-    """Names what tutorials depend on beside their own text, so that site and PDF share
-    one run of each, and none is shown that another version has made."""
+    """Names everything that tutorials depend on beside their own text, so that site and
+    PDF share one run of each, and no run of another version is shown."""
     files = [p for p in (ROOT / "hw3tf").rglob("*.py")]
     files += [p for p in (ROOT / "csrc").rglob("*") if p.is_file()]
     digest = hashlib.sha256(os.environ.get("HW3TF_TUTORIAL_ARGUMENTS", "").encode())
@@ -84,8 +84,8 @@ nb_execution_cache_path = str(ROOT / "build/notebooks" / state_of_the_code())
 
 
 def join_what_is_printed(app, doctree):
-    """Of what a cell prints piece by piece makes one block, in which the last state of
-    every progress bar stays; myst-nb's `nb_merge_streams` would keep them all."""
+    """Joins the printed pieces of a cell into one block with the last state of every
+    progress bar; myst-nb's `nb_merge_streams` would keep all states."""
     blocks = [
         x for x in doctree.findall(nodes.literal_block) if "stream" in x["classes"]
     ]
@@ -132,8 +132,8 @@ def signature_of_layers(app, what, name, obj, options, signature, returned):
 
 
 def mathjax_file():
-    """MathJax in one file, which draws formulas as SVG: fonts of their own, a browser
-    would refuse to load from a file system."""
+    """MathJax in one file, which draws formulas as SVG: a browser would not load fonts
+    from a file system."""
     files = importlib.metadata.files("sphinx-mathjax-offline")
     return str(next(f for f in files if f.match("mathjax/tex-svg.js")).locate())
 

@@ -1,4 +1,5 @@
-// Runs an exported model with hw3tf's ops from C++, through TensorFlow's C API.
+// A program that runs an exported model with hw3tf's ops, through TensorFlow's
+// C API.
 //
 //   serving LIBRARY MODEL INPUT OUTPUT 2,9,8 < floats > floats
 //

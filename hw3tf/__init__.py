@@ -1,20 +1,19 @@
-"""Fast, exact attention, and an exact integer recurrence, for Keras 3 on TensorFlow,
+"""Fast, exact attention and an exact integer recurrence for Keras 3 on TensorFlow,
 computed in C++.
 
 >>> import hw3tf
 >>> layer = hw3tf.layers.MultiHeadAttention(num_heads=2, key_dim=16)
 
-A model that exists already runs on the kernel after one line:
+One line puts the attention of an existing model onto the kernel:
 
 >>> model = keras.Sequential([keras.Input((10, 16))])
 >>> report = hw3tf.accelerate(model)
 
-Rooms: `hw3tf.ops` (functions on tensors), `hw3tf.layers` (Keras layers),
-`hw3tf.acceleration` (`accelerate`, `enable`: models and code that exist already),
-`hw3tf.reference` (the same in pure Keras: the specification); what the tutorials
-share: `hw3tf.data`, `hw3tf.plots`, `hw3tf.training`, `hw3tf.tutorial`; and a page to
-try the model of one of them, `hw3tf.demo`. `python -m hw3tf` prints what a bug report
-needs.
+Packages: `hw3tf.ops` (functions on tensors), `hw3tf.layers` (Keras layers),
+`hw3tf.acceleration` (`accelerate` and `enable`, for existing models and code) and
+`hw3tf.reference` (the same in pure Keras: the specification). The tutorials share
+`hw3tf.data`, `hw3tf.plots`, `hw3tf.training` and `hw3tf.tutorial`; `hw3tf.demo` is a
+page to try the model of one of them. `python -m hw3tf` prints what a bug report needs.
 """
 
 from importlib.metadata import version as _version

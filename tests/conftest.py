@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and checks that all tests share."""
 
 import importlib
 import os
@@ -46,7 +46,7 @@ def path(request, monkeypatch):
 
 @pytest.fixture(params=("op", "pybind"))
 def kernel_path(request, monkeypatch):
-    """The two ways to the kernel in turn."""
+    """The two paths to the kernel in turn."""
     monkeypatch.setenv("HW3TF_PATH", request.param)
     return request.param
 
@@ -70,7 +70,7 @@ def _seeded():
 
 
 def process_state():
-    """What a test may leave behind in its process for those after it."""
+    """The state of a process that a test could change for those after it."""
     return {
         "layer call under way": call_context(),
         "threads": ops.num_threads(),

@@ -1,4 +1,4 @@
-"""The demo as a user starts it: type, click, result."""
+"""Tests of the demo as a user starts it: type, click, result."""
 
 import pathlib
 import re

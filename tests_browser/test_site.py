@@ -1,4 +1,4 @@
-"""The site as `nox -s docs` has built it, opened from the file system."""
+"""Tests of the site of `nox -s docs`, opened from the file system."""
 
 import html.parser
 import pathlib

@@ -1,5 +1,5 @@
-// The least that a test needs: a failure that says where and what, and arrays
-// that nothing may read or write beyond.
+// A small test library: failures that say where and what, and arrays with
+// guarded ends.
 
 #pragma once
 
@@ -44,8 +44,8 @@ enum class Guard { kEnd, kBegin };
 // An array between two pages without access: reading or writing one element too
 // many stops the test, with or without a sanitizer. A page holds more than most
 // arrays; the rest of it, at the other end, and the array itself start as bytes
-// 0xFF, NaN in every floating-point type. Whoever reads the rest gets NaN, and
-// whoever writes there is found out when the array is destroyed.
+// 0xFF, NaN in every floating-point type. Reading the rest gives NaN, and
+// writing there is detected when the array is destroyed.
 template <typename T>
 class GuardedArray {
  public:

@@ -1,5 +1,5 @@
-// What programs that run random cases share: options, time, totals. Cases run
-// in a child process, so that one that stops it is named, too.
+// Common parts of the programs that run random cases: options, time, totals.
+// Cases run in a child process, so that a case that ends it is named, too.
 
 #pragma once
 
@@ -31,8 +31,8 @@ class Draw {
   std::mt19937_64 engine_;
 };
 
-// While it lives, the kernels have these sizes, and what they do is counted for
-// the totals. What judges a case runs without it.
+// While it lives, the kernels have these sizes, and their paths are counted for
+// the totals. Judges run without it.
 class WithHooks {
  public:
   explicit WithHooks(TestHooks hooks);
@@ -47,8 +47,8 @@ class WithHooks {
 //   --case     the seed of the only case to run, in this process
 // `run_case` makes and checks the case of a seed. A case fails by EXPECT, by
 // CHECK or by a signal; its seed is printed, and the next follows. Then come
-// the ways that the cases took, one per line, and the totals. Returns what main
-// is to return.
+// the paths that the cases took, one per line, and the totals. Returns the
+// status for main.
 int FuzzMain(int argc, char** argv, const char* what, uint32_t paths,
              void (*run_case)(uint64_t seed));
 

@@ -1,5 +1,5 @@
-"""Models that exist already, on the fused kernel: `accelerate` for one model,
-`enable` for Keras's own function."""
+"""Existing models on the fused kernel: `accelerate` for one model, `enable` for Keras's
+own function."""
 
 from hw3tf.acceleration.accelerate import accelerate, restore
 from hw3tf.acceleration.enabling import disable, enable

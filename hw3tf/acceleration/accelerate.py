@@ -18,31 +18,32 @@ FAMILIES = keras_hub_layers.FAMILIES | keras_hub_calls.FAMILIES
 
 KERAS_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 
-# Functions that a model has compiled, and makes again where it finds None.
+# Functions that a model has compiled, and compiles again if they are None.
 COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
 
 
 def accelerate(model):
     """Puts the attention of a model onto the fused kernel: one line, same weights.
 
-    Every attention layer in the model, however deep, is asked whether hw3tf
-    understands it; in those it does, the one method that computes the attention is
-    replaced, on that layer object alone. Weights, classes, config and names stay,
-    and so does what `model.save` writes: stock Keras loads it without hw3tf. The
-    results are the same up to rounding. Dropout in training stays fused; it drops
-    other weights than Keras's random numbers would, with the same probability.
+    In every attention layer that hw3tf understands, however deep in the model, the one
+    method that computes the attention is replaced, on that layer object alone. Weights,
+    classes, config and names stay the same, and so do the files of `model.save`: stock
+    Keras loads them without hw3tf. The results are the same up to rounding. Dropout in
+    training is fused, too; it drops other weights than Keras's random numbers would,
+    with the same probability.
 
-    Understood are `keras.layers.MultiHeadAttention`, `GroupQueryAttention` and
+    hw3tf understands `keras.layers.MultiHeadAttention`, `GroupQueryAttention` and
     `Attention`, `keras_hub.layers.CachedMultiHeadAttention`, and the attention of
-    KerasHub's model families; the report tells for each layer, and why not. A layer
-    that overrides what the kernel replaces, or that holds another softmax, dropout or
-    scale than Keras gave it, stays as it is. That is asked again at every call, and
-    when a graph is traced: replaced methods only now. What the kernel cannot take,
-    such as masks that are larger than the scores, the layer computes as before; the
-    logger `hw3tf` says so at level DEBUG.
+    KerasHub's model families. The report says for each layer whether it is fused, and
+    why not. A layer stays as it is if it overrides what the kernel replaces, or holds
+    another softmax, dropout or scale than Keras gave it. What the layer holds is
+    checked again at every call and when a graph is traced; overridden methods are
+    checked only now. Calls that the kernel cannot take, such as those with masks larger
+    than the scores, are computed by the layer as before; the logger `hw3tf` says so at
+    level DEBUG.
 
-    Functions that the model has compiled are made anew at the next call. If a model
-    is part of another, accelerate the outer one: it has functions of its own.
+    The model's compiled functions are made anew at the next call. If a model is part of
+    another, accelerate the outer one, because it has functions of its own.
 
     Args:
         model: A `keras.Model`, or any other `keras.layers.Layer`. It has to be built.
@@ -147,7 +148,7 @@ def _walk(model):
 
 
 def _verdict(layer):
-    """A `Verdict`, or None for a layer that does not attend."""
+    """A `Verdict`, or None for a layer that is not attention."""
     if is_attached(layer):
         return Verdict({}, "accelerated already")
     for cls in type(layer).__mro__:
@@ -175,8 +176,8 @@ def _verdict_on_ours(layer: Any) -> Verdict | None:
 
 
 def _verdict_on_function(layer: Any) -> Verdict | None:
-    """For a layer of the user's that calls `keras.ops.dot_product_attention`: another
-    function puts that onto the kernel."""
+    """The verdict on a user's layer that calls `keras.ops.dot_product_attention`:
+    `enable` puts that onto the kernel."""
     for cls in type(layer).__mro__:
         if cls.__module__.split(".")[0] in ("keras", "keras_hub"):
             continue
@@ -200,8 +201,8 @@ def _names_the_function(code: types.CodeType) -> bool:
 
 
 def _verdict_on_name(layer):
-    """For a layer that is called attention and has none inside that is known: it
-    should not be missing from the report."""
+    """The verdict on an unknown layer that has "Attention" in its name, so that the
+    report lists it."""
     name = type(layer).__name__
     if "Attention" not in name or "Mask" in name:
         return None

@@ -15,11 +15,12 @@ ops = keras.ops
 
 
 class _Attention(Stock):
-    """What `keras.layers.Attention` has of its own: no layers inside, but a weight."""
+    """The checks of `keras.layers.Attention`, which has a weight and no layers
+    inside."""
 
     def changed(self, layer: Any) -> str:
         if layer.score_mode != "dot":
-            return "its scores are no products of query and key"
+            return "its scores are not products of query and key"
         scale = getattr(layer, "scale", None)
         if scale is not None and len(scale.shape) != 0:
             return f"`scale` is of shape {tuple(scale.shape)}, not ()"
@@ -31,7 +32,7 @@ class _Attention(Stock):
 
 def _attention(layer: Any) -> dict[str, Any] | str:
     if layer.dropout >= 1:
-        return "its dropout leaves no weights"
+        return "its dropout drops all weights"
     return {"call": functools.partial(_attention_call, layer)}
 
 
@@ -43,8 +44,9 @@ def _attention_call(
     return_attention_scores: bool = False,
     use_causal_mask: bool = False,
 ) -> Any:
-    """In place of `keras.layers.Attention.call`. What that returns as scores in
-    training has been through dropout; then it runs itself."""
+    """Replaces `keras.layers.Attention.call`. In training, the scores that Keras
+    returns have been through dropout; if they are asked for, Keras's own method
+    runs."""
     layer._validate_inputs(inputs=inputs, mask=mask)
     query, value, key, query_mask, value_mask = _tensors(inputs, mask)
     own = functools.partial(

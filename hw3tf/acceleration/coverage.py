@@ -1,4 +1,4 @@
-"""What can be said of one layer: whether it attends, and what to replace."""
+"""Verdicts on single layers: whether the kernel can take over, and what to replace."""
 
 import functools
 import inspect
@@ -18,9 +18,9 @@ class Verdict:
     """Whether the kernel can take over a layer's attention.
 
     Attributes:
-        attributes: Names and values to replace on the layer, none if it is on the
+        attributes: Names and values to replace on the layer, empty if it is on the
             kernel already; None if the kernel cannot take over.
-        reason: What is replaced, or why nothing is: half a sentence.
+        reason: A phrase that says what is replaced, or why nothing is.
     """
 
     attributes: dict[str, Any] | None
@@ -32,13 +32,14 @@ class Family:
     """How the attention layers of one class go to the kernel.
 
     Attributes:
-        replace: Function of the layer: a dict of names and functions to replace
-            on it, or half a sentence why this layer has to stay as it is. The
-            functions raise `Refused` for what the kernel cannot take, before they
+        replace: Function of the layer. It returns a dict of names and functions to
+            replace on it, or a phrase that says why this layer has to stay as it is.
+            The functions raise `Refused` for what the kernel cannot take, before they
             change anything; then the layer's own method runs.
         methods: Names of the methods that `replace` reproduces or relies on. A
-            subclass that overrides one of them is somebody else's attention.
-        stock: What else of a layer has to be as it was made, now and at every call.
+            subclass that overrides one of them computes another attention.
+        stock: Other parts of the layer that must be as Keras made them, now and at
+            every call.
     """
 
     replace: Callable[[Any], dict[str, Any] | str]
@@ -54,7 +55,7 @@ class Family:
         if isinstance(attributes, str):
             return Verdict(None, attributes)
         functions = {name: f for name, f in attributes.items() if callable(f)}
-        # What the layer's own method needs, where key heads are no longer repeated.
+        # Needed by the layer's own method, as key heads are no longer repeated for it.
         shared = len(functions) < len(attributes)
         guarded = {
             name: guard(layer, function, own_method(layer, name, shared), self.stock)
@@ -70,8 +71,8 @@ def guard(
     own: Callable[..., Any],
     stock: Stock = NOTHING,
 ) -> Callable[..., Any]:
-    """`function`, or `own` with the same arguments where `layer` has been changed since
-    or `function` refuses the arguments: errors are then those of the layer itself."""
+    """`function`, or `own` with the same arguments if `layer` has been changed since or
+    `function` refuses the arguments. Errors are then those of the layer itself."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -90,8 +91,8 @@ def guard(
 def own_method(layer: Any, name: str, shared: bool = False) -> Callable[..., Any]:
     """The method `name` that the class of `layer` has.
 
-    `shared`: it is called with the heads of keys and values that several heads of
-    queries share, and needs a copy for each.
+    `shared`: several query heads share a head of the keys and values that the method is
+    called with, and it needs a copy of that head for each of them.
     """
 
     function = getattr(type(layer), name)

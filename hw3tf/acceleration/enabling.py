@@ -1,8 +1,8 @@
 """`enable` and `disable`: Keras's own function on the kernel.
 
-`keras.ops.dot_product_attention` asks `keras.src.backend.nn` for the function of the
-same name whenever it is called. So that name, in that one module, is all there is to
-replace: what layers have imported, and nodes of functional models, come to it.
+Every call of `keras.ops.dot_product_attention` looks up the function of the same name
+in `keras.src.backend.nn`. It is enough to replace that one name: functions that layers
+have imported and nodes of functional models get there, too.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _NAME = "dot_product_attention"
 
 
 class _State:
-    """The replaced function: who needs it, and what was there."""
+    """The number of users of the replaced function, and the original."""
 
     def __init__(self) -> None:
         self.users = 0
@@ -34,8 +34,8 @@ class _State:
 
 
 def _state() -> _State:
-    """The state of the process: kept where the function is, so that hw3tf, imported
-    again, finds what the first import has replaced."""
+    """The state of the process. It is kept beside the function, so that a second import
+    of hw3tf finds what the first one replaced."""
     module = importlib.import_module("keras.src.backend").nn
     return module.__dict__.setdefault("_hw3tf_hook", _State())
 
@@ -62,22 +62,22 @@ class Enabled:
 def enable():
     """Makes `keras.ops.dot_product_attention` itself run on the fused kernel.
 
-    Code that nobody touched benefits: Keras's and KerasHub's layers that call it,
-    and your own. It takes over calls on the TensorFlow backend on a CPU with
-    `flash_attention` None, the default, or True, which Keras refuses there. Up to
-    rounding the results are Keras's: the same masks, biases and scales, the mean of
-    the values for a query that sees no key, NaN for a NaN that is seen. What Keras
-    refuses here and the kernel can do, works: a single key head for many query heads,
-    a batch of 1 beside a larger one. All else runs in Keras, as before:
-    `flash_attention=False`, a tensor as `scale`, integers, a mask or bias larger than
-    the scores, a GPU, other backends. The logger `hw3tf` says which at level DEBUG.
-    Where only a running graph knows the sizes of a mask or bias, a condition in the
-    graph decides; under XLA there is none, and the kernel refuses what is larger.
+    This speeds up code without changing it: the layers of Keras and KerasHub that call
+    the function, and your own. The kernel takes calls on the TensorFlow backend on a
+    CPU with `flash_attention` None, the default, or True, which Keras refuses there. Up
+    to rounding the results are Keras's: the same masks, biases and scales, the mean of
+    the values for a query that sees no key, NaN for a NaN that is seen. Some calls that
+    Keras refuses work, too: a single key head for many query heads, a batch of 1 beside
+    a larger one. Everything else runs in Keras, as before: `flash_attention=False`, a
+    tensor as `scale`, integers, a mask or bias larger than the scores, a GPU, other
+    backends. The logger `hw3tf` says which at level DEBUG. If the sizes of a mask or
+    bias are known only while a graph runs, a condition in the graph decides. XLA allows
+    no such condition, and there the kernel refuses larger ones.
 
-    Layers that compute their scores themselves are not reached; for those there is
-    `hw3tf.accelerate`. A function that TensorFlow has traced keeps the path that it
-    was traced with: enable first, or have models make their functions anew, with
-    `model.make_train_function(force=True)` and the like.
+    Layers that compute their scores themselves are not reached; use `hw3tf.accelerate`
+    for those. A function that TensorFlow has traced keeps the path that it was traced
+    with: enable first, or let models make their functions anew, for instance with
+    `model.make_train_function(force=True)`.
 
     Returns:
         An object for a `with` statement, which disables on leaving. Where attention
@@ -154,7 +154,7 @@ def _remove_user():
     module = _backend()
     _hook.users -= 1
     if _hook.users == 0 and module is not None:
-        # If somebody has replaced it since, theirs stays, and ours, inside, is inert.
+        # If other code has replaced it since, that stays, and ours, inside, is inert.
         if getattr(module, _NAME) is _hook.ours:
             setattr(module, _NAME, _hook.stock)
         else:
@@ -184,8 +184,8 @@ def _kernel_call(
     flash_attention=None,
     attn_logits_soft_cap=None,
 ):
-    """An `AttentionCall` that the kernel runs, or None: what is refused here, Keras
-    accepts, or raises in its own words."""
+    """An `AttentionCall` that the kernel runs, or None: then Keras computes the call,
+    or raises its own error."""
     if flash_attention is False:
         return None
     try:

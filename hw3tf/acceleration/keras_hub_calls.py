@@ -1,5 +1,5 @@
-"""KerasHub's attention layers whose `call` holds everything, on the kernel: it is
-written anew here, with the layer's own projections around one call of the kernel."""
+"""KerasHub's attention layers that do everything in `call`, on the kernel: `call` is
+rewritten here, with the layer's own projections around one call of the kernel."""
 
 import functools
 import math
@@ -37,7 +37,7 @@ def _cached(layer, key, value, cache, cache_update_index):
 
 
 def _joined(output):
-    """The heads of a position beside each other."""
+    """The output with the heads of a position side by side."""
     shape = ops.shape(output)
     return ops.reshape(output, (shape[0], shape[1], shape[2] * shape[3]))
 
@@ -98,7 +98,7 @@ def _t5_call(
     cache_update_index=None,
     training=False,
 ):
-    """The bias holds the mask, too: later layers are given it instead of a mask."""
+    """The bias includes the mask: later layers get it instead of a mask."""
     states = hidden_states if key_value_states is None else key_value_states
     batch = ops.shape(hidden_states)[0]
 
@@ -141,7 +141,7 @@ def _vision_call(
     layer, x, attention_mask=None, return_attention_scores=None, training=False
 ):
     """The vision towers of PaliGemma and Gemma 3. Their mask is a bias. The second
-    result is for callers who look at the weights: KerasHub's models do not."""
+    result is for callers that need the weights; KerasHub's models do not."""
     if return_attention_scores:
         return type(layer).call(
             layer, x, attention_mask, return_attention_scores, training
@@ -177,7 +177,7 @@ def _sam_call(layer, query, value, key):
 
 
 def _seg_former_call(layer, x):
-    """Keys and values come from a picture made smaller by `sr_ratio`."""
+    """Keys and values come from an image that is reduced by `sr_ratio`."""
     batch, length = ops.shape(x)[:2]
     channels = x.shape[-1]
 
@@ -257,12 +257,12 @@ def _scoped(layer):
 def _call(
     function: Callable[..., Any], stock: Stock = NOTHING, methods: Sequence[str] = ()
 ) -> Family:
-    """The family of a class whose `call`, with `methods`, is `function` here."""
+    """The family of a class whose `call` and `methods` `function` replaces."""
 
     def replace(layer: Any) -> dict[str, Any] | str:
         dropout = stock.dropout_of(layer)
         if dropout is not None and dropout.rate >= 1:
-            return "its dropout leaves no weights"
+            return "its dropout drops all weights"
         return {"call": functools.partial(function, layer)}
 
     return Family(replace, ("call", *methods), stock)

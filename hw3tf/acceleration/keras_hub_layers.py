@@ -1,8 +1,8 @@
-"""KerasHub's attention layers on the kernel: those that have a method of its own
-for what happens between the projections.
+"""KerasHub's attention layers on the kernel: those with a separate method for the steps
+between the projections.
 
-The classes are told by their names, so that KerasHub is imported by nobody here.
-What KerasHub computes is `softmax(scale * query key^T + mask) value`, with a float32
+The classes are recognised by their names, so that KerasHub need not be imported.
+KerasHub computes `softmax(scale * query key^T + mask) value`, with a float32
 `keras.layers.Softmax`, which gives zeros to a query that sees no key.
 """
 
@@ -54,7 +54,7 @@ def _decoder(
 
     def replace(layer: Any) -> dict[str, Any] | str:
         if dropout is not None and getattr(layer, dropout).rate >= 1:
-            return "its dropout leaves no weights"
+            return "its dropout drops all weights"
         product = functools.partial(
             _decoder_product, layer, window and window(layer), stock
         )
@@ -92,8 +92,8 @@ def _decoder_product(
 
 
 def _window(layer, window, mask, cache_update_index):
-    """Mask and sliding window for the kernel, which counts from position 0: in a
-    cache, the layer's own mask of the window has to do."""
+    """Mask and sliding window for the kernel. The kernel counts from position 0, so
+    with a cache the layer's own mask of the window is used."""
     at_start = cache_update_index is None or (
         isinstance(cache_update_index, int) and cache_update_index == 0
     )
@@ -112,7 +112,7 @@ def _gemma(layer):
 
 
 def _unless_all_drops(layer, attributes):
-    return "its dropout leaves no weights" if layer.dropout >= 1 else attributes
+    return "its dropout drops all weights" if layer.dropout >= 1 else attributes
 
 
 def _gemma_product(
@@ -193,8 +193,8 @@ def _t5_gemma(layer):
 
 
 def _gpt_oss(layer):
-    """One more logit to every query, the head's sink, takes weight and gives no
-    value: what the others get shrinks by `sigmoid(logsumexp - sink)`."""
+    """Each head has a sink, one more logit for every query, which takes weight and adds
+    no value: the output shrinks by the factor `sigmoid(logsumexp - sink)`."""
     ops = keras.ops
 
     def product(query, key, value, attention_mask=None, start_index=0):

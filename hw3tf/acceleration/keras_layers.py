@@ -25,9 +25,9 @@ _PRODUCT = ("_compute_attention", "_masked_softmax")
 
 
 def verdict_on_keras_layer(layer: Any) -> Verdict | None:
-    """A `Verdict`, or None if `layer` is none of Keras's attention layers."""
+    """A `Verdict`, or None if `layer` is not one of Keras's attention layers."""
     if isinstance(layer, keras.layers.AdditiveAttention):
-        return Verdict(None, "its scores are no products of query and key")
+        return Verdict(None, "its scores are not products of query and key")
     for known_class, family in FAMILIES.items():
         if isinstance(layer, known_class):
             return family.verdict(layer, known_class)
@@ -49,8 +49,8 @@ def _multi_head_call(
     *masks: Any,
     **more: Any,
 ) -> Any:
-    """In place of `keras.layers.MultiHeadAttention.call`, which looks for the mask of
-    the query on the tensor only."""
+    """Replaces `keras.layers.MultiHeadAttention.call`, which looks for the query mask
+    on the tensor only."""
     query_mask = getattr(query, "_keras_mask", None)
     product = functools.partial(_guarded_product, multi_head_product)
     return call_multi_head_attention(
@@ -91,8 +91,8 @@ def _grouped_product(layer: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
 def _check_causality(
     layer: Any, known_class: type, use_causal_mask: bool = False, **_: Any
 ) -> None:
-    """Raises `Refused` if the product has to ask `layer` for a causal mask of its own.
-    Where its `call` asks, as in Moonshine, the product is given the mask."""
+    """Raises `Refused` if `layer` has a causal mask of its own that the product would
+    have to compute. If its `call` computes it, as in Moonshine, the product gets it."""
     changed = use_causal_mask and overrides(
         layer, known_class, ("_compute_causal_mask",)
     )
@@ -112,8 +112,8 @@ def _guarded_product(
     key_mask: Any,
     sliding_window: Any,
 ) -> tuple[Any, Any]:
-    """`function`, or Keras's `_compute_attention` where it refuses: with the projected
-    tensors, which are not computed again, and all masks as one."""
+    """`function`, or Keras's `_compute_attention` if it refuses: with the tensors that
+    are projected already, and all masks combined."""
 
     def own() -> tuple[Any, Any]:
         # The last of the settings is causality, which becomes a part of the mask. Older
@@ -149,7 +149,7 @@ def _guarded_product(
 
 
 def _is_keras_own(layer: Any, known_class: type) -> bool:
-    """Whether what lies around the product is Keras's as well, masks included."""
+    """Whether the code around the product is Keras's as well, masks included."""
     return not overrides(layer, known_class, ("call", *OVERRIDABLE))
 
 

@@ -1,8 +1,8 @@
-"""Attributes of one layer replaced, in a way that can be taken back.
+"""Replacement of attributes of one layer, which can be undone.
 
-They are put into the layer's `__dict__` and not set: Keras's and TensorFlow's
-`__setattr__` track what they are given, and then it would be saved. Config, class
-and weights stay as they are; copies, clones and saved files know nothing of it.
+They are put into the layer's `__dict__` without `setattr`: Keras and TensorFlow track
+attributes that are set, and would save them. Config, class and weights stay as they
+are; copies, clones and saved files do not contain the replacements.
 """
 
 _PATCH = "_hw3tf_patch"
@@ -10,8 +10,8 @@ _ABSENT = object()
 
 
 class _Patch:
-    """What was there before. An object of its own, because Keras looks for weights
-    inside the dicts and lists that a layer has as attributes."""
+    """The replaced attributes. They are in an object of their own, because Keras looks
+    for weights inside the dicts and lists that a layer has as attributes."""
 
     def __init__(self, before):
         self.before = before
@@ -30,7 +30,7 @@ def attach(layer, attributes):
 
 
 def detach(layer):
-    """Takes `attach` back. Returns whether there was anything to take back."""
+    """Undoes `attach`. Returns whether there was anything to undo."""
     patch = layer.__dict__.pop(_PATCH, None)
     if patch is None:
         return False

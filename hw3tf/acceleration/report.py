@@ -1,4 +1,4 @@
-"""What `accelerate` did, layer by layer."""
+"""The report of `accelerate`, layer by layer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ class LayerReport:
         path: Names of the layers from the model down to this one, joined by `/`.
         class_name: Name of the layer's class.
         fused: Whether its attention runs on the kernel.
-        reason: Half a sentence: what was replaced, or why nothing was.
+        reason: A phrase that says what was replaced, or why nothing was.
     """
 
     path: str
@@ -25,9 +25,9 @@ class LayerReport:
 
 
 class AccelerationReport:
-    """What `hw3tf.accelerate` did; prints as a table.
+    """The changes of a call of `hw3tf.accelerate`; prints as a table.
 
-    Used in a `with` statement, it takes back on leaving what that call changed.
+    In a `with` statement it undoes the changes of that call on leaving.
 
     Attributes:
         layers: List of `LayerReport`, one for each attention layer.

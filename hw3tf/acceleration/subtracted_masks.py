@@ -1,10 +1,10 @@
-"""Masks that are a number subtracted from the scores, where they do what a mask does.
+"""Masks that subtract a number from the scores, and the condition for replacing them.
 
 `keras.layers.Attention` subtracts 1e9 (65504 in float16) from the scores of masked keys
-and does not replace them. That is the same as long as such a key gets a weight of
-exactly 0, for which the query must see another key, and no score may be nearly as
-large as the number. Otherwise masked keys have weights and gradients, and the layer
-itself has to compute them.
+instead of replacing them. The result is the same as long as such a key gets a weight of
+exactly 0. For that the query must see another key, and no score may be nearly as large
+as the number. Otherwise masked keys have weights and gradients, and the layer itself
+has to compute them.
 """
 
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def if_out(
     path = kernel_path()
     if path.path in ("reference", "xla"):
         # XLA: what the gradient of a branch needs would be of unknown size outside.
-        raise Refused(f"its mask cannot be looked at: {path.reason}")
+        raise Refused(f"its mask cannot be read: {path.reason}")
     if drops and backend.in_stateless_scope():
         # A seed drawn in a branch of a graph could not leave it with the new state.
         raise Refused("its mask and its dropout are combined in a stateless call")

@@ -1,7 +1,7 @@
-"""What the kernels compute, in pure Keras: readable, slow, any dtype.
+"""The functions of the kernels in pure Keras: readable, slow, any dtype.
 
-These functions are the specification that the tests judge by (attention in
-float64, integers exactly), and what `hw3tf.ops` runs where the kernels do not serve.
+They are the specification with which the tests compare the kernels (attention in
+float64, integers exactly), and `hw3tf.ops` runs them where the kernels cannot.
 """
 
 from hw3tf.reference.attention import (

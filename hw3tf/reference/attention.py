@@ -13,20 +13,20 @@ _MASKED = -0.7 * 3.38953e38
 def lowest(dtype):
     """The lowest finite number of float32, or of float64 for float64, as an array.
 
-    It stands for the logsumexp `-inf` of a query that sees no key wherever nobody
-    reads it as a logarithm: TensorFlow's `enable_check_numerics` lets no infinity pass.
+    It replaces the logsumexp `-inf` of a query that sees no key unless the caller asked
+    for the logsumexp: TensorFlow's `enable_check_numerics` lets no infinity pass.
     """
     wide = backend.standardize_dtype(dtype) == "float64"
     return np.array(np.finfo("float64" if wide else "float32").min)
 
 
 def lengths_as_int32(lengths):
-    """Lengths as the kernels take them, None for None. Those of 64 bits are limited,
-    not cut off: one that is too long stays too long."""
+    """Lengths as the kernels take them, None for None. Lengths of 64 bits are clipped,
+    not truncated: a length that is too large stays too large."""
     if lengths is None:
         return None
     if not hasattr(lengths, "dtype") or isinstance(lengths, np.ndarray):
-        # As NumPy's: JAX would cut them off at once.
+        # In NumPy: JAX would truncate them at once.
         limited = np.clip(np.asarray(lengths), -1, 2**31 - 1)
         return ops.convert_to_tensor(limited.astype("int32"))
     dtype = backend.standardize_dtype(lengths.dtype)
@@ -265,9 +265,9 @@ def weighted_mean(
         logits = ops.where(visible, logits, ops.cast(_MASKED, logits.dtype))
         sees_any = ops.any(visible, axis=-1, keepdims=True)
     if exists is not None:
-        # Lower than what is masked: no weight even where all others are.
+        # Lower than a masked score: no weight even if all other keys are masked.
         logits = ops.where(exists, logits, ops.cast(-3.4e38, logits.dtype))
-    # Not `ops.softmax`, which warns of an axis of size 1: one key is no mistake.
+    # Not `ops.softmax`, which warns of an axis of size 1: one key is not a mistake.
     # `initial` lets the maximum of an empty batch, or of no keys, pass.
     nothing = lowest(logits.dtype)
     top = ops.max(logits, axis=-1, keepdims=True, initial=float(nothing))
@@ -315,7 +315,7 @@ def attention_scores(logits, visible, logsumexp):
     if visible is None:
         weights = ops.exp(logits - logsumexp)
         return weights / ops.sum(weights, axis=-1, keepdims=True)
-    # Nothing infinite may come out of what is masked: its gradient were 0 * inf.
+    # No masked score may give an infinity: its gradient would be 0 * inf.
     sees_any = ops.any(visible, axis=-1, keepdims=True)
     logsumexp = ops.where(sees_any, logsumexp, 0.0)
     weights = ops.exp(ops.where(visible, logits, logsumexp) - logsumexp)

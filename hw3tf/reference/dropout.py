@@ -1,4 +1,4 @@
-"""Which attention weights dropout keeps, in pure Keras."""
+"""The attention weights that dropout keeps, in pure Keras."""
 
 from keras import backend, ops
 
@@ -12,8 +12,8 @@ _SIGN = 0x80000000
 def attention_dropout_mask(batch_size, num_heads, query_length, key_length, rate, seed):
     """The attention weights that dropout keeps.
 
-    A function of its arguments alone, the same bits as in the kernels: whether
-    a weight is kept follows from `(seed, batch entry, head, query, key)`. The
+    The mask depends on its arguments alone, and is bit for bit that of the kernels:
+    `(seed, batch entry, head, query, key)` decides whether a weight is kept. The
     generator is Philox4x32-10 with the key `(seed % 2**32, seed // 2**32)` and
     the counter `(key // 4, query, head, batch entry)`; word `key % 4` of the
     four keeps its weight if it is at least `rate * 2**32`.
@@ -51,7 +51,8 @@ def attention_dropout_mask(batch_size, num_heads, query_length, key_length, rate
     bits = ops.reshape(
         ops.stack(words, axis=-1), (batch_size, num_heads, query_length, groups * 4)
     )
-    # Words are unsigned, int32 is not: with the highest bit flipped they compare.
+    # Words are unsigned, int32 is signed: flipping the highest bit makes them
+    # comparable.
     threshold = min(int(rate * 2**32 + 0.5), 2**32 - 1)
     keep = ops.bitwise_xor(bits, _int32(_SIGN)) >= _int32(threshold ^ _SIGN)
     return keep[..., :key_length]

@@ -61,7 +61,7 @@ def digits(x, axis):
 
 
 def factor(weights, num_digits, num_parts):
-    """What the digits of a matrix are multiplied by to give a wide number.
+    """The factor with which the digits of a matrix give a wide number.
 
     A product of two numbers in digits is the convolution of the digits. As a
     matrix, it is the digits of one factor, once for every digit of the other, each
@@ -84,8 +84,8 @@ def factor(weights, num_digits, num_parts):
 
 
 def half(bits, num_parts):
-    """`2**(bits - 1)`, what is added before a shift by `bits` that rounds: a wide
-    number of the shape `(num_parts, 1)`, zero for no bits."""
+    """The number that is added before a rounding shift by `bits`, `2**(bits - 1)`: a
+    wide number of the shape `(num_parts, 1)`, zero for no bits."""
     parts = [0] * num_parts
     if bits:
         parts[(bits - 1) // _BITS] = 1 << (bits - 1) % _BITS
@@ -137,7 +137,7 @@ def narrowed(digits, sign, dtype, saturate=False):
     value = top * int64(2 ** (bits - _BITS))
     for k, digit in enumerate(digits[: count - 1]):
         value = value + digit * int64(2 ** (_BITS * k))
-    # It fits if all that was left out repeats its sign.
+    # It fits if all omitted digits repeat its sign.
     expected = ops.right_shift(value, int64(63))
     left_out = ops.stack([*digits[count:], ops.bitwise_and(sign, int64(_MASK))])
     repeated = ops.equal(left_out, ops.bitwise_and(expected, int64(_MASK)))

@@ -110,7 +110,7 @@ def integer_rnn_and_overflow(
     overflow="raise",
     fractional_bits=0,
 ):
-    """`integer_rnn` that does not raise, but returns where it would.
+    """`integer_rnn` that returns where it overflows instead of raising.
 
     Args:
         As `integer_rnn`.
@@ -118,8 +118,8 @@ def integer_rnn_and_overflow(
     Returns:
         What `integer_rnn` returns, with states that wrap under
         `overflow="raise"`, and an int32 tensor of shape `(batch,)`: the first step
-        at which the batch entry overflows, or -1. Under `"wrap"` nobody looks, and
-        it has no meaning.
+        at which the batch entry overflows, or -1. Under `"wrap"` nothing is
+        checked, and the tensor has no meaning.
     """
     given = (inputs, kernel, recurrent_kernel, bias, initial_state, mask)
     check_dense("inputs", inputs)
@@ -153,7 +153,7 @@ def integer_rnn_and_overflow(
         carry = ops.where(takes_part[:, None], new, state), first
         return carry, carry
 
-    # A masked step more, which changes nothing: without steps, there is one.
+    # One more step, which is masked: a call without steps has one, too.
     if backend.standardize_dtype(inputs.dtype) == "bool":
         inputs = ops.cast(inputs, "int8")
     inputs = ops.swapaxes(ops.pad(inputs, ((0, 0), (0, 1), (0, 0))), 0, 1)
@@ -181,11 +181,11 @@ def sums_of_steps(
         A function of the inputs, `(batch, features)`, and the state, `(batch,
         units)`. It returns a tensor of the shape and dtype of the state, and a
         boolean one of this shape, true where the exact value does not fit, or None
-        where nobody asks: with `overflow="wrap"`, without a shift.
+        where it is not needed: with `overflow="wrap"`, without a shift.
     """
     dtype = state_dtype(recurrent_kernel)
     if overflow == "wrap" and not fractional_bits:
-        # Modulo a power of two it is of no consequence where a sum wraps.
+        # Modulo a power of two it does not matter where a sum wraps.
         kernel = ops.cast(kernel, dtype)
         recurrent_kernel = ops.cast(recurrent_kernel, dtype)
 

@@ -1,4 +1,4 @@
-"""What the integer recurrence takes: dtypes, shapes and options."""
+"""Checks of the arguments of the integer recurrence: dtypes, shapes and options."""
 
 import numbers
 
@@ -84,13 +84,13 @@ def _fail_shape(name, expected, shape):
 
 
 def _axes(shape, rank):
-    """A tuple; all unknown if the rank is."""
+    """The shape as a tuple; all sizes unknown if the rank is unknown."""
     unknown = getattr(shape, "rank", 0) is None
     return (None,) * rank if unknown else tuple(shape)
 
 
 def check_options(activation, clip, overflow, fractional_bits, dtype):
-    """Raises ValueError unless the options are among those that exist."""
+    """Raises ValueError if an option has an invalid value."""
 
     def fail(name, expected, value):
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")

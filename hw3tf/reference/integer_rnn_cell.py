@@ -16,8 +16,8 @@ class IntegerRNNCell(keras.layers.Layer):
     `keras.layers.RNN(IntegerRNNCell(units, dtype="int64"), dtype="int64")` is what
     `hw3tf.layers.IntegerRNN` computes, without its kernel: give both the same
     dtype, because the layer casts to its own. The arithmetic is that of Keras on
-    integers, two's complement; a cell sees neither time nor batch, and cannot say
-    where a state overflows.
+    integers, two's complement. A cell knows neither time nor batch entry, so it cannot
+    say where a state overflows.
 
     Args:
         units: Positive integer, size of the state.
@@ -40,8 +40,8 @@ class IntegerRNNCell(keras.layers.Layer):
 
     Raises:
         TypeError: If the inputs are not integers, or are wider than the state.
-        ValueError: If the dtype or the values of an initializer are not, or a weight
-            was made trainable.
+        ValueError: If the dtype or the values of an initializer are not integers, or a
+            weight was made trainable.
 
     Example:
 
@@ -120,8 +120,8 @@ class IntegerRNNCell(keras.layers.Layer):
         return state, [state]
 
     def check_weights_do_not_train(self):
-        """Raises ValueError if a weight was made trainable: TensorFlow would answer
-        `None` for its gradient, and an optimizer leave it as it is."""
+        """Raises ValueError if a weight was made trainable: TensorFlow would return
+        `None` for its gradient, and an optimizer would not change it."""
         for weight in self.weights:
             if weight.trainable:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""What Keras lets pass where integers are wanted, it truncates: checks that do not."""
+"""Checks that numbers are integers, where Keras would truncate floats silently."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,8 +10,8 @@ from hw3tf.reference.integer_rnn_arguments import INPUT_DTYPES
 
 
 def check_integers(name, x, state_dtype):
-    """Raises TypeError unless `x` is a tensor of integers, or booleans, that the
-    recurrence reads: none of floats, and none that is wider than the state."""
+    """Raises TypeError unless `x` is a tensor of integers or booleans that is not wider
+    than the state."""
     check_dense(name, x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     accepted = [d for d in INPUT_DTYPES if d != "int64" or state_dtype == "int64"]
@@ -30,7 +30,7 @@ def check_integers(name, x, state_dtype):
 
 
 def _hint_for_floats(x: keras.KerasTensor) -> str:
-    """Where a symbolic tensor of floats comes from, and what makes integers of it."""
+    """The source of a symbolic tensor of floats, and the remedy, for an error."""
     source = getattr(getattr(x, "_keras_history", None), "operation", None)
     if source is None or isinstance(source, keras.layers.InputLayer):
         return ". The default of `keras.Input` is float32: pass dtype='int32'"
@@ -42,7 +42,7 @@ def _hint_for_floats(x: keras.KerasTensor) -> str:
         )
     return (
         f". They come from {kind}, whose dtype is that of floats by default: given "
-        "integers, dtype='int32' keeps them. Floats that are no integers must be "
+        "integers, dtype='int32' keeps them. Floats that are not integers must be "
         "rounded: keras.ops.cast(keras.ops.round(x), 'int32')"
     )
 
@@ -67,8 +67,8 @@ def check_dense(name: str, x: object) -> None:
 def integer_initializer(name, initializer):
     """`initializer`, which raises ValueError if it does not yield integers.
 
-    Asked for integers, some initializers of Keras truncate what they mean and others
-    fail. So they are asked for floats, too.
+    When asked for integers, some of Keras's initializers truncate their floats and
+    others fail. So they are asked for floats, too.
 
     Args:
         name: The weight, for the message.
@@ -79,7 +79,8 @@ def integer_initializer(name, initializer):
     """
 
     def integers(shape, dtype):
-        # A first build may be in a graph, where numbers are not known: these are.
+        # A first build may be in a graph, where numbers are unknown; here they are
+        # known.
         with _outside_graphs():
             return values(shape, dtype)
 

@@ -1,12 +1,12 @@
-"""The error of an integer recurrence that overflows: in a graph, the one thing here
-that Keras cannot do by itself, and under XLA TensorFlow neither."""
+"""The error of an integer recurrence that overflows. To raise it in a graph needs
+TensorFlow; under XLA it cannot be raised at all."""
 
 from keras import backend, ops
 
 
 def overflow_message(timesteps, dtype):
-    """What there is to say of the first overflows of the batch entries, -1 where
-    there is none, in the words of the kernel; empty if there is none at all."""
+    """The kernel's message for the first overflow of each batch entry, -1 if an entry
+    does not overflow; empty if none does."""
     for batch_entry, timestep in enumerate(timesteps):
         if timestep >= 0:
             return (
@@ -59,7 +59,7 @@ def _unless_overflow_in_graph(states, timesteps):
     def check(timesteps, states):
         if message := overflow_message(timesteps.tolist(), states.dtype):
             # TensorFlow makes InvalidArgumentError of it. Not OutOfRangeError, the end
-            # of the data for Keras, which would go on without a word.
+            # of the data for Keras, which would go on silently.
             raise ValueError(message)
         return states
 

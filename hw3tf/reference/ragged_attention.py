@@ -55,7 +55,7 @@ def ragged_dot_product_attention(
         key_lengths=key_lengths,
         sliding_window=sliding_window,
     )
-    # Of a sequence without keys all are padding, of values 0: so is their mean.
+    # A sequence without keys has padding only, whose values and mean are 0.
     no_keys = (key_lengths == 0)[:, None, None, None]
     exists = visible_keys(logits, key_lengths=key_lengths)
     output, _, _ = weighted_mean(

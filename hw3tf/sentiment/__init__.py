@@ -1,5 +1,5 @@
-"""What tutorial 4 needs and does not teach: its batches and command line, training that
-can be interrupted, BERT out of KerasHub, results and pictures."""
+"""The parts of tutorial 4 that it does not teach: batches and command line, training
+that can be interrupted, BERT from KerasHub, results and pictures."""
 
 from hw3tf.sentiment.batches import (
     divide,

@@ -1,4 +1,4 @@
-"""From reviews to batches: who is trained on, what is fitted to whom."""
+"""Batches of reviews: the split for training, and the vocabulary fitted to it."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def divide(
 
 
 def prepare(texts, labels, settings):
-    """Fits to training reviews what stands before the network.
+    """Fits the tokenizer and the word counts to training reviews.
 
     Args:
         texts: List of strings.

@@ -1,4 +1,4 @@
-"""BERT out of KerasHub, frozen, with a recurrent head. Needs KerasHub (the extra
+"""BERT from KerasHub, frozen, with a recurrent head. Needs KerasHub (the extra
 `bert`)."""
 
 import argparse

@@ -1,4 +1,4 @@
-"""The best epoch of a training, in a file that is whole at any time."""
+"""The best epoch of a training, in a file that is complete at any time."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""The two rows of the table that need no network."""
+"""The two models of the table without a neural network."""
 
 import re
 import time

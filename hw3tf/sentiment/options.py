@@ -1,4 +1,4 @@
-"""The command line of tutorial 4, and what can be checked before its work."""
+"""The command line of tutorial 4, and the checks of its options at the start."""
 
 import argparse
 from typing import Any

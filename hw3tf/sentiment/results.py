@@ -1,4 +1,4 @@
-"""What a trained classifier is worth, where it errs, and what it looks at."""
+"""Results of a trained classifier: its accuracy, its errors, and its attention."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Training that says how long it took, keeps its best epoch, and goes on from it."""
+"""Training that reports its time, keeps its best epoch, and can resume from it."""
 
 import time
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""`accelerate` and `restore`: what is found, changed, reported and taken back."""
+"""`accelerate` and `restore`: the layers that they find, change, report and restore."""
 
 import copy
 
@@ -205,9 +205,9 @@ class HomeMadeAttention(keras.layers.Layer):
 
 
 REASONS = {
-    "additive": (keras.layers.AdditiveAttention(), "no products"),
-    "concat": (keras.layers.Attention(score_mode="concat"), "no products"),
-    "all drops": (keras.layers.Attention(dropout=1.0), "no weights"),
+    "additive": (keras.layers.AdditiveAttention(), "not products"),
+    "concat": (keras.layers.Attention(score_mode="concat"), "not products"),
+    "all drops": (keras.layers.Attention(dropout=1.0), "drops all weights"),
     "home-made": (HomeMadeAttention(), "does not know"),
 }
 
@@ -239,7 +239,7 @@ def test_layer_of_hw3tf_is_reported_and_left_alone(make):
 NOT_COVERED = {
     "deberta": (
         lambda: keras_hub.models.DebertaV3Backbone(**HEADS, bucket_size=4),
-        ["its scores depend on what a query asks of a relative position"] * 2,
+        ["its scores depend on relative positions through the query"] * 2,
     ),
     "rwkv7": (
         lambda: keras_hub.models.RWKV7Backbone(

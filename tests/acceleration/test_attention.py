@@ -1,5 +1,5 @@
-"""`keras.layers.Attention` and others that subtract a number from the scores of masked
-keys: accelerated they equal the layer, also where such keys have weights."""
+"""`keras.layers.Attention` and other layers that subtract a number from the scores of
+masked keys: accelerated ones equal the layer, even where such keys have weights."""
 
 import keras
 import numpy as np
@@ -79,8 +79,8 @@ def test_attention_equals_the_layer(case, dtype, rng, kernel_calls):
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize("case", ["padded, causal", "first queries", "large, masked"])
 def test_attention_in_a_graph_equals_the_layer(case, jit_compile, rng):
-    """One graph of unknown batch for both: what it sees decides. Under XLA it is the
-    layer's own."""
+    """One graph of unknown batch for both: its inputs decide. Under XLA the layer
+    computes by itself."""
     value_mask, causal, factor, _ = CASES[case]
     x = factor * rng.standard_normal((2, LENGTH, 8))
     layer = made("float64")

@@ -1,5 +1,5 @@
-"""Layers that were given another softmax, dropout, scale or method than Keras's: they
-stay as they are, accelerated or as subclasses of ours, and the report says why."""
+"""Layers with another softmax, dropout, scale or method than Keras gave them. They stay
+as they are, accelerated or as subclasses of ours, and the report says why."""
 
 import functools
 import logging

@@ -35,16 +35,16 @@ def x(rng):
     return rng.standard_normal((2, 7, 4, 8), np.float32)
 
 
-WAYS = {
+NAMES = {
     "keras.ops": lambda: keras.ops.dot_product_attention,
     "keras.ops.nn": lambda: keras.ops.nn.dot_product_attention,
     "keras.src.ops.nn": lambda: keras.src.ops.nn.dot_product_attention,
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_every_name_of_the_function_reaches_the_kernel(way, x, kernel_calls):
-    function = WAYS[way]()  # taken before, as by code that has imported it
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_of_the_function_reaches_the_kernel(name, x, kernel_calls):
+    function = NAMES[name]()  # taken before, as by code that has imported it
     with hw3tf.enable():
         function(x, x, x)
         function(x, x, x, flash_attention=True)
@@ -71,7 +71,7 @@ OPTIONS = {
     "causal": {"is_causal": True},
     "masked": {"mask": MASK},
     "mask of keys": {"mask": np.arange(7) < np.array([7, 4]).reshape(2, 1, 1, 1)},
-    "blind rows": {"mask": np.arange(7)[:, None] > 3},
+    "rows that see nothing": {"mask": np.arange(7)[:, None] > 3},
     "mask of heads": {"mask": np.arange(4)[:, None, None] != np.arange(7)},
     "causal and masked": {"is_causal": True, "mask": MASK},
     "biased": {"bias": np.linspace(-2, 2, 49, dtype="float32").reshape(7, 7)},
@@ -182,7 +182,7 @@ def test_error_inside_with_disables(x):
     assert BACKEND.dot_product_attention is STOCK
 
 
-def test_replacement_by_somebody_else_survives(x, monkeypatch, kernel_calls, caplog):
+def test_replacement_by_other_code_survives(x, monkeypatch, kernel_calls, caplog):
     hw3tf.enable()
     ours = BACKEND.dot_product_attention
     monkeypatch.setattr(

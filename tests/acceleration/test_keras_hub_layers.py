@@ -26,7 +26,7 @@ import hw3tf
 LENGTH = 7
 LOWER = np.tile(np.tri(LENGTH, dtype=bool), (2, 1, 1))
 # Query 3 of the first sequence and all of the second see nothing.
-BLIND = (
+NO_KEY_SEEN = (
     LOWER & (np.arange(LENGTH) != 3)[:, None] & np.array([True, False])[:, None, None]
 )
 KEYS = np.arange(LENGTH) < np.array([[LENGTH], [3]])
@@ -41,8 +41,16 @@ PRISM = {"num_heads": 2, "key_dim": 4, "hidden_dim": 8}
 SAME = object()  # x again, as another input
 # class, its arguments, those of the call beside x
 CASES = {
-    "gemma3, both ways": (CachedGemma3Attention, BOTH_WAYS, {"attention_mask": BLIND}),
-    "gemma3, blind": (CachedGemma3Attention, CAPPED, {"attention_mask": BLIND}),
+    "gemma3, both ways": (
+        CachedGemma3Attention,
+        BOTH_WAYS,
+        {"attention_mask": NO_KEY_SEEN},
+    ),
+    "gemma3, no key seen": (
+        CachedGemma3Attention,
+        CAPPED,
+        {"attention_mask": NO_KEY_SEEN},
+    ),
     "gemma3, vision": (
         Gemma3VisionAttention,
         {"hidden_dim": 8, "num_heads": 2},
@@ -53,14 +61,18 @@ CASES = {
     "gpt_oss, no window": (
         GptOssAttention,
         GROUPED | {"sliding_window": None},
-        {"attention_mask": BLIND},
+        {"attention_mask": NO_KEY_SEEN},
     ),
     "gpt_oss, window": (
         GptOssAttention,
         GROUPED | {"sliding_window": 2},
         {"attention_mask": LOWER},
     ),
-    "qwen_moe, window": (QwenMoeAttention, GROUPED | WINDOW, {"attention_mask": BLIND}),
+    "qwen_moe, window": (
+        QwenMoeAttention,
+        GROUPED | WINDOW,
+        {"attention_mask": NO_KEY_SEEN},
+    ),
     "sam": (
         MultiHeadAttentionWithDownsampling,
         {"num_heads": 2, "key_dim": 4, "downsample_rate": 2},

@@ -1,4 +1,4 @@
-"""Keras's own attention layers, accelerated: every way to call them."""
+"""Keras's own attention layers, accelerated, under all their arguments."""
 
 import keras
 import numpy as np

@@ -1,5 +1,5 @@
-"""Random models in every way that Keras runs them, against stock Keras. `nox -s fuzz`
-draws more of them (fuzz_models.py)."""
+"""Random models under every method by which Keras runs them, against stock Keras.
+`nox -s fuzz` draws more of them (fuzz_models.py)."""
 
 from hypothesis import HealthCheck, given, settings
 from model_cases import cases, check

@@ -1,5 +1,5 @@
-"""What an accelerated layer cannot take is computed by the layer itself: as before, in
-values, gradients, masks, seeds and errors."""
+"""Calls that an accelerated layer leaves to its own method: values, gradients, masks,
+seeds and errors are as before."""
 
 import logging
 

@@ -1,5 +1,5 @@
-"""Accelerated models under strategies, accumulation, mixed precision, lengths that
-change and determinism: each trains a few steps and is compared with stock Keras."""
+"""Accelerated models under strategies, accumulation, mixed precision, changing lengths
+and determinism: each trains a few steps and is compared with stock Keras."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-"""`enable()` in graphs that do not know all sizes: what Keras's function takes only
-because it broadcasts the scores to a mask or a bias comes from Keras."""
+"""`enable()` in graphs that do not know all sizes: Keras computes calls whose scores
+are broadcast to a larger mask or bias."""
 
 import keras
 import numpy as np

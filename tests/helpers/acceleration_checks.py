@@ -1,4 +1,4 @@
-"""What the tests of `hw3tf.acceleration` share."""
+"""Checks that the tests of `hw3tf.acceleration` share."""
 
 import keras
 import numpy as np
@@ -8,8 +8,8 @@ EPS = np.finfo(np.float32).eps
 
 
 def randomize(model, rng):
-    """Gives all weights values at which it matters where a query looks: those that
-    KerasHub starts with leave attention nearly uniform."""
+    """Gives all weights values that make attention far from uniform, unlike KerasHub's
+    initial weights."""
     for weight in model.weights:
         if not keras.backend.is_float_dtype(weight.dtype):
             continue
@@ -28,7 +28,7 @@ def outputs(model, inputs, **kwargs):
 
 
 def gradients(model, inputs):
-    """Those of the sum of squares of all results, as arrays; None if there is none."""
+    """Gradients of the sum of squares of all results, as arrays; None without one."""
     with tf.GradientTape() as tape:
         flat = keras.tree.flatten(model(inputs, training=False))
         loss = sum(tf.reduce_sum(x * x) for x in flat if x.dtype.is_floating)
@@ -37,8 +37,8 @@ def gradients(model, inputs):
 
 
 def moved_by_rounding(model, inputs, rng, results=outputs):
-    """How far the results go when every weight moves by one rounding: the size of
-    the errors that this model makes of a change in the order of its sums."""
+    """The change of the results when every weight moves by one rounding: the size of
+    the errors that another order of summation may cause in this model."""
     before, weights = results(model, inputs), model.get_weights()
     for weight in model.weights:
         if keras.backend.is_float_dtype(weight.dtype):

@@ -1,4 +1,4 @@
-"""What the tests of the attention layers share."""
+"""Checks that the tests of the attention layers share."""
 
 import keras
 import numpy as np
@@ -65,8 +65,8 @@ def assert_equals_keras(layers, tensors, masks=NONE, theirs=None, **call):
     Args:
         layers: As `trio` returns them.
         tensors, masks, call: As for `results`.
-        theirs: What Keras is to be called with instead of `masks`, where it means
-            something else by them.
+        theirs: Arguments for Keras instead of `masks`, if they mean something else
+            there.
     """
     ours, plain, judge = layers
     got = results(ours, tensors, masks, **call)

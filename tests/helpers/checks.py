@@ -57,9 +57,8 @@ def exact(query, key, value, grad_output, **options):
 
 
 def keras_float32(query, key, value, grad_output, **options):
-    """Keras's own attention. It refuses a single key/value head for many query
-    heads and warns of a single key: there the reference, the same arithmetic,
-    stands in."""
+    """Keras's own attention. It refuses a single key/value head for many query heads
+    and warns of a single key: then the reference, the same arithmetic, is used."""
     own = key.shape[1] > 1 and (key.shape[2] > 1 or query.shape[2] == 1)
     function = (keras.ops if own else reference).dot_product_attention
     return with_gradients(function, query, key, value, grad_output, **options)

@@ -1,5 +1,5 @@
-"""Subclasses of attention layers that compute something else than their base: each a
-function of the base, which is Keras's layer or ours."""
+"""Subclasses of attention layers that compute something else than their base. Each is
+made by a function of the base, which is Keras's layer or ours."""
 
 import keras
 

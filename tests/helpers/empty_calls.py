@@ -1,10 +1,10 @@
 """Calls with arrays of no bytes and of any size: an axis of 0 beside powers of two.
 
-    python tests/helpers/empty_calls.py WAY NOTE
+    python tests/helpers/empty_calls.py PATH NOTE
 
 Every call computes results of the right shapes, or is refused with a message. Two sizes
 that no memory holds are harmless beside a 0, until something multiplies them in another
-order. WAY is `core`, `op` or `graph` (kernel_ways.py), `shapes` (the op in a graph in
+order. PATH is `core`, `op` or `graph` (kernel_ways.py), `shapes` (the op in a graph in
 which all shapes are known) or `ops` (hw3tf.ops with gradients, eager and in a graph).
 The file NOTE holds the call that runs, should the process end.
 """
@@ -40,8 +40,8 @@ class NoArrayError(Exception):
 
 
 def sizes_of(axes, pairs):
-    """One axis is 0; another, or two, are a power of two; the rest is 1, of the
-    recurrence 2, whose single feature has a way of its own."""
+    """Shapes with one axis of 0; another, or two, are a power of two; the rest is 1, or
+    2 for the recurrence, which takes another path for a single feature."""
     rest = 2 if "U" in axes else 1
     for zero in axes:
         others = axes.replace(zero, "")

@@ -1,5 +1,6 @@
-// Memory that runs out, or an exception that is thrown, when a test says so: preloaded, it stands before the C
-// library's malloc and C++'s operator new. Built by kernels/test_faults.py.
+// An allocator that fails or throws when a test says so. It is preloaded, and
+// replaces the C library's malloc and C++'s operator new. Built by
+// kernels/test_faults.py.
 
 #include <dlfcn.h>
 

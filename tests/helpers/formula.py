@@ -1,7 +1,7 @@
 """Attention and Philox as formulas: NumPy and Python integers, loops, float64.
 
-Shares no line with `hw3tf.reference`, which is the judge of the kernels; this is
-the judge of the reference.
+`hw3tf.reference` is the judge of the kernels, and this is the judge of the reference,
+with which it shares no line.
 """
 
 import numpy as np

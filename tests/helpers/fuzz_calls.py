@@ -1,4 +1,4 @@
-"""Random calls for fuzz_ops.py: good ones, and what a hostile caller makes of them."""
+"""Random calls for fuzz_ops.py: valid ones, and those of a hostile caller."""
 
 import ml_dtypes
 import numpy as np

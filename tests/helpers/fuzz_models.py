@@ -1,4 +1,4 @@
-"""Random models in every way that Keras runs them, for some time.
+"""Random models under every method by which Keras runs them, for some time.
 
     python tests/helpers/fuzz_models.py --seconds 600
 

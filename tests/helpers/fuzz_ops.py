@@ -49,7 +49,7 @@ class WrongError(Exception):
 
 
 def choose_way(random, call, required):
-    """Not every call can be told to TensorFlow's op, or without much memory."""
+    """The path of a call; TensorFlow's op cannot take all, or needs much memory."""
     way = random.of(("core", "core", "op", "ops"))
     arrays = {n: x for n, x in call.items() if isinstance(x, np.ndarray)}
     if any(x.nbytes > MOST_BYTES for x in arrays.values()):
@@ -248,7 +248,7 @@ def recurrence(random, counts):
                 raise WrongError("an overflow was not found") from error
             return
         if overflow is not None:
-            raise WrongError("an overflow that is none") from overflow
+            raise WrongError("an overflow where none happens") from overflow
         counts["computed"] += 1
         if got.shape != want.shape or not np.array_equal(got, want):
             raise WrongError(f"states {got}, not {want}")

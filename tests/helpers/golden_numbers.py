@@ -1,10 +1,10 @@
-"""Bits that a later version is compared with (docs/numerics.md).
+"""Bits with which later versions are compared (docs/numerics.md).
 
     python tests/helpers/golden_numbers.py
 
 writes tests/data/golden.json for every instruction set that this machine has, and
-keeps what stands there for others. What dropout keeps and integers must not change:
-the program refuses to write over them.
+keeps the entries of others. The weights that dropout keeps and integers must not
+change: the program refuses to overwrite them.
 """
 
 import hashlib
@@ -125,7 +125,7 @@ def attention_results(name):
 
 
 def compiler():
-    """What compiled the installed kernels: another may round a sum elsewhere."""
+    """The compiler of the installed kernels: another may round a sum elsewhere."""
     from hw3tf import _core
 
     path = next(pathlib.Path(_core.__file__).parent.glob("libhw3tf_kernels*"))

@@ -1,6 +1,6 @@
 """The integer recurrence on Python integers, which cannot overflow: loops alone.
 
-Shares no line with `hw3tf.reference`, which it judges, nor with the kernel.
+It judges `hw3tf.reference` and the kernel, and shares no line with them.
 """
 
 import numpy as np

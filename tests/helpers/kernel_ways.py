@@ -1,4 +1,4 @@
-"""The two ways into the kernels, `hw3tf._core` and the TensorFlow op, behind one
+"""The two paths into the kernels, `hw3tf._core` and the TensorFlow op, behind one
 signature: NumPy arrays and the keywords of `_core`."""
 
 import numpy as np

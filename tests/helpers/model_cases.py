@@ -1,4 +1,4 @@
-"""Small random models, and every way in which Keras runs them: what Hypothesis draws
+"""Small random models, and every method by which Keras runs them, drawn by Hypothesis
 for acceleration/test_models_property.py and fuzz_models.py.
 
 A case is run three times: in stock Keras, in stock Keras with float64, which is the
@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 import hw3tf
 
-# What to draw beside the rest. One of them may be switched off while it is known to
-# fail.
+# Optional features to draw. One of them may be switched off while it is known to fail.
 DRAWN = {
     "batch of 1": True,  # beside a batch of B
     "no keys": True,

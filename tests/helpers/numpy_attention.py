@@ -56,8 +56,8 @@ def attention(
 ):
     """[output, logsumexp, grad_query, grad_key, grad_value, grad_bias].
 
-    `exactly`: in a wider type than the kernel's. Otherwise in the kernel's, with
-    the kernel's roundings: the competitor, whose error is the bound of ours.
+    `exactly`: in a wider type than the kernel's. Otherwise in the kernel's type, with
+    the kernel's roundings; the error of that result is the bound of the kernel's.
     """
     dtype, wide = query.dtype, compute_type(query.dtype, exactly)
 

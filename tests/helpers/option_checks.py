@@ -115,7 +115,7 @@ def assert_threads_change_no_bit(arrays, dtype, options, threads=(1, 2, 5, 1)):
 
 
 def plain_attention(arrays, options):
-    """What to compare with: Keras's own where it can, else the reference, which
+    """The attention to compare with: Keras's own if it can, else the reference, which
     is the same arithmetic. Keras knows no dropout, cap and logsumexp, refuses one
     key/value head for many query heads, and warns of a single key."""
     (_, keys, kv_heads, _), heads = arrays["key"].shape, arrays["query"].shape[2]
@@ -126,7 +126,7 @@ def plain_attention(arrays, options):
 
 
 def rounded(arrays, dtype):
-    """The arrays as they are once in `dtype`: what all parties are given."""
+    """The arrays rounded to `dtype`, as all implementations get them."""
     return {
         n: x if n == "grad_logsumexp" else tf.cast(tf.cast(x, dtype), "float64").numpy()
         for n, x in arrays.items()

@@ -1,10 +1,9 @@
-"""What the package promises (docs/compatibility.md), one line per name.
+"""The promised names of the package (docs/compatibility.md), one line per name.
 
     python tests/helpers/public_names.py
 
 writes it into tests/data/public_names.txt, which tests/release/test_compatibility.py
-compares. Whoever runs this adds to the promise, or breaks it, and says so in
-CHANGELOG.md.
+compares. To run this is to add to the promise, or to break it: say so in CHANGELOG.md.
 """
 
 import importlib
@@ -19,7 +18,7 @@ PROMISED = (
     "hw3tf.ops",
     "hw3tf.reference",
 )
-# What the tutorials share changes with them.
+# Modules that the tutorials share change with them.
 NOT_PROMISED = {
     "hw3tf.data",
     "hw3tf.demo",

@@ -3,8 +3,8 @@
     python tests/helpers/saved_models.py
 
 writes tests/data/NAME-VERSION.keras and NAME-VERSION.npz, its inputs and outputs. Run
-it before a release that changes what is saved. A file that exists is never written
-again: it is what a user of that version has.
+it before a release that changes the format. A file that exists is never written again,
+since users of that version have it.
 """
 
 import io

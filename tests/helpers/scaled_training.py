@@ -1,5 +1,5 @@
-"""A small model trained in the ways of people with much to train; imported by tests
-and, where a way changes the whole process, run in processes of their own."""
+"""A small model, trained as large ones are. Tests import it, or run it in a process of
+its own where a kind of training changes the whole process."""
 
 import os
 
@@ -47,7 +47,7 @@ def train(model, epochs=2):
 def train_on_shards(model, epochs=2):
     """As `train`, on every worker's own half of each batch. Keras 3.15's `fit` and
     `train_on_batch` fail under `MultiWorkerMirroredStrategy`, also with stock layers:
-    they average batches and scalars in ways that it refuses."""
+    they average batches and scalars as that strategy refuses."""
     strategy, index = tf.distribute.get_strategy(), int(os.environ["WORKER"])
 
     def replica(x, y):

@@ -1,4 +1,5 @@
-"""64 threads call everything at once, in mixed sizes; then memory must not grow.
+"""Stress: 64 threads call everything at once, in mixed sizes; then memory must not
+grow.
 
     python tests/helpers/stress.py --seconds 120
 
@@ -32,7 +33,7 @@ PATHS = 16  # kTestPaths
 
 
 class PathCounts(ctypes.Structure):
-    """As in csrc/kernels/runtime/test_hooks.h."""
+    """PathCounts of csrc/kernels/runtime/test_hooks.h."""
 
     _fields_ = [
         (name, ctypes.c_int64)
@@ -41,7 +42,7 @@ class PathCounts(ctypes.Structure):
 
 
 class Hooks(ctypes.Structure):
-    """The first members of TestHooks, there."""
+    """The first members of TestHooks in that file."""
 
     _fields_ = [
         ("always_threads", ctypes.c_int64),
@@ -51,7 +52,7 @@ class Hooks(ctypes.Structure):
 
 
 def kernels_hooks():
-    """Those of the library that this process has loaded."""
+    """The hooks of the library that this process has loaded."""
     with open("/proc/self/maps") as file:
         paths = {x.split()[-1] for x in file if "libhw3tf_kernels" in x}
     (path,) = paths
@@ -191,7 +192,7 @@ def growth(calls, count):
 
 
 def small_calls():
-    """One of each way, of 512 bytes each, so that 100,000 take seconds."""
+    """One call of each path, of 512 bytes each, so that 100,000 take seconds."""
     rng = np.random.default_rng(0)
     x = [rng.standard_normal((1, 4, 2, 16), dtype="float32") for _ in range(3)]
     tensors = [tf.constant(a) for a in x]

@@ -1,4 +1,4 @@
-// A TensorFlow whose status of a custom call is another than ours, by MODE.
+// A TensorFlow with another layout of a custom call's status, chosen by MODE.
 // Built by ops/test_xla_probe.py with xla_registry.cc, which finds this
 // function as it would find XLA's.
 

@@ -1,5 +1,5 @@
-"""The module `hw3tf._core`: instruction sets, threads, strides. What its results
-are: kernels/test_ways.py; what it refuses: kernels/test_errors.py."""
+"""Tests of the module `hw3tf._core`: instruction sets, threads, strides.
+kernels/test_ways.py compares its results, kernels/test_errors.py its refusals."""
 
 import ast
 import inspect

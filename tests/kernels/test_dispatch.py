@@ -1,4 +1,4 @@
-"""An instruction set is chosen where the processor has all that its objects use."""
+"""The choice of the instruction set: the processor must have all that objects use."""
 
 import pathlib
 import re
@@ -26,7 +26,7 @@ def flags_of_tables():
 
 
 def features_of_tables():
-    """What dispatch.cc asks the processor for before it takes a table."""
+    """The features that dispatch.cc requires before it takes a table."""
     text = (KERNELS / "dispatch.cc").read_text().replace("SupportsF16c()", '("f16c")')
     features = {"true": set()}
     for name, condition in re.findall(r"const bool (\w+) =([^;]*);", text):

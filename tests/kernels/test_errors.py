@@ -1,7 +1,7 @@
-"""What both ways into the kernels refuse, in the same words: an error that names
-the argument, what was expected, what came. hw3tf.ops checks what it can before;
-whoever calls the module or the op directly, or with shapes that are known only
-when a graph runs, meets these."""
+"""Errors of both paths into the kernels, in the same words: they name the argument,
+what was expected and what came. hw3tf.ops checks arguments before. These errors are for
+direct calls of the module or the op, and for shapes that are known only when a graph
+runs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What goes wrong around a call: memory that runs out, forks, exits, signals."""
+"""Faults around a call: memory that runs out, forks, exits, signals."""
 
 import os
 import pathlib
@@ -172,8 +172,8 @@ def test_compiled_op_without_memory_is_an_error_and_goes_on(allocator):
 
 @LINUX
 def test_every_exception_of_ours_is_an_error_and_the_process_goes_on(allocator):
-    """Allocations of ours throw std::length_error, std::runtime_error and what is no
-    std::exception: none may reach the code of TensorFlow."""
+    """Allocations of ours throw std::length_error, std::runtime_error and something
+    that is not a std::exception: none may reach the code of TensorFlow."""
     code = """
     import ctypes
     allocator = ctypes.CDLL(None)

@@ -19,7 +19,7 @@ def test_hostile_calls_compute_or_are_refused():
     assert ", 0 failed, " in done.stdout
 
 
-# What stands for a program: it prints what the real one would.
+# A substitute for a program: it prints what the real one would.
 PROGRAM = """#!/bin/sh
 echo "path {name}: 20 cases, {on_threads} on threads, 7 cut, 40 tasks"
 echo "{name}: 20 cases from seed 1 on, {failed} failed, on base"
@@ -41,7 +41,7 @@ def totals(tmp_path):
             program.chmod(0o755)
         # Python's programs are those of the folder above the script.
         for folder in (".ci", "tests/helpers"):
-            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder).mkdir(parents=True)
         for file in ("fuzz.py", "pages.py"):
             (tmp_path / ".ci" / file).write_text(FUZZ.with_name(file).read_text())
         for file in ("fuzz_ops.py", "fuzz_models.py", "stress.py"):
@@ -57,7 +57,7 @@ def totals(tmp_path):
     return run
 
 
-def test_totals_count_the_ways_through_the_kernels(totals):
+def test_totals_count_the_paths_through_the_kernels(totals):
     done, page = totals()
     assert done.returncode == 0, done.stderr
     rows = re.findall(r"^\| (attention|recurrence) \| (.*) \|$", page, re.M)
@@ -67,7 +67,7 @@ def test_totals_count_the_ways_through_the_kernels(totals):
     assert rows == [("attention", counts), ("recurrence", counts)]
 
 
-def test_a_way_that_never_ran_on_threads_fails_the_run(totals):
+def test_a_path_that_never_ran_on_threads_fails_the_run(totals):
     done, page = totals(on_threads=0)
     assert done.returncode != 0
     assert "no case ran on more than one thread: recurrence" in done.stderr

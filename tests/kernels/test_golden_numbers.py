@@ -1,4 +1,4 @@
-"""Bits against those of earlier versions, tests/data/golden.json."""
+"""Comparison of bits with those of earlier versions, tests/data/golden.json."""
 
 import functools
 import json

@@ -1,5 +1,5 @@
-"""What surrounds a call does not reach its numbers: rounding modes, arrays that change
-while a kernel runs, sizes without elements."""
+"""Independence of results from the state around a call: rounding modes, arrays that
+change while a kernel runs, sizes without elements."""
 
 import contextlib
 import platform

@@ -257,7 +257,7 @@ def test_static_shapes():
 @pytest.mark.parametrize("way", ["core", "op"])
 def test_results_beyond_the_memory_are_an_error(way):
     """256 TiB of output from 80 MB of inputs; the backward pass starts with an
-    output that nobody can hold, so it has no such call."""
+    output that no memory can hold, so it has no such call."""
     query = np.zeros((1, 2**24, 1, 1), "float32")
     key, value = (np.zeros((1, 1, 1, n), "float32") for n in (1, 2**22))
     error = MemoryError if way == "core" else tf.errors.ResourceExhaustedError

@@ -1,5 +1,5 @@
-"""Our attention layers with a batch of 1 beside a larger one, in query, value and key:
-as if it were repeated."""
+"""Our attention layers with a batch of 1 beside a larger one, in query, value and key,
+against the repeated batch."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Layers whose `call` is called by itself, as in a part of a functional model."""
+"""Direct calls of a layer's `call`, as in a part of a functional model."""
 
 import keras
 import numpy as np
@@ -41,7 +41,7 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_call_by_itself_leaves_no_call_under_way(name):
-    """Keras takes `training` of every later layer from the call under way."""
+    """Keras takes `training` of every later layer from the outer call."""
     CALLS[name]()
     assert call_context() is None
     np.testing.assert_array_equal(keras.layers.Dropout(0.5)(X), X)

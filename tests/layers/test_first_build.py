@@ -1,4 +1,4 @@
-"""Layers that are built where they are first called: in graphs, datasets, models."""
+"""First builds of layers inside graphs, datasets and models."""
 
 import keras
 import numpy as np
@@ -71,7 +71,7 @@ def in_a_strategy(layer, x):
 
 
 def in_a_call(layer, x):
-    """A model whose `call` is the first to hear of the layer."""
+    """A model whose `call` builds the layer."""
 
     class Model(keras.Model):
         def call(self, x):
@@ -91,7 +91,7 @@ def symbolically(layer, x):
     return in_a_function(layer, x)
 
 
-WAYS = (
+PLACES = (
     in_a_model,
     in_a_function,
     in_a_compiled_function,
@@ -103,13 +103,13 @@ WAYS = (
 )
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_first_build_is_that_of_an_eager_call(name, way):
+def test_a_first_build_is_that_of_an_eager_call(name, place):
     """The same numbers as the layer that is now built, and of its initializers."""
     make, x = LAYERS[name]
     layer = make()
-    got = way(layer, x)
+    got = place(layer, x)
     want = layer(x).numpy()
     # XLA adds the products of float32 in another order, and has another sigmoid.
     tolerance = 1e-6 if want.dtype == "float32" else 0
@@ -118,8 +118,8 @@ def test_a_first_build_is_that_of_an_eager_call(name, way):
         np.testing.assert_array_equal(got, make()(x))
 
 
-@pytest.mark.parametrize("way", [in_a_model, in_a_function, in_a_dataset, in_a_call])
-def test_initializers_that_are_no_integers_are_named_there(way):
+@pytest.mark.parametrize("place", [in_a_model, in_a_function, in_a_dataset, in_a_call])
+def test_initializers_that_are_no_integers_are_named_there(place):
     for layer in (
         layers.IntegerRNN(2, kernel_initializer="glorot_uniform"),
         keras.layers.RNN(
@@ -128,7 +128,7 @@ def test_initializers_that_are_no_integers_are_named_there(way):
     ):
         message = "`kernel` must be integers of int32.*GlorotUniform"
         with pytest.raises(ValueError, match=message):
-            way(layer, INTEGERS)
+            place(layer, INTEGERS)
 
 
 def test_a_bad_initializer_is_named_in_a_stateless_scope():

@@ -1,4 +1,4 @@
-"""What `hw3tf.layers.IntegerRNN` refuses, eagerly and on symbolic tensors."""
+"""Errors of `hw3tf.layers.IntegerRNN`, eagerly and on symbolic tensors."""
 
 import keras
 import numpy as np

@@ -1,5 +1,5 @@
-"""What Keras does around `IntegerRNN`: refused where we can, and remedies that work
-where only Keras could."""
+"""`IntegerRNN` inside Keras's wrappers and models: errors where the layer can raise
+them, and the documented remedies where only Keras could."""
 
 import keras
 import numpy as np

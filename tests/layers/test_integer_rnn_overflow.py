@@ -1,4 +1,4 @@
-"""An overflow ends whatever Keras runs the layer in: nothing goes on without a word."""
+"""Overflows in every method by which Keras runs the layer: each raises."""
 
 import keras
 import numpy as np
@@ -45,7 +45,7 @@ RUNS = {
         X[:4], Y[:4], validation_data=dataset(), verbose=0
     ),
 }
-WAYS = {
+METHODS = {
     "graph": {"jit_compile": False},
     "several steps": {"jit_compile": False, "steps_per_execution": 3},
     "eager": {"run_eagerly": True},
@@ -61,9 +61,9 @@ def make_model(**options):
     return model
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_whatever_keras_runs_raises(way, path):
-    model = make_model(**WAYS[way])
+@pytest.mark.parametrize("method", METHODS)
+def test_whatever_keras_runs_raises(method, path):
+    model = make_model(**METHODS[method])
     for run in RUNS.values():
         with pytest.raises(ERRORS, match=WHERE):
             run(model)
@@ -94,7 +94,7 @@ def test_xla_is_turned_off_where_it_could_not_raise(forced, monkeypatch):
 
 
 def test_a_dataset_that_maps_the_layer_raises(path):
-    """Also in a loop that stops where the data end."""
+    """A loop that stops at the end of the data raises, too."""
     layer = IntegerRNN(1)
     layer.build((None, None, 1))
     data = tf.data.Dataset.from_tensor_slices(X).batch(2).map(layer)

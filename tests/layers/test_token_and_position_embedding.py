@@ -1,3 +1,5 @@
+"""`hw3tf.layers.TokenAndPositionEmbedding`."""
+
 import keras
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Few queries against many keys: the ways that read every key once."""
+"""Few queries against many keys: the paths that read every key once."""
 
 import numpy as np
 import pytest

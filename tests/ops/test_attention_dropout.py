@@ -1,4 +1,4 @@
-"""Dropout of attention weights: which, how many, and what it does exactly."""
+"""Dropout of attention weights: which and how many it drops, and its exact effect."""
 
 import formula
 import numpy as np

@@ -1,4 +1,4 @@
-"""Bad input: an error that names the argument, what was expected, what came."""
+"""Errors for bad input: they name the argument, what was expected and what came."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ GOOD = {
     "key_mask": (2, 7),
 }
 
-# argument -> a shape that does not fit, and what the message says of it
+# argument -> a shape that does not fit, and the message
 BAD_SHAPES = [
     ("query", (5, 4, 8), "query` must have 4 axes"),
     ("key", (2, 7, 2, 8, 1), "key` must have 4 axes"),
@@ -89,7 +89,7 @@ def test_what_does_not_broadcast_is_refused(name, shape, path):
     assert str(shape) in str(caught.value)
 
 
-# arguments that are wrong by themselves, and what the message says of them
+# arguments that are wrong by themselves, and the message
 BAD_OPTIONS = [
     ({"sliding_window": 0}, "`sliding_window` must be None or a positive integer"),
     ({"sliding_window": -3}, "sliding_window=-3"),
@@ -147,8 +147,8 @@ def test_bad_option_is_refused_when_the_graph_runs(name, kernel_path):
 
 
 def test_wrong_call_of_the_op_from_outside_is_refused():
-    """The op is public to TensorFlow: whoever calls it without hw3tf.ops gets
-    the kernel's own check, gradients included."""
+    """The op is public to TensorFlow. A call without hw3tf.ops gets the kernel's own
+    check, gradients included."""
     library = ops.load_op_library()
     x, no_mask = tf.zeros((1, 3, 2, 4)), tf.zeros([0], "bool")
     no_bias, no_lengths = tf.zeros([0]), tf.zeros([0], "int32")

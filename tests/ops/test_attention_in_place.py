@@ -1,4 +1,4 @@
-"""The op writes its output over a query that nobody else reads."""
+"""Output in place: the op writes it over a query that has no other reader."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from hw3tf import ops
 
-# (batch, queries, keys, heads, key heads, size), dtype: one for every way through
+# (batch, queries, keys, heads, key heads, size), dtype: one for every path through
 # the kernel.
-WAYS = {
+PATHS = {
     "tiles": ((2, 70, 90, 4, 2, 16), "float32"),
     "columns": ((2, 70, 90, 2, 2, 20), "float32"),
     "few-rows": ((3, 7, 30, 2, 2, 20), "float32"),
@@ -27,11 +27,11 @@ def make_query_key_value(rng, sizes, dtype):
     ]
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", PATHS)
 def test_layers_in_a_row_give_the_bits_of_eager(name, kernel_path, rng):
     """In the graph the query of the second and third layer has no other reader; an
     eager tensor always has one, the variable that holds it."""
-    query, key, value = make_query_key_value(rng, *WAYS[name])
+    query, key, value = make_query_key_value(rng, *PATHS[name])
     # A query of the second batch entry that sees nothing: the mean of the values.
     seen = np.ones((key.shape[0], query.shape[1]), bool)
     seen[-1, 0] = query.shape[1] == 1
@@ -50,9 +50,9 @@ def test_layers_in_a_row_give_the_bits_of_eager(name, kernel_path, rng):
     )
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", PATHS)
 def test_a_query_that_others_read_stays(name, kernel_path, rng):
-    query, key, value = make_query_key_value(rng, *WAYS[name])
+    query, key, value = make_query_key_value(rng, *PATHS[name])
 
     @tf.function(autograph=False)
     def run(query):

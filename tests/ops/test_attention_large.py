@@ -1,5 +1,5 @@
-"""Finite inputs give finite results where Keras's are, however large the values; and
-what is infinite costs no more than what is finite."""
+"""Large values: finite inputs give finite results where Keras's are finite, and
+infinite numbers cost no more than finite ones."""
 
 import numpy as np
 import pytest
@@ -137,7 +137,7 @@ for path in ("op", "pybind", "reference"):
     ragged = tf.RaggedTensor.from_row_lengths(heads[0], [4, 0, 2])
     keys = tf.RaggedTensor.from_row_lengths(heads[1], [0, 3, 3])
     hw3tf.ops.ragged_dot_product_attention(ragged, keys, keys)
-    # The infinity that somebody asks for is one.
+    # A logsumexp that is asked for may be infinite.
     try:
         hw3tf.ops.dot_product_attention(
             heads, heads, heads, key_mask=mask, return_logsumexp=True

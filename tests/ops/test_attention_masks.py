@@ -1,4 +1,4 @@
-"""What is masked, what sees nothing, and what is not a number."""
+"""Masked keys and queries, queries that see nothing, and NaN."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Numbers that hurt: huge scores, infinities, NaN, and 16,384 positions."""
+"""Difficult numbers: huge scores, infinities, NaN, and 16,384 positions."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ SCORES = {
 def test_extreme_scores_are_as_exact_as_keras(name, dtype, rng):
     arrays = with_scores(make_arrays(rng, *SIZES), SCORES[name])
     check(arrays, dtype, {"scale": 1.0})
-    # The same scores by way of the bias: the maximum is kept after scale and cap.
+    # The same scores through the bias: the maximum is kept after scale and cap.
     arrays["bias"] = np.broadcast_to(SCORES[name], (1, 1, 1, 150))
     check(arrays, dtype, {"scale": 0.5, "is_causal": True})
 

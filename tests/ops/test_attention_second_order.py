@@ -21,7 +21,7 @@ OPTIONS = {
 
 @pytest.fixture(autouse=True)
 def _already_said(monkeypatch):
-    """What it costs is said once in a process: here it has been."""
+    """The warning about the cost comes once in a process: here it has come already."""
     monkeypatch.setattr(attention_second_order, "_say_once", lambda: None)
 
 

@@ -1,6 +1,6 @@
-"""What the integer recurrence refuses: an error that names the argument, what was
-expected, what came. hw3tf.ops checks what it can before; `_core` and the op check
-again, for who calls them directly or with shapes known only when a graph runs."""
+"""Errors of the integer recurrence: they name the argument, what was expected and what
+came. hw3tf.ops checks arguments first. `_core` and the op check again, for direct calls
+and for shapes that are known only when a graph runs."""
 
 import re
 

@@ -1,5 +1,5 @@
-"""Integers have no gradient, and who asks for one is told: TensorFlow alone would
-answer None, because it ends gradients at integer tensors before it asks any op."""
+"""Errors for gradients of integers. TensorFlow alone would return None, because it
+stops gradients at integer tensors before it calls any op's gradient."""
 
 import keras
 import numpy as np

@@ -1,5 +1,4 @@
-"""The integer recurrence in graphs, models and saved models; which path it
-takes."""
+"""The integer recurrence in graphs, models and saved models, and its paths."""
 
 import logging
 

@@ -114,7 +114,7 @@ def test_pure_keras_defines_a_result():
 
 
 def test_pure_keras_refuses_what_could_not_raise():
-    """When it is traced: nobody gets a wrong number, and the remedy is named."""
+    """The error comes when the call is traced, and names the remedy."""
     run = tf.function(reference.integer_rnn, jit_compile=True, autograph=False)
     one = tf.constant(ONE)
     with pytest.raises(NotImplementedError, match=r"jit_compile=False.*'saturate'"):

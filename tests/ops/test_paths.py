@@ -1,4 +1,4 @@
-"""Which path a call takes, and what says so."""
+"""The path that a call takes, and its report."""
 
 import logging
 

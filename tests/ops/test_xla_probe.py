@@ -1,4 +1,4 @@
-"""The probe: what stands between the private parts of XLA and a user."""
+"""The probe that protects users from changes in the private parts of XLA."""
 
 import pathlib
 import shutil
@@ -104,7 +104,7 @@ with warnings.catch_warnings(record=True) as caught:
     print(len(caught), caught[0].category.__name__, caught[0].message)
 y = ops.dot_product_attention(x, x, x)
 want = ops.dot_product_attention(y, x, x)
-print(np.abs(got - want).max() < 1e-6)  # outputs of size 1: two ways to round
+print(np.abs(got - want).max() < 1e-6)  # outputs of size 1, rounded twice
 """
     path, warning, same = run_python(code, HW3TF_PATH=None).splitlines()[-3:]
     assert path == (

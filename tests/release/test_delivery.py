@@ -1,5 +1,5 @@
-"""What is released and how: libraries, bill of materials, workflow. `nox -s wheels`
-builds and installs it."""
+"""Tests of a release: libraries, bill of materials, workflow. `nox -s wheels` builds
+and installs it."""
 
 import importlib.metadata
 import json
@@ -90,7 +90,7 @@ def test_workflows_have_the_jobs():
 
 
 def table_of(program):
-    """What `program` wrote into docs/reliability.md."""
+    """The text that `program` wrote into docs/reliability.md."""
     page = (ROOT / "docs/reliability.md").read_text()
     return page.split(f"<!-- {program} writes from here -->")[1].split("<!--")[0]
 
@@ -112,15 +112,15 @@ def test_the_table_of_the_matrix_has_every_version_and_no_failure():
 def test_the_table_of_random_cases_has_a_million_and_no_failure():
     """A long `nox -s fuzz` makes it."""
     cells = r"^\| (.*) \| .* \| ([\d,]+) \| (\d+) \| \d* \|$"
-    programs, *ways = table_of("fuzz.py").split("\n\n")
+    programs, *paths = table_of("fuzz.py").split("\n\n")
     rows = re.findall(cells, programs, re.M)
     assert {"ops and module", "64 threads at once, then one"} <= {x for x, *_ in rows}
     assert sum(int(cases.replace(",", "")) for _, cases, _ in rows) >= 1_000_000
     assert {failed for *_, failed in rows} == {"0"}
-    for way, on_threads in re.findall(
-        r"^\| (.+?) \| [\d,]+ \| ([\d,]+) \|", "\n".join(ways), re.M
+    for path, on_threads in re.findall(
+        r"^\| (.+?) \| [\d,]+ \| ([\d,]+) \|", "\n".join(paths), re.M
     ):
-        assert on_threads != "0", way
+        assert on_threads != "0", path
 
 
 def test_no_leak_of_ours_is_left_out():

@@ -1,5 +1,5 @@
-"""The rules of docs/design.md that a machine can check: who may know whom, what
-the objects of an instruction set may export, where text stands."""
+"""Tests of the rules of docs/design.md: imports and includes, the symbols that objects
+of an instruction set export, the sizes of files, the README."""
 
 import ast
 import pathlib
@@ -13,8 +13,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# room -> the rooms of hw3tf that it may import
-PYTHON_ROOMS = {
+# package or module of hw3tf -> those that it may import
+PYTHON_PACKAGES = {
     "__init__": {"acceleration", "data", "layers", "ops", "plots", "reference"},
     "__main__": {"ops"},
     "acceleration": {"acceleration", "layers", "ops"},
@@ -28,8 +28,8 @@ PYTHON_ROOMS = {
     "training": {"tutorial"},
     "tutorial": set(),
 }
-# What these rooms may import beside the standard library: no TensorFlow, and no
-# KerasHub, whose layers are told by their names.
+# The packages that these may import beside the standard library: no TensorFlow, and no
+# KerasHub, whose layers are recognised by their names.
 ALLOWED_PACKAGES = {
     "acceleration": {"keras", "hw3tf"},
     "reference": {"keras", "hw3tf"},
@@ -41,7 +41,7 @@ ALLOWED_IN_FILES = {
     "reference/integers.py": {"numpy", "tensorflow"},  # checks of weights
 }
 # folder of csrc -> the folders whose headers it may include
-CSRC_ROOMS = {
+CSRC_FOLDERS = {
     "kernels": {"kernels"},
     "checks": {"checks", "kernels"},
     "bindings": {"bindings", "checks", "kernels"},
@@ -54,7 +54,7 @@ def python_files():
     return [p for p in (ROOT / "hw3tf").rglob("*.py") if "__pycache__" not in p.parts]
 
 
-def room_of(path):
+def package_of(path):
     parts = path.relative_to(ROOT / "hw3tf").parts
     return parts[0] if len(parts) > 1 else path.stem
 
@@ -70,20 +70,20 @@ def imports(path):
                 yield node.module
 
 
-def test_every_room_is_known():
-    assert {room_of(p) for p in python_files()} == set(PYTHON_ROOMS)
+def test_every_package_is_known():
+    assert {package_of(p) for p in python_files()} == set(PYTHON_PACKAGES)
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.name))
 def test_python_imports_follow_the_arrows(path):
-    room = room_of(path)
+    own = package_of(path)
     for name in imports(path):
         package, _, rest = name.partition(".")
         if package == "hw3tf" and rest:
-            assert rest.split(".")[0] in PYTHON_ROOMS[room], f"{path}: {name}"
-        if room in ALLOWED_PACKAGES:
+            assert rest.split(".")[0] in PYTHON_PACKAGES[own], f"{path}: {name}"
+        if own in ALLOWED_PACKAGES:
             file = path.relative_to(ROOT / "hw3tf").as_posix()
-            allowed = ALLOWED_PACKAGES[room] | ALLOWED_IN_FILES.get(file, set())
+            allowed = ALLOWED_PACKAGES[own] | ALLOWED_IN_FILES.get(file, set())
             allowed = allowed | sys.stdlib_module_names
             assert package in allowed, f"{path}: {name}"
 
@@ -92,17 +92,17 @@ def test_csrc_includes_follow_the_arrows():
     for path in (ROOT / "csrc").rglob("*"):
         if path.suffix not in (".h", ".cc"):
             continue
-        room = path.relative_to(ROOT / "csrc").parts[0]
+        own = path.relative_to(ROOT / "csrc").parts[0]
         for name in re.findall(r'#include "([^"]+)"', path.read_text()):
             folder = name.split("/")[0]
             outside = folder == "tensorflow" and name.startswith("tensorflow/c/")
             if outside and path.name == "tf_c_api.h":
                 continue
-            assert folder in CSRC_ROOMS[room], f"{path}: {name}"
+            assert folder in CSRC_FOLDERS[own], f"{path}: {name}"
             assert (ROOT / "csrc" / name).exists(), f"{path}: {name}"
 
 
-# What compiled vector code may include: C headers and the instruction set's own.
+# The headers that compiled vector code may include: C's and the instruction set's.
 VECTOR_HEADERS = {"cstdint", "cstring", "immintrin.h", "sched.h"}
 
 
@@ -183,7 +183,7 @@ def test_c_api_declarations_agree_with_tensorflows_headers(tmp_path):
 
 
 def code_of(tutorial):
-    """The lines of code of a tutorial: without its opening and the cells of text."""
+    """The lines of code of a tutorial, without its opening and the cells of text."""
     text = tutorial.read_text().split('"""', 2)[-1]
     return [line for line in text.splitlines() if not line.startswith("#")]
 

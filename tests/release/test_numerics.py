@@ -1,4 +1,4 @@
-"""docs/numerics.md: the tests that it names exist, its bounds hold."""
+"""Tests of docs/numerics.md: the tests that it names exist, its bounds hold."""
 
 import ast
 import importlib.util

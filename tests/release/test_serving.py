@@ -1,4 +1,4 @@
-"""Exported models in processes that know hw3tf, its op library alone, or nothing."""
+"""Exported models in processes with hw3tf, with its op library alone, or without."""
 
 import pathlib
 import shutil
@@ -12,7 +12,7 @@ from checks import run_python
 import hw3tf
 from hw3tf.__main__ import main
 
-# What a graph computes, against the same graph in another process: TensorFlow may
+# Tolerance between a graph and the same graph in another process: TensorFlow may
 # rewrite products when it loads one; the numbers are near 1.
 ATOL = 1e-5
 EXAMPLE = pathlib.Path(__file__).parents[2] / "docs" / "serving.cc"

@@ -128,7 +128,7 @@ def test_unknown_source_is_refused():
 
 @pytest.mark.filterwarnings("default")
 def test_imdb_is_read_through_tfds(monkeypatch, tmp_path):
-    """A small data set of the same name and form stands for the 84 MB."""
+    """A small data set of the same name and form replaces the 84 MB."""
     import tensorflow_datasets as tfds
 
     with tfds.testing.mock_data(num_examples=7):

@@ -83,7 +83,7 @@ def test_unknown_source_is_refused():
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", ["fashion_mnist", "mnist"])
 def test_images_are_read_through_tfds(name, monkeypatch):
-    """Random images of the same name and form stand for the download."""
+    """Random images of the same name and form replace the download."""
     tfds = pytest.importorskip("tensorflow_datasets")
     with tfds.testing.mock_data(num_examples=7):
         builder = tfds.builder(name)

@@ -1,5 +1,5 @@
-"""Folders of TensorFlow Datasets that are prepared, damaged, or not there at all: which
-remedy is told. The sets have a few examples, and TFDS itself writes them."""
+"""Folders of TensorFlow Datasets that are prepared, damaged or missing, and the remedy
+in the error. The sets have a few examples, and TFDS itself writes them."""
 
 import os
 import pathlib
@@ -161,7 +161,7 @@ def test_another_version_is_named_and_not_to_be_deleted(folder, version):
 
 
 def test_a_folder_without_rights_is_named(folder, monkeypatch):
-    """Root has every right: what the system would say stands here."""
+    """Root has every right, so the error of the system is simulated."""
     closed, access = shard(folder, "train"), os.access
 
     def forbid(self, *_, **__):

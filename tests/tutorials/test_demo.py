@@ -53,7 +53,7 @@ def test_attention_is_that_of_the_call_and_changes_nothing(name):
     judgement = demo.judge(model, TEXTS[0])
     assert judgement.words == TEXTS[0].split()
     assert [name for name, _ in judgement.attention] == ["first", "second"]
-    # Scores that are asked for take another way through the kernel.
+    # Scores that are asked for take another path through the kernel.
     assert judgement.probability == pytest.approx(probability, abs=1e-6)
     tokens = model.get_layer("tokenizer")(texts)
     embedding = model.get_layer("classifier").layers[1]
@@ -186,7 +186,7 @@ def test_odd_texts_are_read(model, text, words):
 
 
 class WatchedLock:
-    """A lock that says when somebody has to wait for it."""
+    """A lock that tells when a thread has to wait for it."""
 
     def __init__(self, waited_for):
         self.lock, self.waited_for = threading.Lock(), waited_for
@@ -313,8 +313,8 @@ def test_ports_that_are_none_are_refused(port, monkeypatch, capsys):
 
 
 class FakeGradio:
-    """Stands for Gradio, which asks its own server through `httpx`: what that would do
-    about a proxy."""
+    """A substitute for Gradio, which asks its own server through `httpx`, with the
+    rules of `httpx` for proxies."""
 
     def __getattr__(self, name):
         return mock.MagicMock()

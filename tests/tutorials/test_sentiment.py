@@ -1,4 +1,4 @@
-"""What tutorial 4 is made of: training that can be interrupted, results, options."""
+"""Parts of tutorial 4: training that can be interrupted, results, options."""
 
 import sys
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Training by time: the clock, the learning rate, what is kept and restored."""
+"""Training by time: the clock, the learning rate, checkpoints."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ def test_learning_rate_rises_and_falls():
 
 
 class Clock:
-    """Stands for time.perf_counter: every reading is later by the next of `steps`."""
+    """A substitute for time.perf_counter: readings grow by the numbers in `steps`."""
 
     def __init__(self, steps):
         self.now, self.steps = 0.0, iter(steps)

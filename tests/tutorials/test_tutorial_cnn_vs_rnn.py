@@ -232,7 +232,7 @@ def good(tutorial):
 
 
 def broken(good):
-    """Every way to contradict a claim."""
+    """Results that contradict a claim, one for each claim and more."""
     yield {"parameters": {**good["parameters"], "GRU": 106}}
     yield {"seconds": {**good["seconds"], "GRU": [9.0, 10.2]}}
     yield {"accuracy": {**good["accuracy"], "CNN": [0.94, 0.89]}}

@@ -39,7 +39,7 @@ def good(tutorial):
 
 
 def broken(good):
-    """Every way to contradict a claim."""
+    """Results that contradict a claim, one for each claim and more."""
     exact, error = good["float states"]
     states, message = good["policies"]
     yield from ({"small": (120_099, 1)}, {"small": (120_098, 0)}, {"odd": (17_157, 2)})

@@ -1,4 +1,4 @@
-"""hw3tf.tutorial: how the tutorials begin and end."""
+"""Tests of hw3tf.tutorial, the start and the end of tutorials."""
 
 import argparse
 import json
@@ -262,7 +262,7 @@ def test_a_folder_in_the_place_of_a_picture_is_told_at_the_start(tmp_path):
 
 
 def test_a_folder_without_rights_is_refused(tmp_path, monkeypatch):
-    """Root may write everywhere: what the system would say stands here."""
+    """Root may write everywhere, so the error of the system is simulated."""
 
     def forbid(**_):
         raise PermissionError(13, "Permission denied")

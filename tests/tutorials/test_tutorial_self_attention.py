@@ -1,4 +1,4 @@
-"""Tutorial 3: the closed forms, the experiments, and that the claims are checked."""
+"""Tests of tutorial 3: the closed forms, the experiments, and its checks of claims."""
 
 import math
 from dataclasses import replace
@@ -120,7 +120,7 @@ def good_results(tutorial):
 
 
 def broken(good):
-    """Every way to contradict a claim."""
+    """Results that contradict a claim, one for each claim and more."""
     sweep = good["sweep"]
     for name in ("norms", "weights", "errors", "kernel off by"):
         yield {"sweep": {**sweep, name: sweep[name] + 0.01}}

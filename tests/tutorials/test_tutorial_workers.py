@@ -1,4 +1,4 @@
-"""Tutorial 4 in two processes, and what starts them."""
+"""Tutorial 4 in two processes, and the code that starts them."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Tutorial 4's parts. Whole runs are `nox -s tutorials`, and part of .ci/run."""
+"""Tests of tutorial 4's parts. `nox -s tutorials` and .ci/run do whole runs."""
 
 import os
 import pathlib

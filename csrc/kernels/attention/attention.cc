@@ -34,7 +34,7 @@ struct Free {
 using Floats = std::unique_ptr<float, Free>;
 
 // nullptr if there is no memory. HW3TF_POISON fills it with NaN, so that a
-// test shows what is read without having been written.
+// test shows a value that is read without having been written.
 Floats Allocate(int64_t count) {
   Floats floats(static_cast<float*>(::operator new(
       static_cast<size_t>(count) * sizeof(float), kAlignment, std::nothrow)));
@@ -130,8 +130,9 @@ bool IsDecode(const AttentionForwardArgs& args, const AttentionKernels& kernels,
          storage.AllVisible();
 }
 
-// Into how many parts the keys are cut, because queries and heads alone make
-// too few tasks. A function of the shape alone, as all that decides the bits.
+// The number of parts into which the keys are cut if queries and heads alone
+// make too few tasks. It depends on the shape alone, as everything that decides
+// bits.
 int64_t KeySplits(const AttentionForwardArgs& args) {
   constexpr int64_t kFewRows = 64, kFewTasks = 16, kKeysPerSplit = 1024;
   const AttentionShape& shape = args.shape;
@@ -244,7 +245,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
       plan.num_tasks ? plan.tasks[plan.num_tasks - 1].pieces : 0;
   const int64_t per_thread = RoundToLine(kernels.backward_scratch(args));
   const int64_t dots = chunks > 1 ? RoundToLine(queries) : 0;
-  const int64_t blind_grads = RoundToLine(2 * heads * shape.value_dim);
+  const int64_t mean_grads = RoundToLine(2 * heads * shape.value_dim);
   const int64_t query_turns = RoundToLine(heads * shared.query_blocks);
   const int64_t bias_turns =
       args.grad_bias
@@ -252,7 +253,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
           : 0;
   const int64_t grad_query =
       args.dtype == DType::kFloat32 ? 0 : RoundToLine(queries * shape.head_dim);
-  const Floats memory = Allocate(per_thread * threads + dots + blind_grads +
+  const Floats memory = Allocate(per_thread * threads + dots + mean_grads +
                                  query_turns + bias_turns + grad_query);
   if (!memory) return false;
   float* next = memory.get() + per_thread * threads;
@@ -262,7 +263,7 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
     return begin;
   };
   shared.output_dot_grad = dots ? carve(dots) : nullptr;
-  shared.blind_grads = reinterpret_cast<double*>(carve(blind_grads));
+  shared.mean_grads = reinterpret_cast<double*>(carve(mean_grads));
   shared.query_turns = reinterpret_cast<int32_t*>(carve(query_turns));
   shared.bias_turns = reinterpret_cast<int32_t*>(carve(bias_turns));
   shared.grad_query = carve(grad_query);

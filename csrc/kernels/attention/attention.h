@@ -57,8 +57,8 @@ struct ScoreStrides {
   int64_t key;
 };
 
-// What may be asked of a call beyond the product itself. In this order, as in
-// Keras: scale, soft cap, bias, masks, softmax, dropout.
+// The options of a call. They apply in this order, as in Keras: scale, soft
+// cap, bias, masks, softmax, dropout.
 struct AttentionOptions {
   double scale = 1.0;
 
@@ -118,8 +118,8 @@ struct AttentionForwardArgs {
   MutableArray output;  // (B, T, N, value_dim), overwritten
   void* statistics;     // Real (B, N, T, 2), overwritten; for the backward pass
   void* logsumexp;      // Real (B, N, T), overwritten; nullptr = not wanted
-  // What the logsumexp of a query that sees no key becomes: the lowest finite
-  // Real, or -infinity. TensorFlow's enable_check_numerics lets no infinity
+  // Whether the logsumexp of a query that sees no key is the lowest finite Real
+  // instead of -infinity. TensorFlow's enable_check_numerics lets no infinity
   // pass, wherever it is used.
   bool finite_logsumexp = false;
 };
@@ -156,25 +156,25 @@ struct AttentionBackwardArgs {
 // The statistics of a query are a maximum m and the sum of exp(score - m), so
 // that logsumexp = m + ln(sum). With neither soft cap nor bias m is kept before
 // the scale: it is a maximum of sign(scale) * Q K^T, and logsumexp = |scale| *
-// m + ln(sum). They are two numbers because one is not enough in float32: with
-// scores around 3000, gradients from a rounded logsumexp were 15 times as wrong
-// as those of Keras. m is raised lazily and may be a little low.
+// m + ln(sum). One number would not be enough in float32: with scores around
+// 3000, gradients from a rounded logsumexp were 15 times as wrong as those of
+// Keras. m is raised lazily and may be a little low.
 //
 // A query with no visible key yields the mean of all S values, as in Keras,
 // where the masked scores are equal and finite, or 0 if S is 0; the logsumexp
 // -inf; and the statistics (0, -1), which mark it for the backward pass: no sum
-// is negative. Dropout does not apply to it. What is not visible is not read
-// into a result: NaN in a masked key or value reaches no query that does not
-// see it. NaN in anything visible gives NaN.
+// is negative. Dropout does not apply to it. Keys and values do not influence
+// queries that do not see them: NaN in a masked one does not reach a result.
+// NaN in anything visible gives NaN.
 //
-// Outputs do not overlap inputs or each other, but for `output`, which may be
-// `query` itself. Every output row is computed by
-// one task in one order: the result does not depend on `num_threads`, bit for
-// bit. `num_threads` <= 0 means the pool's default (parallel.h).
+// Outputs must not overlap inputs or each other, except that `output` may be
+// `query` itself. One task computes each output row, in one order: the result
+// does not depend on `num_threads`, bit for bit. `num_threads` <= 0 means the
+// pool's default (parallel.h).
 //
-// Cost: 2*B*N*T*S*(H + value_dim) flops, less what nobody sees. Scratch: O(H *
-// tile) per thread. Returns false, with nothing written, if that cannot be
-// allocated.
+// Cost: 2*B*N*T*S*(H + value_dim) flops, less for pairs that are not visible.
+// Scratch: O(H * tile) per thread. Returns false, with nothing written, if that
+// cannot be allocated.
 bool AttentionForward(const AttentionForwardArgs& args, int num_threads);
 
 // Gradients with respect to query, key, value and bias, overwritten.
@@ -184,7 +184,8 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads);
 // to every value. Keys that nothing sees get exact zeros. The order of every
 // sum is fixed by the shape: the bits do not depend on `num_threads`.
 //
-// Cost: 2*B*N*T*S*(3*H + 2*value_dim) flops, less what nobody sees. Scratch:
+// Cost: 2*B*N*T*S*(3*H + 2*value_dim) flops, less for pairs that are not
+// visible. Scratch:
 // O((H + tile) * tile) per thread, B*N*T floats, and for bfloat16 and float16
 // grad_query in float32. Returns false, with nothing written, if that cannot be
 // allocated.

@@ -5,9 +5,9 @@
 // to it in turn, in the order of the keys (shared.query_turns). Chunk c waits
 // for chunk c - 1 at every block of queries; as tasks are taken in ascending
 // order, the one waited for is always running or done. This keeps the bits the
-// same for any number of threads and costs no memory, where partial sums per
-// chunk would cost S / kKeyChunk times dQ. A bias that batch entries or heads
-// share is added to in the same way (shared.bias_turns).
+// same for any number of threads and costs no memory; partial sums per chunk
+// would cost S / kKeyChunk times dQ. The gradient of a bias that batch entries
+// or heads share is summed likewise (shared.bias_turns).
 
 #pragma once
 
@@ -72,7 +72,7 @@ inline void OutputDotGrad(const AttentionBackwardArgs& args,
   }
 }
 
-// What all chunks of one batch entry and key/value head need.
+// Prepares the sums that all chunks of one batch entry and key/value head need.
 void PrepareBackward(const AttentionBackwardArgs& args,
                      const AttentionPlan& plan,
                      const AttentionBackwardShared& shared, int64_t b,
@@ -80,9 +80,9 @@ void PrepareBackward(const AttentionBackwardArgs& args,
   const Sequence& sequence = plan.sequences[b];
   const int64_t size = args.shape.value_dim;
   const auto* statistics = static_cast<const float*>(args.statistics);
-  double* blind =
-      shared.blind_grads + (b * args.shape.num_kv_heads + kv_head) * size;
-  for (int64_t h = 0; h < size; ++h) blind[h] = 0.0;
+  double* mean_grad =
+      shared.mean_grads + (b * args.shape.num_kv_heads + kv_head) * size;
+  for (int64_t h = 0; h < size; ++h) mean_grad[h] = 0.0;
   for (int64_t g = 0; g < plan.group; ++g) {
     const int64_t head = kv_head * plan.group + g;
     if (shared.output_dot_grad)
@@ -98,13 +98,13 @@ void PrepareBackward(const AttentionBackwardArgs& args,
         float grad;
         WidenRow(Element(args.grad_output.data, offset + h, args.dtype),
                  args.dtype, 1, 1, &grad);
-        blind[h] += static_cast<double>(grad);
+        mean_grad[h] += static_cast<double>(grad);
       }
     }
   }
   if (sequence.key_len > 0)
     for (int64_t h = 0; h < size; ++h)
-      blind[h] /= static_cast<double>(sequence.key_len);
+      mean_grad[h] /= static_cast<double>(sequence.key_len);
 }
 
 // Adds this chunk's part to grad_query when its turn comes.
@@ -149,7 +149,7 @@ inline void AddGradQuery(const BackwardContext& context, const QueryRows& block,
   PassTurn(turn, chunk);
 }
 
-// What a block of queries of a task starts from.
+// The inputs of a block of queries of a task.
 inline void PrefetchQueryBlock(const BackwardContext& context,
                                const AttentionTask& task, int64_t first,
                                int64_t count) {
@@ -164,9 +164,9 @@ inline void PrefetchQueryBlock(const BackwardContext& context,
     prefetch(args.output, args.shape.value_dim);
 }
 
-// What is needed when a block is done: the places of its results, and the
-// inputs of the next block, or of the task that this thread is likely to take
-// next.
+// Prefetches for the time when a block is done: the places of its results, and
+// the inputs of the next block, or of the task that this thread is likely to
+// take next.
 inline void PrefetchAfter(const BackwardContext& context,
                           const QueryRows& block) {
   const AttentionBackwardArgs& args = context.args;
@@ -358,18 +358,20 @@ void Backward(const AttentionBackwardArgs& args, const AttentionPlan& plan,
   if (sums_bias) FlushGradBias(context);
 
   // The first chunk also answers for the keys before and after all chunks.
-  const double* blind =
-      shared.blind_grads +
+  const double* mean_grad =
+      shared.mean_grads +
       (task.b * shape.num_kv_heads + task.kv_head) * shape.value_dim;
-  bool any_blind = false;
-  for (int64_t h = 0; h < shape.value_dim; ++h) any_blind |= blind[h] != 0.0;
-  if (!any_blind) blind = nullptr;
+  bool any_mean_grad = false;
+  for (int64_t h = 0; h < shape.value_dim; ++h)
+    any_mean_grad |= mean_grad[h] != 0.0;
+  if (!any_mean_grad) mean_grad = nullptr;
   const auto write = [&](int64_t begin, int64_t end) {
     WriteKeyGrads(context, args.grad_key, scratch.grad_key, scratch.key_size,
                   shape.head_dim, static_cast<float>(args.options.scale),
                   nullptr, begin, end);
     WriteKeyGrads(context, args.grad_value, scratch.grad_value,
-                  scratch.value_size, shape.value_dim, 1.0f, blind, begin, end);
+                  scratch.value_size, shape.value_dim, 1.0f, mean_grad, begin,
+                  end);
   };
   if (task.index == 0) {
     write(0, sequence.key_begin);

@@ -1,5 +1,5 @@
-// What the steps of the backward pass share, and how a block of queries is
-// packed for them.
+// Data that the steps of the backward pass share, and the packing of a block of
+// queries.
 
 #pragma once
 

@@ -114,7 +114,7 @@ inline void RecomputeWeights(const BackwardContext& context,
 }
 
 // dS of `count` keys from dO V^T, in place in scratch.score_grads; with
-// dropout, p becomes what the values were weighted with.
+// dropout, p becomes the weights that the values had.
 inline void ApplyGradTerms(const BackwardContext& context,
                            const QueryLanes& lanes, int64_t tile,
                            int64_t first_key, int64_t count,
@@ -142,8 +142,8 @@ inline void ApplyGradTerms(const BackwardContext& context,
   }
 }
 
-// Adds dS of one tile to grad_bias, which differs between queries: its turn has
-// come.
+// Adds dS of one tile to grad_bias, which differs between queries, when the
+// turn of this chunk has come.
 inline void AddGradBias(const BackwardContext& context, const QueryLanes& lanes,
                         int64_t tile, int64_t first_key, int64_t count) {
   const ScoreStrides& strides = context.shared.grad_bias_strides;
@@ -187,8 +187,8 @@ inline void SumGradBias(const BackwardContext& context, const QueryLanes& lanes,
           grads[k * kBackwardRows + lane];
 }
 
-// The lanes that see any key at all: the others are zeros, and must not meet a
-// NaN of what they do not see.
+// The lanes that see any key at all. The others are zeros, and must not be
+// multiplied with a NaN that they do not see.
 inline uint32_t SeeingLanes(const BackwardScratch& scratch,
                             const QueryLanes& lanes, int64_t tile) {
   uint32_t seeing = 0;

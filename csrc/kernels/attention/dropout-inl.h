@@ -1,4 +1,4 @@
-// dropout.h in lanes: which weights of a tile are kept.
+// Dropout in lanes: the weights of a tile that dropout.h keeps.
 
 #pragma once
 
@@ -62,10 +62,10 @@ inline Words MixHigh(const Words& a, const Words& b, uint64_t c) {
 // keep[key - first_key], for keys [first_key, end_key): bit `first_bit` + i is
 // whether the weight of lane i is kept.
 //
-// In the first two rounds most is the same for all lanes or for all quads of
-// keys, and is multiplied once. Words stay split until the end. With lanes put
-// together after every product, and ten whole rounds,
-// forward-2x2048x2048x8x8x32 took 66.7 ms, now 61.8; without dropout 44
+// In the first two rounds most products are the same for all lanes or for all
+// quads of keys, and are computed once. Words stay split until the end.
+// forward-2x2048x2048x8x8x32 takes 61.8 ms; it took 66.7 when lanes were joined
+// after every product and all ten rounds were complete; without dropout 44
 // (benchmarks/compare_builds.py, two threads, Zen 4).
 inline void AddDropoutBits(uint32_t threshold, uint64_t seed, uint32_t batch,
                            VecUint head, VecUint query, int64_t first_key,

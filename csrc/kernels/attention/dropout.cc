@@ -6,7 +6,7 @@ namespace hw3tf {
 
 void AttentionDropoutMask(const AttentionShape& shape, double rate,
                           uint64_t seed, uint8_t* keep) {
-  // Of an empty mask another size may be 2^40.
+  // If a mask is empty, another of its sizes may be 2^40.
   if (shape.num_heads * shape.query_len * shape.key_len == 0) return;
   const uint32_t threshold = DropoutThreshold(rate);
   for (int64_t b = 0; b < shape.batch; ++b)

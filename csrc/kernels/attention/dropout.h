@@ -1,6 +1,6 @@
-// Which weights dropout keeps: a function of (seed, batch, head, query, key)
-// alone, so that it is the same for every number of threads, every tile size
-// and every instruction set, and in forward and backward.
+// The weights that dropout keeps: a function of (seed, batch, head, query, key)
+// alone, so that they are the same for every number of threads, tile size and
+// instruction set, and in forward and backward.
 //
 // The generator is Philox4x32-10 (Salmon, Moraes, Dror & Shaw, "Parallel random
 // numbers: as easy as 1, 2, 3", SC 2011): ten rounds turn a counter of four

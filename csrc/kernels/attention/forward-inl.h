@@ -189,8 +189,9 @@ inline bool HasKeys(const ForwardContext& context, const AttentionTask& task) {
              kCached;
 }
 
-// What is needed when the last tile of keys is done: the places of the output,
-// and the first inputs of the task that this thread is likely to take next.
+// Prefetches for the time when the last tile of keys is done: the places of the
+// output, and the first inputs of the task that this thread is likely to take
+// next.
 inline void PrefetchNextTask(const ForwardContext& context,
                              const AttentionTask& task) {
   const AttentionForwardArgs& args = context.args;
@@ -288,12 +289,13 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
     }
   }
 
-  bool any_blind = false;
+  bool any_see_nothing = false;
   for (int64_t i = 0; i < tile_count; ++i) {
     const uint32_t used = UsedLanes(tiles[i].lanes.rows);
-    any_blind |= (tiles[i].seeing & tiles[i].lanes.taking_part & used) != used;
+    any_see_nothing |=
+        (tiles[i].seeing & tiles[i].lanes.taking_part & used) != used;
   }
-  if (any_blind && plan.splits == 1)
+  if (any_see_nothing && plan.splits == 1)
     MeanValue(context, task.kv_head, scratch.rows, scratch.value_sum,
               scratch.mean_value);
   const Results results = FindResults(context, task);

@@ -29,9 +29,9 @@ namespace hw3tf {
 namespace {
 
 // Weights above this raise the maximum: 2^24 per key stays far below the float
-// range. With values of 5e31 and more their products with such weights may
-// leave it, where those with the weights of a softmax do not: what ends
-// infinite is computed again from these (RecomputeTile).
+// range. With values of 5e31 and more, products with such weights may overflow
+// where those with the weights of a softmax do not: a tile that ends infinite
+// is computed again from these (RecomputeTile).
 constexpr float kRaiseAbove = 16777216.0f;
 
 // The state of one query tile; all arrays in scratch.
@@ -81,7 +81,7 @@ struct KeyTileView {
   int64_t value_stride;
 };
 
-// What the steps of one task share.
+// Data that the steps of one task share.
 struct ForwardContext {
   const AttentionForwardArgs& args;
   const AttentionPlan& plan;
@@ -455,8 +455,9 @@ inline void AddKeys(const ForwardContext& context, const KeyTileView& view,
   finish();
 }
 
-// Mean of all S values of one head, masked ones too: what Keras gives to a
-// query that sees no key; 0 if there are none. Summed in double, S can be long.
+// Mean of all S values of one head, including masked ones, as Keras gives it to
+// a query that sees no key; 0 without keys. Summed in double, as S may be
+// large.
 inline void MeanValue(const ForwardContext& context, int64_t kv_head,
                       float* row, double* sum, float* mean) {
   const ConstArray& value = context.args.value;
@@ -610,8 +611,8 @@ inline bool ScaleRow(const float* output, float factor, int64_t size,
 }
 
 // Divides by the sums and writes the output of kLanes lanes, from `first` on.
-// Returns the lanes whose output is not finite, though their sum is, and more
-// than 0.
+// Returns the lanes whose output is not finite although their sum is finite and
+// positive.
 inline uint32_t FinishOutput(const ForwardContext& context,
                              const Results& results,
                              const ForwardScratch& scratch,
@@ -653,7 +654,7 @@ inline uint32_t FinishOutput(const ForwardContext& context,
 }
 
 // Writes output, statistics and logsumexp of a tile. Returns whether an output
-// is not finite, though its sum is.
+// is not finite although its sum is.
 inline bool FinishTile(const ForwardContext& context, const Results& results,
                        const ForwardScratch& scratch,
                        const QueryTileState& tile, const float* mean_value) {

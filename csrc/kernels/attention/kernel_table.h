@@ -1,7 +1,7 @@
-// What one instruction set offers to attention.cc: the table that the dispatch
-// chooses, and the plan that its functions read. Not part of the contract;
-// include attention.h instead. No STL here: the objects of the instruction sets
-// include this file, and must share no inline function.
+// The interface between attention.cc and an instruction set: the table that the
+// dispatch chooses, and the plan that its functions read. Not part of the
+// contract; include attention.h instead. No STL here: the objects of the
+// instruction sets include this file, and must share no inline function.
 
 #pragma once
 
@@ -16,7 +16,7 @@ struct Sequence {
   int64_t b;                   // its index in the caller's arrays
   int64_t query_len, key_len;  // positions that exist
   int64_t query_end;           // queries from here on see no key
-  int64_t key_begin, key_end;  // keys outside are seen by nobody
+  int64_t key_begin, key_end;  // no query sees a key outside
   const uint8_t* query_mask;   // nullptr: all of [0, query_end) take part
   const uint8_t* key_mask;     // nullptr: all of [key_begin, key_end) do
   int64_t query_row, key_row;  // packed sequences: the first row
@@ -35,7 +35,7 @@ struct AttentionTask {
   int64_t count;
 };
 
-// What a call comes to (plan.h makes it).
+// The plan of a call (plan.h makes it).
 struct AttentionPlan {
   bool packed;
   int64_t group;              // N/K
@@ -68,15 +68,15 @@ constexpr int64_t kDecodeKeys = 512;
 // Larger than any position, small enough to be added to one in 32 bits.
 constexpr int64_t kUnlimited = int64_t{1} << 30;
 
-// What the tasks of one backward pass share.
+// Data that the tasks of one backward pass share.
 struct AttentionBackwardShared {
   // Per query: sum over value_dim of output * grad_output, less the gradient of
   // the logsumexp. Indexed as the statistics are. nullptr: every head is one
-  // task, which computes them from what it has packed.
+  // task, which computes them from its packed rows.
   float* output_dot_grad;
   // Per sequence of the plan and key/value head: the gradient that each value
   // gets from the queries that see no key, value_dim doubles.
-  double* blind_grads;
+  double* mean_grads;
   // Per sequence, key/value head and query block: how many key chunks have been
   // added to grad_query.
   int32_t* query_turns;
@@ -122,9 +122,9 @@ struct AttentionKernels {
                        const AttentionPlan& plan, int64_t b, int64_t head,
                        float* scratch);
 
-  // For few queries: at most decode_rows per key/value head, nothing hidden but
-  // by the range of keys, no other terms. The keys are split; a task is a part,
-  // of at most decode_chunk keys, with all its heads.
+  // For few queries: at most decode_rows per key/value head, keys hidden by
+  // their range only, no other terms. The keys are split; a task is a part of
+  // at most decode_chunk keys, with all its heads.
   int64_t decode_rows, decode_chunk;
   int64_t (*decode_scratch)(const AttentionForwardArgs& args);
   void (*decode)(const AttentionForwardArgs& args, const AttentionPlan& plan,

@@ -1,4 +1,4 @@
-// The forward pass.
+// The forward pass of the plain form, attention_plain.h.
 
 #include "kernels/attention/plain.h"
 

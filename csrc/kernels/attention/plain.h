@@ -1,6 +1,6 @@
-// Attention as the formula reads: every option and type of attention.h, one
-// query at a time, all arithmetic in double. It is the path of float64 and what
-// the tests compare the fast kernels with.
+// Attention straight from the formula: every option and type of attention.h,
+// one query at a time, all arithmetic in double. float64 takes this path, and
+// the tests compare the fast kernels with it.
 //
 // The results are those that attention.h promises. Scratch per thread: O(S) in
 // forward, O(H) in backward; the backward pass of a type narrower than float64

@@ -1,5 +1,5 @@
-// The backward pass. With the weights P of the softmax, by what dropout
-// multiplies them (Z), and D = sum of output * grad_output:
+// The backward pass of the plain form, attention_plain.h. P are the weights of
+// the softmax, Z the factors of dropout, and D = sum of output * grad_output:
 //
 //   grad_value = (P * Z)^T grad_output
 //   dP = Z * (grad_output value^T),   dS = P * (dP - D + grad_logsumexp)
@@ -24,8 +24,8 @@ class BackwardPass {
         group_(s_.num_heads / s_.num_kv_heads) {}
 
   bool Run(int num_threads) {
-    // A task is one key/value head of one sequence, or all that add to the same
-    // elements of grad_bias: every sum has one owner and one order.
+    // A task is one key/value head of one sequence, or all heads that add to
+    // the same elements of grad_bias: every sum has one owner and one order.
     const ScoreStrides& strides = options_.bias_strides;
     const auto batch = static_cast<int64_t>(sequences_.size());
     const int64_t sequences = args_.grad_bias && !strides.batch ? batch : 1;
@@ -167,14 +167,14 @@ class BackwardPass {
     for (int64_t h = 0; h < s_.head_dim; ++h) scratch.grad_query[h] = 0.0;
     const Query query = QueryOf(b, n, t, scratch.grad_output);
     const KeyRange reach = ReachOf(s_, options_, b, t);
-    bool blind = true;
+    bool sees_nothing = true;
     for (int64_t s = reach.begin; s < reach.end; ++s) {
       if (!MasksAllow(options_, b, n, t, s)) continue;
-      blind = false;
+      sees_nothing = false;
       Pair(query, s, scratch);
     }
     const int64_t keys = KeyLength(s_, options_, b);
-    for (int64_t s = 0; s < keys && blind; ++s)
+    for (int64_t s = 0; s < keys && sees_nothing; ++s)
       AddScaled(1.0 / static_cast<double>(keys), scratch.grad_output,
                 s_.value_dim,
                 scratch.sums.value + s * scratch.sums.value_stride);
@@ -182,7 +182,7 @@ class BackwardPass {
              RowOf<T>(args_.grad_query, splits, b, t, n));
   }
 
-  // What a query and a key that it sees add to the gradients.
+  // Adds the contribution of a query and a key that it sees to the gradients.
   void Pair(const Query& query, int64_t s, const Scratch& scratch) {
     const auto [b, n, t, kv_head, top, sum, shift] = query;
     const T* key = RowOf<T>(args_.key, options_.key_splits, b, s, kv_head);

@@ -1,5 +1,5 @@
-// What forward and backward of plain.h share: rows of elements, the
-// score of one query and key, memory and threads.
+// Parts that forward and backward of plain.h share: rows of elements,
+// the score of one query and key, memory and threads.
 
 #pragma once
 
@@ -96,7 +96,7 @@ class Scorer {
     return score;
   }
 
-  // By what dropout multiplies a weight.
+  // The factor by which dropout multiplies a weight.
   double Dropout(int64_t b, int64_t n, int64_t t, int64_t s) const {
     if (options_.dropout_rate <= 0.0) return 1.0;
     return DropoutKeeps(threshold_, options_.dropout_seed, b, n, t, s)

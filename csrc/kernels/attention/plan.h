@@ -1,4 +1,4 @@
-// Makes the plan of a call: every batch entry in common terms, and the tasks.
+// The plan of a call: every batch entry in common terms, and the tasks.
 
 #pragma once
 

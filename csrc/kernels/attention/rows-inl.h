@@ -1,5 +1,5 @@
-// What forward and backward share: tile sizes, the queries in the lanes of a
-// tile, which keys they see, and the packing of rows.
+// Parts that forward and backward share: tile sizes, the queries in the lanes
+// of a tile, the keys that they see, and the packing of rows.
 
 #pragma once
 
@@ -197,10 +197,10 @@ inline bool AllFinite(const float* rows, int64_t stride, int64_t count,
   return true;
 }
 
-// Copies rows of units to [count][size], 0 for what is not finite. A product
-// with such rows leaves alone those who do not see the others (0 * NaN would
-// not), and leaves their bits as they are; those who do see them are added by
-// hand.
+// Copies rows of units to [count][size], with 0 for numbers that are not
+// finite. A product with the copy does not change the bits of lanes that do not
+// see these numbers, where 0 * NaN would. Lanes that see them get them added
+// separately.
 __attribute__((noinline, cold)) void CopyFinite(const float* rows,
                                                 int64_t stride, int64_t count,
                                                 int64_t size, float* to) {

@@ -10,8 +10,8 @@ namespace hw3tf {
 // Runs `backward`, which writes one gradient per batch entry, and sums those
 // that the caller wants summed: grad_query, grad_key or grad_value with a batch
 // stride of 0. Sums are in double and in the order of the batch, whatever the
-// number of threads. Takes memory for the gradients of all batch entries.
-// Returns false if there is none, or if `backward` does.
+// number of threads. Needs memory for the gradients of all batch entries.
+// Returns false if it is not available, or if `backward` does.
 bool BackwardWithSharedOperands(const AttentionBackwardArgs& args,
                                 int num_threads,
                                 bool (*backward)(const AttentionBackwardArgs&,

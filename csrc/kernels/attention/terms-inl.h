@@ -1,9 +1,10 @@
-// What may change the scores of a tile beyond their product: who sees whom,
-// bias, soft cap and dropout, brought into the lanes of the tile.
+// Terms: everything that changes the scores of a tile beyond their product, in
+// the lanes of the tile: the keys that each query sees, bias, soft cap,
+// dropout.
 //
-// Only tiles that have such terms pay for them: they take a second pass over
-// the products, so that the loop in registers exists once and knows nothing of
-// them. (A prototype of the whole kernel in two passes was 2-3 % slower.)
+// Only tiles that have such terms pay for them, with a second pass over the
+// products; the loop in registers exists once, without them. (A prototype of
+// the whole kernel in two passes was 2-3 % slower.)
 
 #pragma once
 
@@ -84,7 +85,7 @@ inline void WriteResults(const AttentionForwardArgs& args,
             : LogSumExp(constants, Broadcast(maximum), Broadcast(sum))[0];
 }
 
-// What the forward pass keeps of them in scratch.
+// The terms that the forward pass keeps in scratch.
 struct TermsStorage {
   uint32_t visible[kKeyTile];
   uint32_t keep[kKeyTile];
@@ -133,10 +134,10 @@ inline void HideBitByBit(const MaskRows& mask, int64_t begin, int64_t end,
       visible[i] &= ~(static_cast<uint32_t>(mask.row[lane][i] == 0) << lane);
 }
 
-// The same for `count` keys. Where all see them all, or none sees any, as in
-// most tiles of a causal mask, that is found without the bits. 1024 causal
-// positions of 12 heads with H = 64 took 11.8 ms with the bits alone, 10.4 so,
-// 9.8 with TrimKeys, and 8.9 told that they are causal.
+// The same for `count` keys. If all lanes see all of them, or none sees any, as
+// in most tiles of a causal mask, this is found without single bits. 1024
+// causal positions of 12 heads with H = 64 took 11.8 ms bit by bit, 10.4 with
+// this, 9.8 with TrimKeys, too, and 8.9 with is_causal instead of a mask.
 inline void HideByDenseMask(const MaskRows& mask, int64_t count,
                             uint32_t* visible) {
   constexpr int64_t kBlock = sizeof(VecBytes);
@@ -212,8 +213,8 @@ inline uint32_t FindVisible(const AttentionOptions& options,
 }
 
 // Leaves out of keys [*begin, *end) those at both ends that no lane sees, in
-// whole groups of rows: a causal mask or a window that came as a mask costs
-// little more than as what it is. `visible` are the bits of *begin; returns
+// whole groups of rows: causality or a window that is given as a mask costs
+// little more than as an option. `visible` are the bits of *begin; returns
 // those of the new one. A lane sees one of the keys.
 inline uint32_t* TrimKeys(uint32_t used, uint32_t* visible, int64_t* begin,
                           int64_t* end) {

@@ -1,5 +1,5 @@
-// What the options of attention.h mean for one query and one key: the lengths
-// of a sequence, where its rows lie, and which keys a query sees.
+// The options of attention.h for one query and one key: the lengths of a
+// sequence, the place of its rows, and the keys that a query sees.
 
 #pragma once
 

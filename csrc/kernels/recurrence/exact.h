@@ -1,6 +1,6 @@
-// One step of the recurrence in as many bits as it takes. The fast kernels come
-// here with the steps whose sums bounds do not confine; it is also the plain
-// form of the whole, one row and one step after the other.
+// One step of the recurrence in as many bits as needed. The fast kernels use it
+// for the steps whose sums bounds do not confine; it is also the plain form of
+// the whole, one row and one step after the other.
 
 #pragma once
 

@@ -1,7 +1,8 @@
-// What one instruction set offers to recurrence.cc and its parts: the table
-// that the dispatch chooses, and what its functions read. Not part of the
-// contract; include recurrence.h instead. No STL here: the objects of the
-// instruction sets include this file, and must share no inline function.
+// The interface between recurrence.cc, with its parts, and an instruction set:
+// the table that the dispatch chooses, and the data that its functions read.
+// Not part of the contract; include recurrence.h instead. No STL here: the
+// objects of the instruction sets include this file, and must share no inline
+// function.
 
 #pragma once
 
@@ -39,7 +40,7 @@ struct RecurrenceRow {
   int64_t overflow;           // the first step that overflows; -1: none
 };
 
-// What the rows of a call share.
+// Data that the rows of a call share.
 struct RowsPlan {
   const RecurrenceArgs* args;
   bool diagonal;   // U

@@ -2,9 +2,9 @@
 // line of memory, linear over the integers modulo 2^32 or 2^64.
 //
 // The last state is a polynomial in u (Horner's scheme with the step u^(lanes *
-// accumulators), so that every lane has its own), all states are a prefix sum
+// accumulators), so that every lane has its own). All states are a prefix sum
 // with powers of u (Hillis & Steele within a vector, the carry from vector to
-// vector in a scalar). Both read memory once and are faster than it, with
+// vector in a scalar). Both read memory once and are faster than memory: with
 // AVX-512 for every u, elsewhere for u = 1 and -1, which need no product.
 
 #pragma once

@@ -1,16 +1,16 @@
 // One feature and one unit: sequences are lines of memory, cut into blocks that
 // stay in the cache of a core.
 //
-// A block is read twice, from memory for its own end, then from the cache for
-// its states; between the two it gets the state that the block before it ends
-// with and hands on its own (a scan with decoupled look-back: Merrill & Garland
-// 2016). So the threads share one long sequence, memory is read once, and what
-// is handed on is a number of the ring, the same in every order.
+// A block is read twice: from memory for its own end, then from the cache for
+// its states. Between the two it receives the end state of the block before it
+// and hands on its own (a scan with decoupled look-back: Merrill & Garland
+// 2016). So the threads share one long sequence and memory is read once. The
+// state that is handed on is a number of the ring, the same in every order.
 //
-// Bounds prove of a block at a time that it cannot overflow, from its largest
-// input and the state it begins with, which is exact, because all blocks before
+// Bounds prove for one block at a time that it cannot overflow, from its
+// largest input and its first state, which is exact, because all blocks before
 // it were proven. A block without proof is cut into pieces, and a piece without
-// one is summed step by step.
+// proof is summed step by step.
 
 #include <algorithm>
 #include <cmath>
@@ -99,7 +99,7 @@ class Lines {
   }
 
  private:
-  // What a block hands to the next.
+  // The end state that a block hands to the next.
   struct End {
     std::atomic<bool> known{false};
     int64_t state = 0;
@@ -143,7 +143,7 @@ class Lines {
   }
 
   // Tasks are taken in ascending order: the block before has been taken, and
-  // waits for nobody but those before it.
+  // waits only for blocks before it.
   static int64_t Wait(const End& end) {
     for (int spins = 0; !end.known.load(std::memory_order_acquire); ++spins)
       if (spins > 1000) std::this_thread::yield();

@@ -1,4 +1,4 @@
-// Which part computes a call, and what the parts share.
+// The choice of the part that computes a call, and code that the parts share.
 
 #include "kernels/recurrence/recurrence.h"
 

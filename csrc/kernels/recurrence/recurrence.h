@@ -24,9 +24,9 @@ struct RecurrenceShape {
 enum class Activation { kNone, kRelu, kSign, kClip };
 
 // A step overflows if the exact value of W x_t + U h_{t-1} + b, rounded to
-// fractional_bits and before the activation, does not fit the state; only this
-// value counts, whatever the products and partial sums on the way. A masked
-// step cannot overflow.
+// fractional_bits and before the activation, does not fit the state. Only this
+// value counts, not the products and partial sums. A masked step cannot
+// overflow.
 enum class Overflow {
   kRaise,     // the call fails and says where
   kWrap,      // two's complement
@@ -84,10 +84,10 @@ struct RecurrenceResult {
 // instruction set, or how the time is cut. `num_threads` <= 0 means the pool's
 // default (parallel.h).
 //
-// kRaise costs what kWrap costs as long as bounds prove that a step cannot
-// overflow: the largest input and the largest state against the sums of the
-// weights' magnitudes. Steps beyond them are summed again, in as many bits as
-// it takes.
+// kRaise costs as little as kWrap while bounds prove that a step cannot
+// overflow: bounds from the largest input, the largest state and the sums of
+// the weights' magnitudes. Steps without proof are summed again, in as many
+// bits as needed.
 //
 // Cost: B*T*units*(F + units) multiplications; B*T*units*(F + 1) if U is
 // diagonal.

@@ -1,15 +1,15 @@
 // The general kernel: some rows, stretches of sequences, side by side, one step
 // after the other.
 //
-// Time goes in blocks. Of each block the inputs are widened and multiplied with
-// W at once, over all rows and steps; then every step adds the product of the
-// states with U. A panel of U stays in the nearest cache while all rows meet
-// it.
+// Time is cut into blocks. The inputs of a block are widened and multiplied
+// with W at once, over all rows and steps; then every step adds the product of
+// the states with U. A panel of U stays in the nearest cache while it is
+// multiplied with all rows.
 //
-// A sum that bounds confine to the state's range is exact as it is. They come
-// from the largest input of the row in this block and its largest state, so
-// they cost two instructions per vector; where they fail, the step of this row
-// is done again in wider sums, or by plan.exact.
+// A sum that bounds confine to the state's range is exact. The bounds come from
+// the largest input of the row in this block and its largest state, so they
+// cost two instructions per vector. Where they fail, the step of this row is
+// done again in wider sums, or by plan.exact.
 
 #pragma once
 
@@ -270,7 +270,7 @@ class Rows {
     }
   }
 
-  // The step of one row in as many bits as it takes. Returns whether it
+  // The step of one row in as many bits as needed. Returns whether it
   // overflows.
   bool Again(int64_t r, int64_t s) const {
     if constexpr (sizeof(State) == 4) {

@@ -4,9 +4,9 @@
 //
 // Without activation the recurrence is linear over the integers modulo 2^32 or
 // 2^64. A chunk of n steps that begins with h ends with U^n h + e, where e is
-// the end of the same chunk from 0. So all chunks run at once from 0, their
-// ends are put together one after the other, and, where states are wanted or
-// sums are to be checked, all run again from where they truly begin.
+// the end of the same chunk from 0. So all chunks run at once from 0, and their
+// ends are combined one after the other. If states are wanted or sums must be
+// checked, all chunks run again from their true first states.
 
 #include <algorithm>
 #include <cmath>
@@ -234,8 +234,9 @@ class RowsCall {
     RunTasks(plan_, &rows, kRowsPath);
   }
 
-  // Into how many chunks time is cut: so many that all registers of all threads
-  // are in use. Cutting doubles the work where states are wanted or checked.
+  // The number of chunks into which time is cut: so many that all registers of
+  // all threads are in use. Cutting doubles the work where states are wanted or
+  // checked.
   int64_t NumChunks() const {
     const RecurrenceShape& shape = args_.shape;
     if (args_.options.activation != Activation::kNone ||

@@ -1,11 +1,11 @@
-// Which build of the kernels this is. What was compiled against one build would
-// call another with the wrong arguments; the linker asks for the name only.
+// The build of the kernels. Code that was compiled against one build would call
+// another with the wrong arguments, and the linker compares names only.
 
 #pragma once
 
 namespace hw3tf {
 
-// A digest of the kernels' sources: of those in the library that runs.
+// A digest of the sources of the kernel library that is loaded.
 const char* KernelsBuild();
 
 }  // namespace hw3tf

@@ -1,5 +1,5 @@
-// Which instruction set runs: the widest that was compiled, that this processor
-// has and that is fast on it, or the one that HW3TF_ISA names.
+// The choice of the instruction set: the widest that was compiled, that this
+// processor has and that is fast on it, or the one that HW3TF_ISA names.
 
 #pragma once
 
@@ -30,8 +30,8 @@ const std::vector<InstructionSet>& CompiledInstructionSets();
 const InstructionSet& ChosenInstructionSet();
 
 // Empty, or why the environment's HW3TF_ISA or HW3TF_NUM_THREADS could not be
-// honoured. The kernels then run with the defaults; whoever loads the library
-// must report it, so that no wish is dropped in silence.
+// honoured. The kernels then run with the defaults, and the program that loads
+// the library must report it.
 std::string EnvironmentError();
 
 }  // namespace hw3tf

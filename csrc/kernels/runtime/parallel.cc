@@ -96,12 +96,12 @@ class Pool {
     }
   }
 
-  // Linux may wake a worker on the processor of the thread that wakes it, idle
-  // as another may be, and there it waits for the end of the other's time
-  // slice: on 2 processors (kernel 6.18) the second thread came 2.8 ms late in
-  // 7 to 90 % of the calls after a pause of 1 to 5 ms; kept away, in 0 to 4 %.
-  // With many workers there are many idle processors to choose from, and moving
-  // them all would take longer than it gains.
+  // Linux may wake a worker on the processor of the thread that wakes it, even
+  // if another one is idle. There the worker waits for the end of that thread's
+  // time slice: on 2 processors (kernel 6.18) the second thread came 2.8 ms
+  // late in 7 to 90 % of the calls after a pause of 1 to 5 ms; kept away, in 0
+  // to 4 %. With many workers there are many idle processors to choose from,
+  // and moving them all would take longer than it gains.
   void KeepWorkersOffThisProcessor() {
 #if defined(__linux__)
     constexpr size_t kFewWorkers = 7;
@@ -169,8 +169,8 @@ class Pool {
 // Never destroyed: workers may still look at it while the process exits.
 std::atomic<Pool*> the_pool{nullptr};
 
-// A forked child has no workers, and locks that nobody will release: it starts
-// with a new pool.
+// A forked child has no workers, and locks that no thread will release: it
+// starts with a new pool.
 void ForgetPool() { the_pool.store(new Pool); }
 
 Pool* ThePool() {

@@ -10,10 +10,10 @@ namespace hw3tf {
 // While it lives, the thread rounds to nearest, masks all exceptions and counts
 // denormal numbers as zero; then it has the caller's state again.
 //
-// Threads start with the state of the one that makes them, TensorFlow's flush
-// denormals, Python's do not, and a caller may have changed its rounding:
-// without one rule the bits would depend on who runs a task. And the far tail
-// of a softmax is denormal, at 100 cycles each.
+// Threads start with the state of the thread that makes them. TensorFlow's
+// flush denormals, Python's do not, and a caller may have changed its rounding
+// mode. Without one rule the bits would depend on the thread that runs a task.
+// And the far tail of a softmax is denormal, at 100 cycles each.
 class FloatingPointScope {
  public:
   FloatingPointScope();
@@ -30,7 +30,7 @@ class FloatingPointScope {
 // Tasks are taken in ascending order; `worker` is in [0, threads) and belongs
 // to one thread for the length of the call, so it may index scratch memory.
 //
-// `body` runs in a FloatingPointScope, whoever runs it.
+// `body` runs in a FloatingPointScope on every thread.
 //
 // Runs serially on the calling thread if another call holds the pool: two ops
 // that TensorFlow runs at once do not fight for the cores. `body` must not
@@ -63,12 +63,12 @@ void ParallelFor(int64_t tasks, int threads, const Body& body) {
 // first asked.
 int ResolveNumThreads(int requested);
 
-// 0 takes an earlier setting back.
+// 0 undoes an earlier setting.
 void SetNumThreads(int threads);
 
 constexpr int kMaxThreads = 1024;
 
-// Empty, or what is wrong with HW3TF_NUM_THREADS.
+// Empty, or an error about HW3TF_NUM_THREADS.
 std::string NumThreadsError();
 
 }  // namespace hw3tf

@@ -40,8 +40,8 @@ double LimitOf(const std::string& folder) {
                   Ratio(quota.first, period.first));
 }
 
-// The least of a group and of all above it. In a container the path may be that
-// of the host, of which only the end, or nothing, is mounted.
+// The least limit of a group and of all above it. In a container the path may
+// be that of the host, of which only the end, or nothing, is mounted.
 double LeastLimit(const std::string& mount, std::string path) {
   double limit = kNoLimit;
   for (;;) {

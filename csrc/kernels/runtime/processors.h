@@ -1,4 +1,4 @@
-// How many processors this process may use.
+// The number of processors that this process may use.
 
 #pragma once
 
@@ -10,10 +10,10 @@ namespace hw3tf {
 // control groups set, rounded up; at least 1.
 int AvailableProcessors();
 
-// The limit of control groups alone; 0 if there is none. `groups`: the file in
-// which Linux says what groups the process is in, /proc/self/cgroup; `mount`:
-// where they are found, /sys/fs/cgroup. Both versions of control groups are
-// read, each group with those above it.
+// The limit of control groups alone; 0 without a limit. `groups` is the file in
+// which Linux lists the groups of the process, /proc/self/cgroup; `mount` is
+// the folder with the groups, /sys/fs/cgroup. Both versions of control groups
+// are read, each group with those above it.
 int ControlGroupProcessors(const std::string& groups, const std::string& mount);
 
 }  // namespace hw3tf

@@ -1,7 +1,6 @@
-// What the tests of this library change and count, so that small calls take the
-// ways of large ones and a test can say which ways it took. Not part of the
-// contract: whoever uses the library leaves this alone, and it costs a call
-// nothing.
+// Hooks for the tests of this library: sizes to change, so that small calls
+// take the paths of large ones, and counts of the paths that calls took. Not
+// part of the contract; a call without tests pays nothing for them.
 
 #pragma once
 
@@ -9,7 +8,7 @@
 
 namespace hw3tf {
 
-// The ways of a call: bits, since a call may take several.
+// The paths of a call: bits, since a call may take several.
 enum TestPath : uint32_t {
   kForwardPath = 1 << 0,  // neither decoding nor with split keys
   kDecodePath = 1 << 1,

@@ -1,5 +1,5 @@
-// The elements of the four types, one at a time, in whatever instructions the
-// machine has: to double and, rounded once to the nearest even, back.
+// Conversion of elements of the four types, one at a time and without special
+// instructions: to double and, rounded once to the nearest even, back.
 
 #pragma once
 

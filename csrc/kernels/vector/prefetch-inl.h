@@ -1,9 +1,9 @@
-// Asks for rows of memory some time before they are read or written.
+// Prefetching of rows of memory, some time before they are read or written.
 //
-// The rows of one head lie far apart, so that each is a miss that the processor
+// The rows of one head are far apart, so that each is a miss that the processor
 // does not foresee; a short problem is over before its inputs have arrived.
-// Asked for a few at a time, between the products of what came before, they
-// cost nothing: a burst of them would stall like the misses themselves.
+// Prefetches cost nothing if they are spread, a few at a time, between the
+// products before them; a burst would stall like the misses themselves.
 
 #pragma once
 
@@ -29,7 +29,7 @@ class Prefetcher {
     total_ += count;
   }
 
-  // All that was added is to be asked for within so many steps.
+  // Everything that was added is to be prefetched within so many steps.
   void SpreadOver(int64_t steps) {
     rate_ = steps > 0 ? (total_ + steps - 1) / steps : total_;
   }

@@ -1,9 +1,9 @@
-// What the products of a tile multiply: units of 32 bits, which are floats, or
-// pairs of bfloat16 where the object is compiled for them
+// The units that the products of a tile multiply: 32 bits, which are a float,
+// or a pair of bfloat16 if the object is compiled for them
 // (attention/bfloat16_isa.cc). A pair is two steps of the depth, so that a
 // product of pairs has half as many steps; it is summed in float32.
 //
-// Units travel as floats, which nothing but the functions here computes with.
+// Units are passed as floats, but only the functions here compute with them.
 
 #pragma once
 

@@ -3,7 +3,7 @@
 // Every *-inl.h file of the kernels is written against these few names and is
 // compiled once per instruction set (see CMakeLists.txt), so there is one
 // source per algorithm, never one per machine. GCC's and Clang's vector types
-// give arithmetic, comparison and selection; intrinsics stand here only where
+// give arithmetic, comparison and selection; intrinsics are used only where
 // the vector types generate worse code.
 //
 // Everything is in an anonymous namespace: a function that two objects share
@@ -208,9 +208,9 @@ inline Vec Exp2Finite(Vec y) {
 }
 
 // The same with a relative error of 3e-6: degree 4, for weights that are
-// rounded to bfloat16, where each is off by up to 4e-3, but not their sum, of
-// which the logsumexp is made. Degree 3 (1e-4) would save a cycle of 72 per 16
-// scores, and made the logsumexp 10 times as wrong as Keras's.
+// rounded to bfloat16. Each of them is off by up to 4e-3, but not their sum,
+// from which the logsumexp is computed. Degree 3 (1e-4) would save a cycle of
+// 72 per 16 scores, and made the logsumexp 10 times as wrong as Keras's.
 inline Vec Exp2Bfloat16(Vec y) {
 #if defined(__AVX512DQ__)
   const Vec n = ToNearest(y), r = y - n;

@@ -6,8 +6,8 @@
 //
 //   c[r][lanes] += sum over k of a[r, k] * b[k][lanes]
 //
-// with either the rows or the depth of `a` contiguous. Nothing is packed for
-// the product's sake: `a` is read in place, whatever its stride. The elements
+// with either the rows or the depth of `a` contiguous. The product needs no
+// packing: `a` is read in place, with any stride. The elements
 // are units of 32 bits, which products-inl.h multiplies: k counts units.
 
 #pragma once

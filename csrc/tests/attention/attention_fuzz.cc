@@ -1,7 +1,7 @@
-// Attention with everything drawn from a seed: shapes, strides, types, options,
-// masks with and without structure, lengths, NaN, infinity and denormals,
-// threads, and the sizes by which the kernels cut their work; against the plain
-// form in float64, in guarded memory.
+// Random cases of attention against the plain form in float64, in guarded
+// memory. A seed draws everything: shapes, strides, types, options, masks with
+// and without structure, lengths, NaN, infinity and denormals, threads, and the
+// sizes by which the kernels cut their work.
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,7 @@
 namespace hw3tf {
 namespace {
 
-// Around a size at which the kernels change their way.
+// Around a size at which the kernels take another path.
 int64_t Around(Draw* draw, int64_t size) {
   return std::max<int64_t>(1, size + draw->Below(5) - 2);
 }

@@ -1,6 +1,6 @@
-// The plain form, which judges the others, against what attention.h says: the
-// formula in long double, its central differences, and the published numbers of
-// the generator of dropout.
+// Tests of the plain form, which judges the others, against the text of
+// attention.h: the formula in long double, its central differences, and the
+// published numbers of dropout's generator.
 
 #include <cmath>
 #include <limits>
@@ -20,7 +20,7 @@
 namespace hw3tf {
 namespace {
 
-// What the formula makes of the inputs.
+// The results of the formula.
 void CompareWithFormula(const Inputs& x, const Results& got) {
   const FormulaResults want = Formula(x, FormulaInputsOf(x));
   const std::vector<double> output = got.output.Values();

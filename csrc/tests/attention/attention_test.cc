@@ -35,7 +35,7 @@ void RunCase(const Case& c) {
   }
 }
 
-// NaN reaches what sees it, and nothing else.
+// NaN reaches the queries that see it, and no others.
 void RunPoisoned(const Case& c, Poison poison) {
   if (poison == Poison::kBias && c.bias == Bias::kNone) return;
   const Inputs inputs(c, c.dtype, poison);
@@ -95,7 +95,7 @@ int Main(int every) {
   std::vector<Case> cases;
   int pairs = AddCases(Sizes(), Terms::kAll, &cases), run = 0;
   pairs += AddCases(Sizes(), Terms::kFew, &cases);
-  // One query or few after many keys, as models meet that write text.
+  // One query or few after many keys, as in models that write text.
   const std::vector<int64_t> sizes = {1, 16, 31, 64, 100};
   pairs += AddCases({{1, 2, 3, 5}, {511, 512, 513, 1025, 1700}, sizes, sizes},
                     Terms::kNone, &cases);

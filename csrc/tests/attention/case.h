@@ -1,5 +1,5 @@
-// The cases of the attention tests: one choice for everything that attention.h
-// lets a caller choose.
+// The cases of the attention tests: one value for each choice that attention.h
+// offers.
 
 #pragma once
 
@@ -12,12 +12,12 @@ namespace hw3tf {
 
 enum class Mask {
   kNone,
-  kFull,         // (B, N, T, S)
-  kOverHeads,    // (B, 1, T, S)
-  kOverQueries,  // (B, N, 1, S)
-  kTransposed,   // (B, N, T, S) in the order (S, T, N, B)
-  kLate,         // (1, 1, 1, S): the first tile of keys is hidden
-  kBlindRows,    // (B, 1, T, 1): a third of the queries see nothing
+  kFull,            // (B, N, T, S)
+  kOverHeads,       // (B, 1, T, S)
+  kOverQueries,     // (B, N, 1, S)
+  kTransposed,      // (B, N, T, S) in the order (S, T, N, B)
+  kLate,            // (1, 1, 1, S): the first tile of keys is hidden
+  kRowsSeeNothing,  // (B, 1, T, 1): a third of the queries see nothing
   kCount
 };
 enum class KeyMask { kNone, kPrefix, kHoles, kCount };
@@ -43,8 +43,7 @@ enum class Window {
   kHuge,
   kCount
 };
-// What a mask shows of the scores: the structures that models make, whole tiles
-// of ones and of zeros.
+// The structure of a mask, as models make it: whole tiles of ones and of zeros.
 enum class Pattern {
   kRandom,
   kCausal,
@@ -55,7 +54,7 @@ enum class Pattern {
   kZeros,
   kCount
 };
-// What the elements of queries, keys, values and gradients are.
+// The kind of elements of queries, keys, values and gradients.
 enum class Numbers {
   kNormal,
   kDenormals,  // half of them; the others are normal

@@ -50,7 +50,7 @@ bool IsMarked(const Results& results, int64_t i) {
 bool IsSummed(const Rows& grad) { return grad.shape().one_batch; }
 
 // Queries that see nothing: exact statistics, and no gradient.
-void CheckBlind(const Inputs& x, const Results& got, bool backward) {
+void CheckSeesNothing(const Inputs& x, const Results& got, bool backward) {
   int wrong_statistics = 0, wrong_grads = 0;
   for (int64_t b = 0; b < x.shape.batch; ++b)
     for (int64_t n = 0; n < x.shape.num_heads; ++n)
@@ -73,14 +73,14 @@ void CheckUnseen(const Inputs& x, const Results& got) {
   int wrong_grads = 0;
   for (int64_t b = 0; b < x.shape.batch; ++b)
     for (int64_t k = 0; k < x.shape.num_kv_heads; ++k) {
-      const bool has_blind = x.HasBlind(b, k);
+      const bool some_see_nothing = x.SomeSeeNothing(b, k);
       for (int64_t s = 0; s < x.KeyLen(b); ++s) {
         if (x.IsSeen(b, k, s)) continue;
         const int64_t row = x.KeyRow(b, s);
         for (int64_t h = 0; h < x.shape.head_dim && !IsSummed(got.grad_key);
              ++h)
           wrong_grads += got.grad_key.Get(row, k, h) != 0.0;
-        if (has_blind || IsSummed(got.grad_value)) continue;
+        if (some_see_nothing || IsSummed(got.grad_value)) continue;
         for (int64_t v = 0; v < x.shape.value_dim; ++v)
           wrong_grads += got.grad_value.Get(row, k, v) != 0.0;
       }
@@ -145,7 +145,7 @@ void CompareForward(const Inputs& x, const Results& got, const Results& want,
   const double factor = bare ? std::fabs(x.options.scale) : 1.0;
   std::vector<double> logsumexp, wanted;
   for (int64_t i = 0; i < got.statistics.count() / 2; ++i) {
-    // A query that sees nothing: CheckBlind looks at it.
+    // CheckSeesNothing compares queries that see nothing.
     if (IsMarked(want, i)) continue;
     logsumexp.push_back(factor * got.statistics.Get(2 * i) +
                         std::log(got.statistics.Get(2 * i + 1)));
@@ -155,7 +155,7 @@ void CompareForward(const Inputs& x, const Results& got, const Results& want,
   // Which of the two numbers carries the NaN, and so what becomes of both, is
   // the kernel's choice.
   Compare("statistics", x, logsumexp, wanted, reals, 1.0, NaNs::kMayBeLess);
-  CheckBlind(x, got, false);
+  CheckSeesNothing(x, got, false);
   CompareLogsumexp(x, got, want, reals);
 }
 
@@ -175,7 +175,7 @@ void CompareBackward(const Inputs& x, const Results& got, const Results& want,
   CompareGrad("grad_key", x, got.grad_key, want.grad_key, values,
               scaled * std::sqrt(std::fmax(1.0, seen_by)));
   CompareGrad("grad_value", x, got.grad_value, want.grad_value, values, 1.0);
-  CheckBlind(x, got, true);
+  CheckSeesNothing(x, got, true);
   CheckUnseen(x, got);
   if (got.grad_bias.count() == 0) return;
   // Summed over the axes that the bias does not have; the rounding of the

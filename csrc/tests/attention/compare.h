@@ -1,4 +1,4 @@
-// Results of a kernel against those of a judge in float64.
+// Comparison of a kernel's results with those of a judge in float64.
 
 #pragma once
 
@@ -17,8 +17,8 @@ struct Tolerance {
 };
 
 // Whether the bias is the same for all keys of a query. It then changes nothing
-// but the logsumexp, and its gradient is that of the logsumexp, whatever the
-// output was rounded to and whether or not there is NaN in values.
+// but the logsumexp, and its gradient is that of the logsumexp, independent of
+// the rounding of the output and of NaN in values.
 bool IsShift(const Case& c);
 
 // For both: NaN exactly where the judge has NaN, but for the gradient of a

@@ -78,7 +78,7 @@ FormulaResults Formula(const Inputs& x, const FormulaInputs& values) {
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t n = 0; n < s.num_heads; ++n)
       for (int64_t t = 0; t < x.QueryLen(b); ++t) {
-        const bool blind = !x.SeesAny(b, n, t);
+        const bool sees_nothing = !x.SeesAny(b, n, t);
         std::vector<long double> p = Scores(x, values, b, n, t);
         long double top = kNegativeInfinity, sum = 0;
         for (long double score : p) top = std::fmax(top, score);
@@ -86,8 +86,9 @@ FormulaResults Formula(const Inputs& x, const FormulaInputs& values) {
           if (x.Sees(b, n, t, k))
             sum += std::exp(p[static_cast<size_t>(k)] - top);
         const auto i = static_cast<size_t>(x.LogsumexpIndex(b, n, t));
-        results.logsumexp[i] = blind ? kNegativeInfinity : top + std::log(sum);
-        if (x.c.grad_logsumexp && !blind)
+        results.logsumexp[i] =
+            sees_nothing ? kNegativeInfinity : top + std::log(sum);
+        if (x.c.grad_logsumexp && !sees_nothing)
           results.loss += results.logsumexp[i] *
                           static_cast<long double>(
                               x.grad_logsumexp.Get(static_cast<int64_t>(i)));
@@ -95,7 +96,7 @@ FormulaResults Formula(const Inputs& x, const FormulaInputs& values) {
           const size_t score =
               At((b * s.num_heads + n) * s.query_len + t, 1, 0, s.key_len, k);
           long double weight = 0;
-          if (blind)
+          if (sees_nothing)
             weight = 1 / static_cast<long double>(x.KeyLen(b));
           else if (x.Sees(b, n, t, k))
             weight = std::exp(p[static_cast<size_t>(k)] - top) / sum *

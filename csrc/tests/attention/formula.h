@@ -1,4 +1,4 @@
-// The formula of attention in long double, as slow and as plain as it reads.
+// The formula of attention in long double, written down as it is, and slow.
 
 #pragma once
 
@@ -15,8 +15,9 @@ struct FormulaInputs {
 
 struct FormulaResults {
   std::vector<long double> output, logsumexp;
-  // Whose gradients the backward pass computes: the sum of output * grad_output
-  // and, if there is one, of logsumexp * grad_logsumexp where it is finite.
+  // The number whose gradients the backward pass computes: the sum of output *
+  // grad_output and, if given, of logsumexp * grad_logsumexp where it is
+  // finite.
   long double loss;
 };
 

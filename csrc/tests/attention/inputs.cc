@@ -121,7 +121,7 @@ Inputs::ScoreArray Inputs::MaskArray() const {
       return {B * N * T * shape.key_len, {1, B, N * B, T * N * B}};
     case Mask::kLate:
       return Broadcast(false, false, false, true);
-    case Mask::kBlindRows:
+    case Mask::kRowsSeeNothing:
       return Broadcast(true, false, true, false);
     default:
       return {0, {0, 0, 0, 0}};

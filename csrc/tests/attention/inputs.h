@@ -14,7 +14,7 @@
 
 namespace hw3tf {
 
-// Where NaN is put into the inputs.
+// The places of NaN in the inputs.
 enum class Poison {
   kNone,
   // Wherever no result may depend on it; infinity, too.
@@ -43,7 +43,7 @@ class Inputs {
   // Whether a query of the heads that share this key/value head sees key s, or
   // one of them sees nothing.
   bool IsSeen(int64_t b, int64_t kv_head, int64_t s) const;
-  bool HasBlind(int64_t b, int64_t kv_head) const;
+  bool SomeSeeNothing(int64_t b, int64_t kv_head) const;
 
   int64_t QueryLen(int64_t b) const;
   int64_t KeyLen(int64_t b) const;

@@ -1,4 +1,4 @@
-// Both passes of a case, and what the plain form in float64 says of them.
+// Both passes of a case, judged by the plain form in float64.
 
 #pragma once
 

@@ -48,12 +48,12 @@ void Inputs::PutHidden() {
   };
   for (int64_t b = 0; b < shape.batch; ++b) {
     for (int64_t k = 0; k < shape.num_kv_heads; ++k) {
-      const bool has_blind = HasBlind(b, k);
+      const bool some_see_nothing = SomeSeeNothing(b, k);
       for (int64_t s = 0; s < KeyLen(b); ++s) {
         if (IsSeen(b, k, s)) continue;
         fill(&key, KeyRow(b, s), k);
         // A query that sees nothing takes the mean of all values.
-        if (!has_blind) fill(&value, KeyRow(b, s), k);
+        if (!some_see_nothing) fill(&value, KeyRow(b, s), k);
       }
     }
     for (int64_t n = 0; n < shape.num_heads; ++n)

@@ -1,4 +1,4 @@
-// What the two passes write, and their arguments.
+// The results of the two passes, and their arguments.
 
 #pragma once
 

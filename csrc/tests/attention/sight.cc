@@ -1,5 +1,6 @@
-// Which keys a query of a case sees, and where its rows lie: attention.h's text
-// once more, on purpose without the code of the kernels.
+// The keys that a query of a case sees, and the places of its rows: written
+// once more from the text of attention.h, on purpose without the code of the
+// kernels.
 
 #include "tests/attention/inputs.h"
 
@@ -33,7 +34,7 @@ bool Inputs::IsSeen(int64_t b, int64_t kv_head, int64_t s) const {
   return false;
 }
 
-bool Inputs::HasBlind(int64_t b, int64_t kv_head) const {
+bool Inputs::SomeSeeNothing(int64_t b, int64_t kv_head) const {
   const int64_t group = shape.num_heads / shape.num_kv_heads;
   for (int64_t n = kv_head * group; n < (kv_head + 1) * group; ++n)
     for (int64_t t = 0; t < QueryLen(b); ++t)

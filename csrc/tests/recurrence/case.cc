@@ -114,7 +114,7 @@ RecurrenceCase MakeCase(Random* random, const RecurrenceShape& shape) {
     c.inputs.assign(c.inputs.size(), 0);
     c.inputs[at] = kept;
   }
-  // Those that fit int16, and those that just do not, go different ways.
+  // Weights that fit int16, and those that just do not, take different paths.
   constexpr int64_t kWeights[] = {1,   1,    1,         2,         2,
                                   127, 1000, INT16_MAX, 1LL << 15, INT64_MAX};
   c.kernel = random->Numbers(features * units, c.args.weight_dtype,

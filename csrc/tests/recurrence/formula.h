@@ -1,5 +1,5 @@
-// The recurrence as it is defined, one number after the other: what the kernels
-// are judged by. Shares no line with them.
+// The recurrence as it is defined, one number after the other: the judge of the
+// kernels, with which it shares no line.
 
 #pragma once
 
@@ -19,7 +19,8 @@ struct RecurrenceCase {
   std::vector<uint8_t> mask;                 // empty: not given
 };
 
-// Fills `states`, of the size of the output, or returns where it overflows.
+// Fills `states`, of the size of the output, or returns the place of an
+// overflow.
 RecurrenceResult RecurrenceFormula(const RecurrenceCase& c,
                                    std::vector<int64_t>* states);
 

@@ -1,6 +1,6 @@
-// The recurrence with everything drawn from a seed: shapes, types, options,
-// numbers, masks, threads, and the sizes by which the kernels cut their work;
-// against the formula, in guarded memory.
+// Random cases of the recurrence against the formula, in guarded memory. A seed
+// draws everything: shapes, types, options, numbers, masks, threads, and the
+// sizes by which the kernels cut their work.
 
 #include <cstdint>
 

@@ -1,5 +1,5 @@
-// The thread pool: every task once, calls from many threads, a forked child,
-// allocations that fail.
+// Tests of the thread pool: every task once, calls from many threads, a forked
+// child, allocations that fail.
 
 #include "kernels/runtime/parallel.h"
 
