@@ -1,61 +1,42 @@
 """Whole models of KerasHub: as they are, and after `hw3tf.accelerate(model)`.
 
-    python benchmarks/models.py --json models.json --markdown benchmarks/README.md
+    python benchmarks/models/run.py --json models.json --markdown models.md
 
 Random weights, nothing is downloaded. A process per case holds both kinds of the same
 model, traced before and after the one line; they take turns, the order changes in every
 round. The peak of memory is measured in two more processes, one for each kind.
 
-    python benchmarks/models.py --list
-    python benchmarks/models.py --cases 'bert-*,llama-like-4096' --seconds 5
+    python benchmarks/models/run.py --list
+    python benchmarks/models/run.py --cases 'bert-*,llama-like-4096' --seconds 5
 """
 
-import argparse
 import dataclasses
-import importlib.metadata
 import json
-import os
 import pathlib
-import shlex
 import statistics
-import subprocess
 import sys
-import time
 
-import attention_report
-from models_cases import chosen, shrunk
+if not __package__:  # run as a program: what it imports is in the folder above
+    sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
-WORKER = pathlib.Path(__file__).with_name("models_worker.py")
-BEGIN = "<!-- models.py writes from here -->"
+import harness
+from models.cases import chosen, shrunk
+
+PROGRAM = "models/run.py"
 KINDS = ("stock", "accelerated")
 PACKAGES = ("hw3tf", "keras", "keras-hub", "tensorflow")
-ENVIRONMENT = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "KERAS_BACKEND": "tensorflow",
-    "CUDA_VISIBLE_DEVICES": "",
-}
 
 
-def say(*words):
-    print(*words, file=sys.stderr, flush=True)
-
-
-def in_a_process(case, *arguments):
-    """The worker's answer; SystemExit with its last words if it fails."""
-    command = [sys.executable, WORKER, json.dumps(vars(case)), *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | ENVIRONMENT
-    )
-    if done.returncode:
-        raise SystemExit(f"{case.name} {arguments[0]} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def ask(case, do, **message):
+    """The answer of a process that builds the model."""
+    return harness.ask_once("models.worker", json.dumps(vars(case)), do=do, **message)
 
 
 def measure(case, seconds, peaks):
     """A dict: the case, what was timed, and the verdict on each bar."""
     result = dataclasses.asdict(case)
     if not case.memory_only:
-        answer = in_a_process(case, "times", seconds)
+        answer = ask(case, "times", seconds=seconds)
         rounds = answer.pop("times")
         result |= answer | {"rounds": rounds}
         for kind in KINDS:
@@ -67,7 +48,7 @@ def measure(case, seconds, peaks):
         result["ratio"] = result["stock"]["best"] / result["accelerated"]["best"]
         result["median_ratio"] = statistics.median(s / a for s, a in pairs)
     if peaks or case.memory_only:
-        found = {kind: in_a_process(case, kind)["peak_mib"] for kind in KINDS}
+        found = {kind: ask(case, "peak", kind=kind)["peak_mib"] for kind in KINDS}
         result["peak_mib"] = found
     return result | {"verdict": verdict(result)}
 
@@ -110,43 +91,26 @@ def report(results):
     """The table, in Markdown."""
     head = ["case", "stock, ms", "accelerated, ms", "ratio", "difference"]
     head += ["stock, MiB", "accelerated, MiB", "bar"]
-    versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
-    lines = [
-        f"Machine: {results['machine']}. {results['date']}.",
-        f"{versions}.",
-        "",
-        f"```\n{results['command']}\n```",
-        "",
-        attention_report.table(head, [row(result) for result in results["cases"]]),
-        "",
+    cases = results["cases"]
+    parts = [
+        harness.heading_in_words(results, [results["command"]]),
+        harness.table(head, map(row, cases)),
         "Best of the rounds (median); ratio of the bests (median of the rounds' "
         "ratios); the largest difference of outputs, in training of gradients without "
         "dropout, relative to the largest number; growth of the resident set by one "
         "call.",
-        "",
+        "\n".join(f"- {case['name']}: {case['words']}" for case in cases),
     ]
-    return "\n".join(lines + [f"- {result['name']}: {result['words']}"
-                              for result in results["cases"]] + [""])  # fmt: skip
+    return "\n\n".join(parts) + "\n"
 
 
 def parse_arguments(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
-        epilog=__doc__.split("\n\n", 1)[1],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = harness.parser(__doc__)
     add = parser.add_argument
     add("--cases", default="*", help="names or patterns of --list, with commas")
     add("--seconds", type=float, default=12.0, help="of turns, for each case")
     add("--no-peaks", action="store_true", help="memory only where there is a bar")
-    add("--quick", action="store_true", help="tiny sizes: only to see that all works")
     add("--list", action="store_true", help="name the cases and end")
-    add("--json", type=pathlib.Path, help="write every figure here")
-    add(
-        "--markdown",
-        type=pathlib.Path,
-        help="write the table here, or between the marks of this file",
-    )
     options = parser.parse_args(argv)
     options.cases = chosen(options.cases.split(","))
     if not options.cases:
@@ -156,37 +120,27 @@ def parse_arguments(argv):
     return options
 
 
-def main(argv=None):
-    options = parse_arguments(argv)
-    if options.list:
-        print("\n".join(f"{case.name}: {case}" for case in options.cases))
-        return None
-    arguments = sys.argv[1:] if argv is None else argv
-    results = {
-        "machine": attention_report.machine(),
-        "date": time.strftime("%Y-%m-%d"),
-        "command": shlex.join(["python", "benchmarks/models.py", *arguments]),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "cases": [],
-    }
-    start = time.monotonic()
-    for number, case in enumerate(options.cases):
+def run(options, command):
+    results = harness.heading(PACKAGES) | {"command": command, "cases": []}
+    progress = harness.Progress(len(options.cases))
+    for case in options.cases:
         words = str(case)
         if options.quick:
             case = shrunk(case)
         seconds = 0.0 if options.quick else options.seconds
         result = measure(case, seconds, not options.no_peaks) | {"words": words}
         results["cases"].append(result)
-        spent = (time.monotonic() - start) / 60
-        done = f"{number + 1} of {len(options.cases)}, {spent:.1f} min"
-        say(f"[{done}]", *row(result))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    text = report(results)
-    if options.markdown:
-        attention_report.write_markdown(text, options.markdown, BEGIN)
-    print(text)
+        progress.step(*row(result))
     return results
+
+
+def main(argv=None):
+    options = parse_arguments(argv)
+    if options.list:
+        print("\n".join(f"{case.name}: {case}" for case in options.cases))
+        return None
+    command = harness.command(PROGRAM, argv)
+    return harness.publish(PROGRAM, options, lambda: run(options, command), report)
 
 
 if __name__ == "__main__":

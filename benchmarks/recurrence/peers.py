@@ -1,4 +1,4 @@
-"""What recurrence.py compares: a function that computes the case, or why there is
+"""The peers of recurrence/run.py: a function that computes the case, or why there is
 none. All sums fit: every peer that computes in integers must give the same last
 states."""
 
@@ -6,8 +6,8 @@ import concurrent.futures
 import functools
 import os
 
-from attention_peers import InARow
-from recurrence_cases import function_options, kernel_options, make_arrays
+from harness import InARow
+from recurrence.cases import function_options, kernel_options, make_arrays
 
 # Calls of a short case that TensorFlow's peers make as one.
 IN_A_ROW = 4

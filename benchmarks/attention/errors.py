@@ -1,24 +1,26 @@
 """How far attention is from float64, by dtype and length: hw3tf and Keras's own.
 
-    python benchmarks/attention_errors.py
+    python benchmarks/attention/errors.py --json errors.json --markdown docs/numerics.md
 
-writes the table of docs/numerics.md. Inputs are standard normal numbers, rounded to the
-dtype before either computes; the judge is `hw3tf.reference` in float64 on the same
-numbers. One core, half a minute.
+Inputs are standard normal numbers, rounded to the dtype before either computes; the
+judge is `hw3tf.reference` in float64 on the same numbers. One core, half a minute.
 """
 
-import argparse
 import pathlib
+import sys
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+if not __package__:  # run as a program: what it imports is in the folder above
+    sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
+import harness
+
 from hw3tf import _core, ops, reference
 
-PAGE = pathlib.Path(__file__).parents[1] / "docs/numerics.md"
-START = "<!-- attention_errors.py writes from here -->\n"
-END = "<!-- to here -->\n"
+PROGRAM = "attention/errors.py"
 # Promised by docs/numerics.md for lengths up to 4,096, and checked by
 # tests/release/test_numerics.py.
 BOUNDS = {"float32": 3e-6, "bfloat16": 1e-2, "float16": 1e-3, "float64": 3e-14}
@@ -59,34 +61,41 @@ def errors(dtype, length, rng):
     return row
 
 
-def table(lengths):
-    """The Markdown table, a row for each dtype and length."""
-    names = ("dtype", "length", "bound", "output", "Keras's", "gradients", "Keras's")
-    lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
+def measure(lengths, command):
     rng = np.random.default_rng(0)
-    for dtype, bound in BOUNDS.items():
-        for length in lengths:
-            output, grads, theirs, their_grads = errors(dtype, length, rng)
-            numbers = (output, theirs, grads, their_grads)
-            cells = " | ".join(f"{x:.1e}" for x in numbers)
-            lines.append(f"| {dtype} | {length:,} | {bound:.0e} | {cells} |")
-    lines.append(
-        f"\nInstruction set {_core.instruction_set()}, Keras "
-        f"{keras.__version__}, TensorFlow {tf.__version__}."
-    )
-    return "\n".join(lines) + "\n"
+    rows = [
+        {"dtype": dtype, "length": length, "errors": errors(dtype, length, rng)}
+        for dtype in BOUNDS
+        for length in lengths
+    ]
+    return harness.heading(["hw3tf", "keras", "tensorflow"]) | {
+        "instruction_set": _core.instruction_set(),
+        "command": command,
+        "rows": rows,
+    }
+
+
+def report(results):
+    """The Markdown table, a row for each dtype and length."""
+    head = ("dtype", "length", "bound", "output", "Keras's", "gradients", "Keras's")
+    rows = []
+    for row in results["rows"]:
+        output, grads, theirs, their_grads = row["errors"]
+        cells = [f"{x:.1e}" for x in (output, theirs, grads, their_grads)]
+        bound = f"{BOUNDS[row['dtype']]:.0e}"
+        rows.append([row["dtype"], f"{row['length']:,}", bound, *cells])
+    versions = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
+    isa = f"Instruction set {results['instruction_set']}, {versions}."
+    return f"{harness.table(head, rows)}\n\n{isa}\n"
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--page", type=pathlib.Path, default=PAGE)
+    parser = harness.parser(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
-    args = parser.parse_args(argv)
-    text = table(args.lengths)
-    before, _, rest = args.page.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    args.page.write_text(before + START + text + END + after)
-    print(text)
+    options = parser.parse_args(argv)
+    lengths = LENGTHS[:1] if options.quick else options.lengths
+    command = harness.command(PROGRAM, argv)
+    return harness.publish(PROGRAM, options, lambda: measure(lengths, command), report)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import os
 
-from attention_peers import Peer, keys_taking_part
+from attention.peers import Peer, keys_taking_part
 
 
 class Jax(Peer):

@@ -1,10 +1,10 @@
-"""The tables and the picture of recurrence.py, from its JSON."""
+"""The tables and the picture of recurrence/run.py, from its JSON."""
 
-from attention_report import table
-from recurrence_cases import TABLE
-from recurrence_peers import PEERS
+import harness
+from harness import table
+from recurrence.cases import TABLE
+from recurrence.peers import PEERS
 
-BEGIN = "<!-- recurrence.py writes from here -->"
 OURS = "hw3tf"
 # name -> colour, marker, width of the line
 STYLES = {
@@ -63,7 +63,7 @@ def seconds(results, case, peer):
 
 
 def verdicts(results):
-    """(words, bar, measured, "met", "missed" or "unknown"): the bars of the issue."""
+    """(words, bar, measured, "met", "missed" or "unknown") of each bar."""
     rows = []
     for words, above, below, least in _bars():
         times = seconds(results, *above), seconds(results, *below)
@@ -104,23 +104,17 @@ def times_table(results):
 
 def left_out(results):
     """Who was left out and why: a list in Markdown."""
-    cases_of = {}
-    for result in results["cases"]:
-        for name, why in result["left_out"].items():
-            cases_of.setdefault(f"{name} left out: {why}", []).append(result["name"])
-    return "\n".join(
-        f"- {' '.join(text.split())} ({', '.join(names)})"
-        for text, names in cases_of.items()
-    )
+    pairs = [
+        (f"{name} left out: {why}", result["name"])
+        for result in results["cases"]
+        for name, why in result["left_out"].items()
+    ]
+    return harness.remarks(pairs, len(results["cases"]))
 
 
 def report(results):
     """Everything in Markdown."""
-    packages = ", ".join(f"{k} {v}" for k, v in sorted(results["versions"].items()))
-    parts = [
-        f"Machine: {results['machine']}. {results['date']}.\n{packages}.",
-        f"```\n{results['command']}\n```",
-    ]
+    parts = [harness.heading_in_words(results, [results["command"]])]
     if results["quick"]:
         parts.append("**Tiny sizes (`--quick`): the figures mean nothing.**")
     parts += [
@@ -151,7 +145,7 @@ def draw(results, path):
     """Draws the rate over the length for every peer, last state beside all states.
 
     Args:
-        results: What recurrence.py measured, `curve-*` among the cases.
+        results: What recurrence/run.py measured, `curve-*` among the cases.
         path: PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,7 +1,7 @@
-"""Where the time of one call of a model of models.py goes, by TensorFlow's profiler.
+"""The time of one call of a model by kind of operation, by TensorFlow's profiler.
 
-    python benchmarks/models_profile.py gpt2-small-1024
-    python benchmarks/models_profile.py bert-small-training-512 --stock
+    python benchmarks/models/profile.py gpt2-small-1024
+    python benchmarks/models/profile.py bert-small-training-512 --stock
 
 Milliseconds by kind of operation, and how busy the processors are. Operations run side
 by side: their sum may be more than the time of the call.
@@ -11,12 +11,17 @@ import argparse
 import collections
 import os
 import pathlib
+import sys
 import tempfile
 import time
 
 import numpy as np
-from models_cases import CASES, build, inputs, shrunk
-from models_worker import function, tensors
+
+if not __package__:  # run as a program: what it imports is in the folder above
+    sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
+from models.cases import CASES, build, inputs, shrunk
+from models.worker import function, tensors
 
 
 def milliseconds_by_kind(folder):

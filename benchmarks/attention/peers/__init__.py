@@ -7,21 +7,19 @@ has several ways to compute a case, all are tried and the quickest is measured.
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 # name -> (module, class)
 PEERS = {
-    "hw3tf": ("attention_tensorflow", "Hw3tf"),
-    "hw3tf-core": ("attention_tensorflow", "Hw3tfCore"),
-    "torch": ("attention_torch", "Torch"),
-    "onnxruntime": ("attention_runtimes", "OnnxRuntime"),
-    "openvino": ("attention_runtimes", "OpenVino"),
-    "jax": ("attention_jax", "Jax"),
-    "keras": ("attention_tensorflow", "Keras"),
-    "keras-xla": ("attention_tensorflow", "KerasXla"),
+    "hw3tf": ("attention.peers.tensorflow", "Hw3tf"),
+    "hw3tf-core": ("attention.peers.tensorflow", "Hw3tfCore"),
+    "torch": ("attention.peers.torch", "Torch"),
+    "onnxruntime": ("attention.peers.runtimes", "OnnxRuntime"),
+    "openvino": ("attention.peers.runtimes", "OpenVino"),
+    "jax": ("attention.peers.jax", "Jax"),
+    "keras": ("attention.peers.tensorflow", "Keras"),
+    "keras-xla": ("attention.peers.tensorflow", "KerasXla"),
 }
 
 
@@ -29,18 +27,6 @@ def load(name, threads):
     """The library with that name, which may use so many threads."""
     module, kind = PEERS[name]
     return getattr(importlib.import_module(module), kind)(threads)
-
-
-@dataclass(frozen=True)
-class InARow:
-    """A call, and `count` of them that a library makes as one."""
-
-    once: Callable
-    row: Callable
-    count: int
-
-    def __call__(self):
-        return self.once()
 
 
 class Peer:

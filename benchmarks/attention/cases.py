@@ -109,7 +109,7 @@ class Case:
 
 
 def table():
-    """The table of issue 3, with its bars."""
+    """The cases of the table, with their bars."""
 
     def forward(*sizes, ahead, of_peak, **more):
         return Case("forward", sizes, ahead=ahead, of_peak=of_peak, **more)

@@ -1,4 +1,4 @@
-"""The models of models.py: sizes, bars, how they are built and what they are fed."""
+"""The models of models/run.py: sizes and bars, how they are built, their inputs."""
 
 import dataclasses
 import fnmatch

@@ -3,7 +3,8 @@
 import inspect
 
 import numpy as np
-from attention_peers import InARow, Peer, keys_taking_part
+from attention.peers import Peer, keys_taking_part
+from harness import InARow
 
 # As many attention layers as a model has: BERT-base 12, and 4 where a layer takes
 # long. To call a traced function takes Python 0.1 to 0.7 ms (the more, the colder its

@@ -2,7 +2,7 @@
 
 import ml_dtypes
 import numpy as np
-from attention_peers import Peer, heads_first, keys_taking_part
+from attention.peers import Peer, heads_first, keys_taking_part
 
 
 class Torch(Peer):

@@ -1,20 +1,16 @@
-"""The process of one case of models.py; prints a line of JSON.
+"""The process of one case of models/run.py: `harness.py models.worker CASE`.
 
-    python models_worker.py CASE times SECONDS
-    python models_worker.py CASE stock|accelerated
-
-CASE is the case in JSON. `times`: both kinds in turn for SECONDS, and how far their
-results differ. `stock` and `accelerated`: the peak of memory of one call of that kind,
-beyond what was in use before.
+CASE is the case in JSON. It times both kinds in turn and says how far their results
+differ, or measures the peak of memory of one call of a kind, beyond what was in use
+before.
 """
 
 import json
-import sys
 import time
 
 import numpy as np
-from attention_worker import forget_peak, give_back, resident
-from models_cases import Case, beginning, build, inputs
+from harness import forget_peak, give_back, in_turn, resident
+from models.cases import Case, beginning, build, inputs
 
 MIN_ROUNDS = 3
 SECONDS_OF_A_TURN = 0.3
@@ -63,27 +59,6 @@ def difference(got, expected):
     return float(max(errors) / largest)
 
 
-def times(case, seconds):
-    import hw3tf
-
-    model = build(case)
-    given = tensors(inputs(case, np.random.default_rng(0)))
-    expected = results(case, model, given)
-    weights = model.get_weights() if case.training else None
-    calls = {"stock": function(case, model)}
-    calls["stock"](given)  # a step, in training: it moves the weights
-    report = hw3tf.accelerate(model)
-    if case.training:
-        model.set_weights(weights)
-    answer = {
-        "fused": [report.num_fused, len(report.layers)],
-        "difference": difference(results(case, model, given), expected),
-    }
-    calls["accelerated"] = function(case, model)
-    calls["accelerated"](given)
-    return answer | {"times": take_turns(calls, given, seconds)}
-
-
 def take_turns(calls, given, seconds):
     """Seconds per call, a number per round and kind; the order changes each round."""
     found = {name: [] for name in calls}
@@ -92,7 +67,7 @@ def take_turns(calls, given, seconds):
     repeats = max(1, round(SECONDS_OF_A_TURN / (time.perf_counter() - start)))
     start, number = time.perf_counter(), 0
     while number < MIN_ROUNDS or time.perf_counter() - start < seconds:
-        for name in sorted(calls, reverse=number % 2 == 0):
+        for name in in_turn(calls, number):
             turn = time.perf_counter()
             for _ in range(repeats):
                 calls[name](given)
@@ -101,30 +76,45 @@ def take_turns(calls, given, seconds):
     return found
 
 
-def peak(case, kind):
-    """MiB; None where the system does not tell."""
-    import hw3tf
+class Worker:
+    def __init__(self, case):
+        self.case = Case(**json.loads(case))
 
-    model = build(case)
-    if kind == "accelerated":
-        hw3tf.accelerate(model)
-    given = inputs(case, np.random.default_rng(0))
-    call = function(case, model)
-    call(tensors(beginning(case, given)))
-    given = tensors(given)
-    give_back()
-    if not forget_peak():
-        return {"peak_mib": None}
-    before = resident()
-    call(given)
-    return {"peak_mib": (resident("VmHWM") - before) / 2**20}
+    def times(self, seconds):
+        """Seconds of every round, the layers that are fused, and the difference."""
+        import hw3tf
 
+        case, model = self.case, build(self.case)
+        given = tensors(inputs(case, np.random.default_rng(0)))
+        expected = results(case, model, given)
+        weights = model.get_weights() if case.training else None
+        calls = {"stock": function(case, model)}
+        calls["stock"](given)  # a step, in training: it moves the weights
+        report = hw3tf.accelerate(model)
+        if case.training:
+            model.set_weights(weights)
+        answer = {
+            "fused": [report.num_fused, len(report.layers)],
+            "difference": difference(results(case, model, given), expected),
+        }
+        calls["accelerated"] = function(case, model)
+        calls["accelerated"](given)
+        return answer | {"times": take_turns(calls, given, seconds)}
 
-def main(case, what, seconds=0.0):
-    case = Case(**json.loads(case))
-    answer = times(case, float(seconds)) if what == "times" else peak(case, what)
-    print("\n" + json.dumps(answer))
+    def peak(self, kind):
+        """MiB; None where the system does not tell."""
+        import hw3tf
 
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        case, model = self.case, build(self.case)
+        if kind == "accelerated":
+            hw3tf.accelerate(model)
+        given = inputs(case, np.random.default_rng(0))
+        call = function(case, model)
+        call(tensors(beginning(case, given)))
+        given = tensors(given)
+        give_back()
+        if not forget_peak():
+            return {"peak_mib": None}
+        before = resident()
+        call(given)
+        return {"peak_mib": (resident("VmHWM") - before) / 2**20}

@@ -1,34 +1,11 @@
-"""The tables and the picture of attention.py, from its JSON."""
+"""The tables and the picture of attention/run.py, from its JSON."""
 
-import os
-import pathlib
-import platform
+import harness
+from attention.cases import ODD_SHARE
+from harness import table
 
-from attention_cases import ODD_SHARE
-
-BEGIN, END = "<!-- attention.py writes from here -->", "<!-- to here -->"
 OURS = "hw3tf"
 UNITS = {"float32": "peak", "bfloat16": "peak", "bandwidth": "read bandwidth"}
-
-
-def machine():
-    """Processor, processors, memory and system, in words."""
-    model, memory = platform.processor() or platform.machine(), ""
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        fields = dict(
-            map(str.strip, line.split(":", 1))
-            for line in info.read_text().splitlines()
-            if ":" in line
-        )
-        model = fields.get("model name", model)
-        family = [fields.get(k, "?") for k in ("cpu family", "model")]
-        model += f" (family {family[0]}, model {family[1]})"
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        memory = f", {size / 2**30:.0f} GiB"
-    system = f"{platform.system()}, Python {platform.python_version()}"
-    return f"{model}, {os.cpu_count()} processors{memory}, {system}"
 
 
 def rate(case, library, which="best"):
@@ -85,19 +62,6 @@ def verdict(case, run):
     return f"{words}: {'missed, ' + ', '.join(missed) if missed else 'met'}"
 
 
-def table(head, rows):
-    """Markdown that is readable as text too: columns padded to one width."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-
-    def line(cells):
-        padded = [cells[0].ljust(widths[0])]
-        padded += [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]
-    return "\n".join([line(head), line(rule), *map(line, rows)])
-
-
 def libraries_of(run):
     """All that computed a case, ours first."""
     found = {name for case in run["cases"] for name in case["libraries"]}
@@ -138,18 +102,14 @@ def memory_table(run):
 
 def remarks(run):
     """Who was left out and why, and what the libraries say: a list in Markdown."""
-    cases_of = {}
+    pairs = []
     for case in run["cases"]:
         for name, why in case["left_out"].items():
-            cases_of.setdefault(f"{name} left out: {why}", []).append(case["name"])
+            pairs.append((f"{name} left out: {why}", case["name"]))
         for name, answer in case["libraries"].items():
             for text in filter(None, (answer["way"], answer["note"])):
-                cases_of.setdefault(f"{name}: {text}", []).append(case["name"])
-    lines = []
-    for text, names in cases_of.items():
-        which = "all" if len(names) == len(run["cases"]) else ", ".join(names)
-        lines.append(f"- {' '.join(text.split())} ({which})")
-    return "\n".join(lines)
+                pairs.append((f"{name}: {text}", case["name"]))
+    return harness.remarks(pairs, len(run["cases"]))
 
 
 def peak_in_words(peak):
@@ -169,11 +129,9 @@ def peak_in_words(peak):
 
 def report(results):
     """Everything in Markdown."""
-    versions = ", ".join(f"{k} {v}" for k, v in sorted(results["versions"].items()))
     commands = dict.fromkeys(run["command"] for run in results["runs"])
     parts = [
-        f"Machine: {results['machine']}. {results['date']}.\n{versions}.",
-        "```\n" + "\n".join(commands) + "\n```",
+        harness.heading_in_words(results, commands),
         "Rates in GFLOP/s, best of all rounds; for hw3tf the median of the rounds in "
         "brackets. Only what is visible counts as work; training counts 3.5 times the "
         "forward pass. The bars were set for two threads.",
@@ -196,16 +154,6 @@ def report(results):
     return "\n\n".join(parts) + "\n"
 
 
-def write_markdown(text, path, begin=BEGIN):
-    """Writes a file, or what stands between the marks of one that has them."""
-    old = path.read_text() if path.exists() else ""
-    if begin in old and END in old:
-        before, rest = old.split(begin, 1)
-        after = rest.split(END, 1)[1]
-        text = f"{before}{begin}\n\n{text}\n{END}{after}"
-    path.write_text(text)
-
-
 # hw3tf stands out, the peers are told apart by colour and marker.
 STYLES = {
     "hw3tf": ("#c1121f", "o", 2.6),
@@ -223,7 +171,7 @@ def draw(results, path):
     """Draws rate over length for every library, forward beside training.
 
     Args:
-        results: What attention.py measured with `--curve`.
+        results: What attention/run.py measured with `--curve`.
         path: PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,67 +1,35 @@
-"""The process of one library: takes commands on stdin, answers on stdout, in JSON.
+"""The process of one library of attention/run.py: `harness.py attention.worker`.
 
-    python attention_worker.py LIBRARY THREADS
-
-{"do": "prepare", "case": {...}}: makes the inputs, runs each way to see that it
-works, keeps the quickest, measures memory, answers with the sampled rows.
-{"do": "time", "seconds": s, "at_least": n}: one turn. {"do": "free"}: drops the case
-and tells what memory the library keeps.
+It prepares a case (makes the inputs, runs each way to see that it works, keeps the
+quickest, measures memory, answers with the sampled rows), times it in turns, and drops
+it, telling what memory the library keeps.
 """
 
-import contextlib
-import ctypes
 import gc
-import json
 import os
-import pathlib
-import signal
-import sys
 import time
 
-from attention_cases import Case, make_inputs, sampled, shrunk
-from attention_peers import InARow, load
-
-STATUS = pathlib.Path("/proc/self/status")
-
-
-def resident(field="VmRSS"):
-    """Bytes of memory in use, or with "VmHWM" at most; None if nobody tells."""
-    if not STATUS.exists():
-        return None
-    return next(
-        (
-            1024 * int(line.split()[1])
-            for line in STATUS.read_text().splitlines()
-            if line.startswith(field)
-        ),
-        None,
-    )
+from attention import peers
+from attention.cases import Case, make_inputs, sampled, shrunk
+from harness import InARow, forget_peak, give_back, resident
 
 
-def give_back():
-    """Returns what is freed to the system, so that the next peak shows."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def forget_peak():
-    """Starts VmHWM anew from what is in use; False if the system cannot."""
-    try:
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return resident("VmHWM") is not None
-
-
-class Session:
+class Worker:
     """A library, and the case that is prepared."""
 
     def __init__(self, library, threads):
-        self.peer = load(library, threads)
+        threads = int(threads)
+        if hasattr(os, "sched_setaffinity"):
+            allowed = sorted(os.sched_getaffinity(0))[:threads]
+            os.sched_setaffinity(0, allowed)
+        self.peer = peers.load(library, threads)
         self.call, self.before, self.kept = None, None, 0
 
+    def versions(self):
+        return self.peer.versions()
+
     def prepare(self, case):
+        case = Case(**{**case, "sizes": tuple(case["sizes"])})
         why = self.peer.refuses(case)
         if why:
             return {"error": why}
@@ -144,38 +112,3 @@ def time_calls(call, seconds, at_least):
         call()
         spent.append((time.perf_counter() - start) / count)
     return spent
-
-
-def main(library, threads):
-    # Answers go where stdout went; what libraries print goes to stderr.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # ends with its parent
-    if hasattr(os, "sched_setaffinity"):
-        allowed = sorted(os.sched_getaffinity(0))[:threads]
-        os.sched_setaffinity(0, allowed)
-
-    def answer(message):
-        print(json.dumps(message), file=answers, flush=True)
-
-    try:
-        session = Session(library, threads)
-        answer({"versions": session.peer.versions()})
-    except ImportError as error:
-        answer({"error": f"not installed: {error}"})
-        return
-    for line in sys.stdin:
-        message = json.loads(line)
-        what = message.pop("do")
-        if what == "prepare":
-            case = message["case"]
-            message["case"] = Case(**{**case, "sizes": tuple(case["sizes"])})
-        try:
-            answer(getattr(session, what)(**message))
-        except Exception as error:
-            answer({"error": f"{type(error).__name__}: {error}"[:300]})
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""The cases of recurrence.py: shapes, inputs, and what each is to reach."""
+"""The cases of recurrence/run.py: their shapes and inputs."""
 
 from dataclasses import dataclass
 
