@@ -157,11 +157,11 @@ def serve(module: str, *arguments: str) -> None:
     def answer(make: Callable[[], dict[str, Any] | None]) -> bool:
         try:
             message = make() or {}
-        except ImportError as error:
-            message = {"error": f"not installed: {error}"}
         except Exception as error:  # what a library raises is its own affair
             traceback.print_exc()
-            message = {"error": f"{type(error).__name__}: {error}"[:300]}
+            absent = isinstance(error, ImportError)
+            what = "not installed" if absent else type(error).__name__
+            message = {"error": f"{what}: {error}"[:300]}
         print(json.dumps(message), file=answers, flush=True)
         return "error" not in message
 
@@ -371,7 +371,7 @@ def begin_of(program: str) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown that is readable as text too: columns padded to one width."""
     rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    widths = [max(2, *map(len, column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         padded = [cells[0].ljust(widths[0])]
@@ -391,6 +391,52 @@ def remarks(pairs: Iterable[tuple[str, str]], cases: int) -> str:
         f"- {text} ({'all' if len(names) == cases else ', '.join(names)})"
         for text, names in names_of.items()
     )
+
+
+def draw(
+    path: pathlib.Path,
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    styles: Mapping[str, tuple[str, str, float]],
+    labels: Mapping[str, str],
+    finish: Callable[[Any], None],
+) -> None:
+    """Draws lines of all libraries in two panels, and their legend.
+
+    Args:
+        path: PNG file to write.
+        panels: Title -> name of a library -> its points.
+        styles: Name of a library -> colour, marker, width of its line.
+        labels: "title" of the picture, "x" and "y" of the axes.
+        finish: Called with both axes, before the legend is made.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for name, points in lines.items():
+            if not points:
+                continue
+            colour, marker, width = styles[name]
+            look = {"color": colour, "marker": marker, "linewidth": width}
+            xy = zip(*points, strict=True)
+            axis.plot(*xy, **look, markersize=5, zorder=1 + width, label=name)
+        axis.grid(alpha=0.25)
+        axis.set_xlabel(labels["x"])
+        axis.set_title(title)
+    axes[0].set_ylabel(labels["y"])
+    finish(axes)
+    handles = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    below = {"loc": "outside lower center", "ncols": 5, "frameon": False}
+    figure.legend(handles=list(handles.values()), **below)
+    figure.suptitle(labels["title"])
+    figure.savefig(path, dpi=130)
 
 
 if __name__ == "__main__":

@@ -174,67 +174,45 @@ def draw(results, path):
         results: What attention/run.py measured with `--curve`.
         path: PNG file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     run = max(results["runs"], key=lambda run: run["threads"])
     curve = [case for case in run["cases"] if case["group"] == "curve"]
     if not curve:
         raise SystemExit("nothing to draw: the picture needs --curve")
     peak = (run["peak"] or {}).get("float32")
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2, sharey=True)
-    handles = {}
-    for axis, training in zip(axes, (False, True), strict=True):
-        cases = [case for case in curve if case["training"] == training]
-        for name in libraries_of({"cases": cases}):
-            points = [(c["sizes"][1], rate(c, name)) for c in cases]
-            points = [(length, value) for length, value in points if value]
-            colour, marker, width = STYLES[name]
-            (handles[name],) = axis.plot(
-                *zip(*points, strict=True),
-                color=colour,
-                marker=marker,
-                markersize=5,
-                linewidth=width,
-                zorder=3 if name == OURS else 2,
-                label=name,
-            )
-        lengths = sorted({case["sizes"][1] for case in cases})
-        axis.set_xscale("log", base=2)
-        axis.set_xticks(lengths, map(str, lengths))
-        axis.minorticks_off()
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.25)
-        axis.set_xlabel("length of the sequences, T = S")
-        axis.set_title("forward and backward" if training else "forward")
+    panels = {
+        title: {
+            name: [
+                (case["sizes"][1], rate(case, name))
+                for case in curve
+                if case["training"] == training and name in case["libraries"]
+            ]
+            for name in libraries_of({"cases": curve})
+        }
+        for title, training in (("forward", False), ("forward and backward", True))
+    }
+    lengths = sorted({case["sizes"][1] for case in curve})
+
+    def finish(axes):
+        for axis in axes:
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(lengths, map(str, lengths))
+            axis.minorticks_off()
+            axis.set_ylim(bottom=0)
         if peak:
-            axis.axhline(peak, color="#444444", linestyle="--", linewidth=1)
-    axes[0].set_ylabel("GFLOP/s")
-    if peak:
-        right = axes[1].secondary_yaxis(
-            "right", functions=(lambda x: 100 * x / peak, lambda x: x * peak / 100)
-        )
-        right.set_ylabel("% of peak")
-        axes[0].annotate(
-            "FMA peak of the machine",
-            (lengths[0], peak),
-            textcoords="offset points",
-            xytext=(0, 4),
-            fontsize=8,
-            color="#444444",
-        )
-        axes[0].set_ylim(0, 1.1 * peak)
-    figure.legend(
-        handles=list(handles.values()),
-        loc="outside lower center",
-        ncols=len(handles),
-        frameon=False,
-    )
+            for axis in axes:
+                line = {"color": "#444444", "linestyle": "--", "linewidth": 1}
+                axis.axhline(peak, **line, label="FMA peak")
+            right = axes[1].secondary_yaxis(
+                "right", functions=(lambda x: 100 * x / peak, lambda x: x * peak / 100)
+            )
+            right.set_ylabel("% of peak")
+            axes[0].set_ylim(0, 1.1 * peak)
+
     heads, size = curve[0]["sizes"][3], curve[0]["sizes"][5]
-    figure.suptitle(
-        f"Exact attention on the CPU, float32, {run['threads']} threads, "
-        f"{heads} heads of {size}"
-    )
-    figure.savefig(path, dpi=130)
+    labels = {
+        "x": "length of the sequences, T = S",
+        "y": "GFLOP/s",
+        "title": f"Exact attention on the CPU, float32, {run['threads']} threads, "
+        f"{heads} heads of {size}",
+    }
+    harness.draw(path, panels, STYLES, labels, finish)

@@ -148,59 +148,36 @@ def draw(results, path):
         results: What recurrence/run.py measured, `curve-*` among the cases.
         path: PNG file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     curves = [curve(results, sequences) for sequences in (False, True)]
     if not all(curves):
         raise SystemExit("nothing to draw: the picture needs the cases line-*, curve-*")
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2, sharey=True)
-    handles = {}
-    for axis, cases, bound in zip(axes, curves, ("read", "copy"), strict=True):
-        for name in [n for n in PEERS if any(n in c["times"] for c in cases)]:
-            colour, marker, width = STYLES[name]
-            (handles[name],) = axis.plot(
-                *_rates(cases, name),
-                color=colour,
-                marker=marker,
-                markersize=5,
-                linewidth=width,
-                zorder=3 if name == OURS else 2,
-                label=name,
-            )
-        (handles["bandwidth"],) = axis.plot(
-            *_rates(cases, bound), color="#444444", ls="--", lw=1, label="bandwidth"
-        )
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.grid(alpha=0.25)
-        axis.set_xlabel("timesteps")
-        words = {
-            "read": "last state, beside reading",
-            "copy": "all states, beside copying",
-        }
-        axis.set_title(words[bound])
-    axes[0].set_ylabel("GB/s of inputs")
-    figure.legend(
-        handles=list(handles.values()),
-        loc="outside lower center",
-        ncols=5,
-        frameon=False,
-    )
-    figure.suptitle(
-        "An exact recurrence, one sequence, one unit, int64, overflow raises, "
-        f"{results['threads']} threads"
-    )
-    figure.savefig(path, dpi=130)
+    bounds = ("read", "copy")
+    titles = ("last state, beside reading", "all states, beside copying")
+    panels = {
+        title: {name: _rates(cases, name) for name in (*PEERS, bound)}
+        for title, cases, bound in zip(titles, curves, bounds, strict=True)
+    }
+
+    def finish(axes):
+        for axis in axes:
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+
+    labels = {
+        "x": "timesteps",
+        "y": "GB/s of inputs",
+        "title": "An exact recurrence, one sequence, one unit, int64, overflow raises, "
+        f"{results['threads']} threads",
+    }
+    bandwidth = ("#444444", "", 1.0)
+    styles = STYLES | dict.fromkeys(bounds, bandwidth)
+    harness.draw(path, panels, styles, labels, finish)
 
 
 def _rates(cases, name):
-    """Lengths, and GB/s of a peer."""
-    points = [
+    """(length, GB/s) of a peer, where it was measured."""
+    return [
         (c["timesteps"], c["bytes"] / c["times"][name]["best"] * 1e-9)
         for c in cases
         if name in c["times"]
     ]
-    return zip(*points, strict=True) if points else ([], [])
