@@ -11,7 +11,6 @@ and the recurrence, in memory aligned as TensorFlow's is. The last column says w
 both gave the same bits.
 """
 
-import contextlib
 import fnmatch
 import importlib.machinery
 import importlib.util
@@ -23,6 +22,7 @@ import zlib
 import harness
 import numpy as np
 from attention import cases as attention_cases
+from harness import Process
 from recurrence import cases as recurrence_cases
 
 PROGRAM = "compare_builds.py"
@@ -60,9 +60,9 @@ def load_core(folder):
 
 def aligned(x):
     """A copy that begins at a multiple of 64 bytes, as TensorFlow's tensors do."""
-    room = np.empty(x.nbytes + 64, np.uint8)
-    first = -room.ctypes.data % 64
-    copy = room[first : first + x.nbytes].view(x.dtype).reshape(x.shape)
+    space = np.empty(x.nbytes + 64, np.uint8)
+    first = -space.ctypes.data % 64
+    copy = space[first : first + x.nbytes].view(x.dtype).reshape(x.shape)
     copy[...] = x
     return copy
 
@@ -105,43 +105,26 @@ class Worker:
         return {"best": best}
 
 
-class Build:
-    """What one build gave."""
-
-    def __init__(self, *arguments):
-        self.process, self.times = harness.Process("compare_builds", *arguments), []
-        self.bits = self._ask("bits")["bits"]
-
-    def _ask(self, do):
-        answer = self.process.ask(do)
-        if "error" in answer:
-            raise SystemExit(f"a build ended: {answer['error']}")
-        return answer
-
-    def turn(self):
-        self.times.append(self._ask("turn")["best"])
-
-
 def compare(folders, name, threads, seconds, quick):
     """A case: best times in ms, their ratio, and the median over the turns."""
-    with contextlib.ExitStack() as stack:
-        old, new = builds = [Build(folder, name, threads, quick) for folder in folders]
-        for build in builds:
-            stack.enter_context(build.process)
+    arguments = (name, threads, quick)
+    builds = [Process("compare_builds", folder, *arguments) for folder in folders]
+    old, new = times = [], []
+    with builds[0], builds[1]:
+        bits = [build.demand("bits")["bits"] for build in builds]
         end = time.perf_counter() + seconds
-        while not old.times or time.perf_counter() < end:
-            for build in harness.in_turn(builds, len(old.times)):
-                build.turn()
-    best_old, best_new = min(old.times), min(new.times)
-    ratios = [a / b for a, b in zip(old.times, new.times, strict=True)]
+        while not old or time.perf_counter() < end:
+            for i in harness.in_turn((0, 1), len(old)):
+                times[i].append(builds[i].demand("turn")["best"])
+    ratios = [a / b for a, b in zip(old, new, strict=True)]
     return {
         "name": name,
-        "old": best_old,
-        "new": best_new,
-        "ratio": best_old / best_new,
+        "old": min(old),
+        "new": min(new),
+        "ratio": min(old) / min(new),
         "median": statistics.median(ratios),
         "turns": len(ratios),
-        "same_bits": old.bits == new.bits,
+        "same_bits": bits[0] == bits[1],
     }
 
 

@@ -103,6 +103,15 @@ class Process:
             print(line, file=self.process.stdin, flush=True)
         return self._answer(self.process)
 
+    def demand(self, do: str, **message: Any) -> dict[str, Any]:
+        """The same; `SystemExit` with the worker's words instead of an error."""
+        answer = self.ask(do, **message)
+        if "error" in answer:
+            self.end()
+            words = self.last_words[-2000:] or answer["error"]
+            raise SystemExit(f"{self.command[2]} {do} failed:\n{words}")
+        return answer
+
     def _answer(self, process: "subprocess.Popen[str]") -> dict[str, Any]:
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], SECONDS_FOR_AN_ANSWER)
@@ -132,18 +141,12 @@ class Process:
             self.last_words = self.log.read()
 
 
-def ask_once(module: str, *arguments: object, do: str, **message: Any) -> Any:
-    """The answer of a process that does nothing before or after it.
-
-    Raises:
-        SystemExit: With the worker's words, if it fails.
-    """
+def ask_once(
+    module: str, *arguments: object, do: str, **message: Any
+) -> dict[str, Any]:
+    """The answer of a process that does nothing else; `SystemExit` if it fails."""
     with Process(module, *arguments) as process:
-        answer = process.ask(do, **message)
-    if "error" in answer:
-        words = process.last_words[-2000:] or answer["error"]
-        raise SystemExit(f"{module} {do} failed:\n{words}")
-    return answer
+        return process.demand(do, **message)
 
 
 def serve(module: str, *arguments: str) -> None:
@@ -269,7 +272,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def heading(packages: Iterable[str]) -> dict[str, Any]:
-    """What the results of a run begin with."""
+    """The beginning of the results of a run."""
     return {
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
@@ -278,7 +281,7 @@ def heading(packages: Iterable[str]) -> dict[str, Any]:
 
 
 def heading_in_words(results: Mapping[str, Any], commands: Iterable[str]) -> str:
-    """The same at the beginning of a report."""
+    """The same in Markdown, and the commands of the run."""
     packages = ", ".join(f"{k} {v}" for k, v in sorted(results["versions"].items()))
     where = f"Machine: {results['machine']}. {results['date']}.\n{packages}."
     return "\n".join([where, "\n```", *commands, "```"])
@@ -355,7 +358,7 @@ def write_json(results: dict[str, Any], path: pathlib.Path) -> None:
 
 
 def write_markdown(text: str, path: pathlib.Path, program: str) -> None:
-    """Writes a file, or what stands between the program's marks if it has them."""
+    """Writes a file, or the text between the program's marks if it has them."""
     old = path.read_text() if path.exists() else ""
     before, begin, rest = old.partition(begin_of(program))
     _, end, after = rest.partition(END)

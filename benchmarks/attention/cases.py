@@ -1,4 +1,4 @@
-"""The cases that attention is measured on, their inputs, and what is right.
+"""The cases of attention: their sizes, their inputs, and the right results.
 
 Sizes are (B, T, S, N, K, H): batch, query length, key length, query heads, key and
 value heads, size of a head.
@@ -143,7 +143,7 @@ def table():
 
 
 def kernel_alone():
-    """What compare_builds.py measures beside the table and the curve."""
+    """The cases of compare_builds.py beside the table and the curve."""
     return [
         Case(group, sizes, training=group == "training", **options)
         for group in ("forward", "training")

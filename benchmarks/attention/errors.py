@@ -1,4 +1,4 @@
-"""How far attention is from float64, by dtype and length: hw3tf and Keras's own.
+"""The error of attention against float64, by dtype and length: hw3tf's and Keras's.
 
     python benchmarks/attention/errors.py --json errors.json --markdown docs/numerics.md
 

@@ -101,7 +101,7 @@ def memory_table(run):
 
 
 def remarks(run):
-    """Who was left out and why, and what the libraries say: a list in Markdown."""
+    """The libraries that were left out and why, and notes: a list in Markdown."""
     pairs = []
     for case in run["cases"]:
         for name, why in case["left_out"].items():

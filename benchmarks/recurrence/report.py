@@ -21,7 +21,7 @@ STYLES = {
 
 
 def _bars():
-    """What is to be reached: words, (case, peer) of the time above the line, (case,
+    """The bars: words, (case, peer) of the time above the line, (case,
     peer) of the time below, at least."""
     for words, case, bound in (
         ("256 x 10,000: share of reading", "rows-last", "read"),
@@ -103,7 +103,7 @@ def times_table(results):
 
 
 def left_out(results):
-    """Who was left out and why: a list in Markdown."""
+    """The peers that were left out and why: a list in Markdown."""
     pairs = [
         (f"{name} left out: {why}", result["name"])
         for result in results["cases"]

@@ -52,7 +52,7 @@ def start(names, threads):
 
 
 def prepare(case, peers):
-    """Those that computed the case as hw3tf did, and who is left out, and why."""
+    """The peers that computed the case as hw3tf did; name -> why one is left out."""
     ready, left_out, ours = [], {}, None
     for name, process in peers.items():
         why = refuses(name, case)
@@ -70,7 +70,7 @@ def prepare(case, peers):
 
 
 def measure(name, case, peers, rounds, seconds):
-    """The result of one case: times per peer, and who is left out, and why."""
+    """The result of one case: times of the peers, and why some are left out."""
     ready, left_out = prepare(case, peers)
     times = {peer: [] for peer in ready}
     for number in range(rounds):

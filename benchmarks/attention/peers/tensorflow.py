@@ -13,7 +13,7 @@ LAYERS, FEW_LAYERS, LONG_FLOPS = 12, 4, 1e10
 
 
 class _TensorFlow(Peer):
-    """What runs in a `tf.function`: a step, or a step with its gradient. Forward
+    """A function in a `tf.function`: a step, or a step with its gradient. Forward
     passes are timed as several of them, the output of one the query of the next."""
 
     packages = ("tensorflow", "keras")
