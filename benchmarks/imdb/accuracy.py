@@ -33,7 +33,7 @@ ROWS = {
     "fused": ("fused attention", ["--attention", "fused"]),
     "none": ("without the attention block", ["--attention", "none"]),
     "none_max": (
-        "without it, pooled by the maximum, too",
+        "without the block, pooled by mean and maximum",
         ["--attention", "none", "--max-pool"],
     ),
     "best": ("`--recipe best`", ["--recipe", "best"]),

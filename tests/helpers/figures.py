@@ -8,7 +8,7 @@ writes all of them again from benchmarks/results. tests/data/figures.json lists 
 - "measured": a text on a page with a {} for each figure, and the source of each:
   `file`, `path` in it, `format`. Steps of a path are keys, `key=value` for the entry of
   a list that has it, or `*` for all, of which `reduce` makes one number. `over` is a
-  path to divide by, `scale` a factor.
+  path to divide by, `minus` one to subtract, `scale` a factor.
 - "constants": figures that no stored run has, and the reason.
 """
 
@@ -27,7 +27,7 @@ PAGES += sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/*.md"))
 # Times, ratios, shares, sizes, rates; and accuracies, 0.9107.
 FIGURE = re.compile(
     r"(?<![\w.,])(?:\d[\d,]*(?:\.\d+)?"
-    r"(?:x\b|\s?%|\s(?:s|ms|us|seconds?|minutes?|times|GB(?:/s)?|MB|[KM]iB|GFLOP/s)\b)"
+    r"(?:x\b|\s?%|\s(?:s|ms|us|seconds?|minutes?|times|points|GB(?:/s)?|MB|[KM]iB|GFLOP/s)\b)"
     r"|0\.\d{3,}\b)"
 )
 TABLE = re.compile(r"<!-- \S+ writes from here -->.*?<!-- to here -->", re.S)
@@ -64,10 +64,12 @@ def figure(source):
         (only,) = numbers
         return only
 
-    value = number(source["path"]) * source.get("scale", 1)
+    value = number(source["path"])
     if "over" in source:
         value /= number(source["over"])
-    return format(value, source["format"])
+    if "minus" in source:
+        value -= number(source["minus"])
+    return format(value * source.get("scale", 1), source["format"])
 
 
 def place(entry):

@@ -1,5 +1,5 @@
-"""The benchmark of attention: what it counts, what it refuses, what it writes. The
-figures themselves are `nox -s bench`."""
+"""Tests of the benchmark programs: their counts, refusals and output. `nox -s bench`
+makes the figures themselves."""
 
 import dataclasses
 import importlib
@@ -151,7 +151,7 @@ def answer(seconds):
 
 
 def made_up(case, **seconds):
-    """What attention/run.py would write: a second of hw3tf does the peak's work."""
+    """A result of attention/run.py: a second of hw3tf does the peak's work."""
     return {
         **dataclasses.asdict(case),
         "name": case.name,
@@ -229,8 +229,8 @@ def test_wrong_threads_say_what_was_expected_and_what_came(threads, capsys):
 
 
 def test_the_recurrence_is_measured_checked_and_drawn(tmp_path):
-    """Tiny cases through the real program; a peer that computes something else and
-    one that is not there are named and left out."""
+    """Tiny cases through the real program; a peer with another result and a peer that
+    is not installed are named and left out."""
     (tmp_path / "numba.py").write_text("raise ImportError('hidden by the test')")
     (tmp_path / "scipy").mkdir()
     (tmp_path / "scipy" / "__init__.py").write_text("")
@@ -354,7 +354,7 @@ def test_two_builds_are_compared(capsys):
 
 @pytest.mark.parametrize("group", ["forward", "training"])
 def test_kernel_alone_drops_masks_and_takes_half_precision(cases, group, request):
-    """What the cases beside the table say is what the kernel is called with."""
+    """The kernel is called with the options that the extra cases name."""
     from attention.peers.tensorflow import Hw3tfCore
 
     request.addfinalizer(lambda: hw3tf.ops.set_num_threads(0))
