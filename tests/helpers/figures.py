@@ -27,8 +27,8 @@ PAGES += sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/*.md"))
 # Times, ratios, shares, sizes, rates; and accuracies, 0.9107.
 FIGURE = re.compile(
     r"(?<![\w.,])(?:\d[\d,]*(?:\.\d+)?"
-    r"(?:x\b|\s?%|\s(?:s|ms|us|seconds?|minutes?|times|points|GB(?:/s)?|MB|[KM]iB|GFLOP/s)\b)"
-    r"|0\.\d{3,}\b)"
+    r"(?:x\b|\s?%|\s(?:s|ms|us|seconds?|minutes?|times|points)\b"
+    r"|\s(?:GB(?:/s)?|MB|[KM]iB|GFLOP/s)\b)|0\.\d{3,}\b)"
 )
 TABLE = re.compile(r"<!-- \S+ writes from here -->.*?<!-- to here -->", re.S)
 REDUCE = {"mean": statistics.mean, "min": min, "max": max}
