@@ -252,11 +252,11 @@ def tutorials(session):
 
 
 BENCHMARKS = (
-    "attention.py",
-    "attention_memory.py",
-    "recurrence.py",
-    "models.py",
-    "imdb_training.py",
+    "attention/run.py",
+    "attention/memory.py",
+    "recurrence/run.py",
+    "models/run.py",
+    "imdb/training.py",
 )
 
 
@@ -265,7 +265,7 @@ def bench(session):
     """The tables of benchmarks/README.md. Run nothing else on the machine meanwhile.
 
     `nox -s bench` runs all; `nox -s bench -- --cases 'training-*'` passes options to
-    attention.py, `nox -s bench -- imdb_training.py --rounds 3` to another.
+    attention/run.py, `nox -s bench -- imdb/training.py --rounds 3` to another.
     """
     session.install(".[bench]")
     chosen, arguments = BENCHMARKS, session.posargs

@@ -1,4 +1,4 @@
-"""What this machine can do at most: compiles and runs peak.cc.
+"""The peak rates of this machine: compiles and runs peak.cc.
 
     python benchmarks/machine_peak.py --threads 2
 

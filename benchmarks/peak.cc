@@ -1,4 +1,4 @@
-// What this machine can do at most, to judge a kernel by: multiply-adds per
+// Peak rates of this machine, to judge a kernel by: multiply-adds per
 // second from registers alone, and bytes per second read from memory.
 //
 //     g++ -O2 -pthread peak.cc -o peak && ./peak THREADS MILLISECONDS MEBIBYTES

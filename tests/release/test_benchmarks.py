@@ -18,28 +18,17 @@ import hw3tf
 FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _folder_is_importable():
-    """The programs import the modules beside them by name."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(FOLDER))
-    yield
-    sys.path.remove(str(FOLDER))
-    for name in set(sys.modules) - before:
-        if name.startswith(
-            ("attention", "recurrence_", "machine_peak", "compare_", "models")
-        ):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 @pytest.fixture
 def cases():
-    return importlib.import_module("attention_cases")
+    return importlib.import_module("attention.cases")
 
 
 @pytest.fixture
 def report():
-    return importlib.import_module("attention_report")
+    return importlib.import_module("attention.report")
 
 
 def test_the_program_measures_checks_and_reports(tmp_path):
@@ -47,11 +36,10 @@ def test_the_program_measures_checks_and_reports(tmp_path):
     absent = "raise ImportError('hidden by the test')"
     (tmp_path / "onnx.py").write_text(absent)
     page = tmp_path / "README.md"
-    page.write_text(
-        "before\n<!-- attention.py writes from here -->\nold\n<!-- to here -->\nafter\n"
-    )
+    marks = "<!-- attention/run.py writes from here -->", "<!-- to here -->"
+    page.write_text("before\n{}\nold\n{}\nafter\n".format(*marks))
     done = subprocess.run(
-        [sys.executable, FOLDER / "attention.py", "--quick", "--threads", "1"]
+        [sys.executable, FOLDER / "attention/run.py", "--quick", "--threads", "1"]
         + ["--cases", "forward-32x200*", "--libraries", "hw3tf,keras,onnxruntime"]
         + ["--json", tmp_path / "a.json", "--markdown", page],
         check=True,
@@ -84,7 +72,7 @@ def test_the_program_measures_checks_and_reports(tmp_path):
 
     more = ["--quick", "--threads", "2", "--cases", "forward-32x200*", "--append"]
     subprocess.run(
-        [sys.executable, FOLDER / "attention.py", *more, "--libraries", "hw3tf"]
+        [sys.executable, FOLDER / "attention/run.py", *more, "--libraries", "hw3tf"]
         + ["--json", tmp_path / "a.json", "--markdown", page],
         check=True,
         capture_output=True,
@@ -92,11 +80,11 @@ def test_the_program_measures_checks_and_reports(tmp_path):
     first, second = json.loads((tmp_path / "a.json").read_text())["runs"]
     assert first == run
     assert (second["threads"], list(second["cases"][0]["libraries"])) == (2, ["hw3tf"])
-    assert page.read_text().count("\npython benchmarks/attention.py --quick") == 2
+    assert page.read_text().count("\npython benchmarks/attention/run.py --quick") == 2
 
 
 def test_nothing_is_appended_to_no_file_or_to_another_machine(tmp_path):
-    program = importlib.import_module("attention")
+    program = importlib.import_module("attention.run")
     with pytest.raises(SystemExit):
         program.parse_arguments(["--append", "--json", str(tmp_path / "none.json")])
     file = tmp_path / "a.json"
@@ -163,7 +151,7 @@ def answer(seconds):
 
 
 def made_up(case, **seconds):
-    """A result as attention.py writes it: a second of hw3tf does the peak's work."""
+    """A result of attention/run.py: a second of hw3tf does the peak's work."""
     return {
         **dataclasses.asdict(case),
         "name": case.name,
@@ -225,7 +213,7 @@ def test_picture_shows_every_library(cases, report, tmp_path):
     ids=" ".join,
 )
 def test_bad_arguments_are_refused(arguments):
-    program = importlib.import_module("attention")
+    program = importlib.import_module("attention.run")
     with pytest.raises(SystemExit) as refusal:
         program.choose(program.parse_arguments(arguments))
     assert refusal.value.code
@@ -233,7 +221,7 @@ def test_bad_arguments_are_refused(arguments):
 
 @pytest.mark.parametrize("threads", ["0", "1,x", "", "1.5"])
 def test_wrong_threads_say_what_was_expected_and_what_came(threads, capsys):
-    program = importlib.import_module("attention")
+    program = importlib.import_module("attention.run")
     with pytest.raises(SystemExit):
         program.parse_arguments(["--threads", threads])
     wanted = f"integers of at least 1 with commas between, not {threads!r}"
@@ -250,9 +238,11 @@ def test_the_recurrence_is_measured_checked_and_drawn(tmp_path):
         "def lfilter(b, a, x, axis): return x\n"
     )
     page = tmp_path / "README.md"
-    page.write_text("<!-- recurrence.py writes from here -->\nold\n<!-- to here -->\n")
+    page.write_text(
+        "<!-- recurrence/run.py writes from here -->\nold\n<!-- to here -->\n"
+    )
     done = subprocess.run(
-        [sys.executable, FOLDER / "recurrence.py", "--quick", "--threads", "1"]
+        [sys.executable, FOLDER / "recurrence/run.py", "--quick", "--threads", "1"]
         + ["--cases", "line-all,dense-256-int8"]
         + ["--peers", "hw3tf,numpy,scipy-lfilter,numba"]
         + ["--json", tmp_path / "r.json", "--markdown", page],
@@ -266,19 +256,19 @@ def test_the_recurrence_is_measured_checked_and_drawn(tmp_path):
     assert set(line["times"]) == {"hw3tf", "numpy", "read", "copy"}
     assert line["left_out"] == {
         "scipy-lfilter": "other states than hw3tf's",
-        "numba": "ImportError: hidden by the test",
+        "numba": "not installed: hidden by the test",
     }
     assert set(dense["left_out"]) == {"scipy-lfilter", "numba"}
     assert dense["left_out"]["numba"] == "written for one unit"
     for text in (done.stdout, page.read_text()):
         assert "| line-all " in text
-        assert "- numba left out: ImportError: hidden by the test (line-all)" in text
+        assert "- numba left out: not installed: hidden by the test (line-all)" in text
         assert "the figures mean nothing" in text
     assert "\nold\n" not in page.read_text()
 
 
 def test_bars_of_the_recurrence_are_judged():
-    report = importlib.import_module("recurrence_report")
+    report = importlib.import_module("recurrence.report")
 
     def case(name, **best):
         return {"name": name, "times": {k: {"best": t} for k, t in best.items()}}
@@ -321,9 +311,9 @@ def test_bars_of_the_recurrence_are_judged():
 def test_picture_of_the_recurrence_shows_every_peer(tmp_path):
     from matplotlib import image
 
-    cases = importlib.import_module("recurrence_cases")
-    peers = importlib.import_module("recurrence_peers")
-    report = importlib.import_module("recurrence_report")
+    cases = importlib.import_module("recurrence.cases")
+    peers = importlib.import_module("recurrence.peers")
+    report = importlib.import_module("recurrence.report")
     assert set(report.STYLES) == set(peers.PEERS)
     results = [
         {
@@ -349,11 +339,14 @@ def test_two_builds_are_compared(capsys):
     program = importlib.import_module("compare_builds")
     folder = str(pathlib.Path(hw3tf.__file__).parents[1])
     names = "dense-64,forward-32x200*"
-    rows = program.main([folder, folder, "--cases", names, "--quick", "--threads", "1"])
-    assert [row[0] for row in rows] == ["forward-32x200x200x2x2x32", "dense-64"]
-    for row in rows:
-        assert all(float(cell) > 0 for cell in row[1:5])
-        assert row[5:] == ["1", "same"]
+    results = program.main(
+        [folder, folder, "--cases", names, "--quick", "--threads", "1"]
+    )
+    cases = results["cases"]
+    assert [c["name"] for c in cases] == ["forward-32x200x200x2x2x32", "dense-64"]
+    for case in cases:
+        assert min(case[k] for k in ("old", "new", "ratio", "median")) > 0
+        assert (case["turns"], case["same_bits"]) == (1, True)
     assert "| dense-64 " in capsys.readouterr().out
     with pytest.raises(SystemExit):
         program.main([folder, "nowhere", "--cases", "dense-64", "--quick"])
@@ -362,7 +355,7 @@ def test_two_builds_are_compared(capsys):
 @pytest.mark.parametrize("group", ["forward", "training"])
 def test_kernel_alone_drops_masks_and_takes_half_precision(cases, group, request):
     """The kernel is called with the options that the extra cases name."""
-    from attention_tensorflow import Hw3tfCore
+    from attention.peers.tensorflow import Hw3tfCore
 
     request.addfinalizer(lambda: hw3tf.ops.set_num_threads(0))
     small = {c.name: cases.shrunk(c) for c in cases.kernel_alone() if c.group == group}
@@ -386,10 +379,10 @@ def test_models_are_measured_as_they_are_and_accelerated(tmp_path):
     """Tiny models through the real program: a training step, and memory alone."""
     page = tmp_path / "README.md"
     page.write_text(
-        "before\n<!-- models.py writes from here -->\nold\n<!-- to here -->\n"
+        "before\n<!-- models/run.py writes from here -->\nold\n<!-- to here -->\n"
     )
     done = subprocess.run(
-        [sys.executable, FOLDER / "models.py", "--quick", "--no-peaks"]
+        [sys.executable, FOLDER / "models/run.py", "--quick", "--no-peaks"]
         + ["--cases", "bert-small-*,llama-like-4096"]
         + ["--json", tmp_path / "m.json", "--markdown", page],
         check=True,
@@ -429,21 +422,21 @@ def test_models_are_measured_as_they_are_and_accelerated(tmp_path):
     ids=str,
 )
 def test_bars_of_models_are_judged(changes, words):
-    models = importlib.import_module("models")
+    models = importlib.import_module("models.run")
     result = {"bar": 1.3, "memory_bar": None}
     result["peak_mib"] = {"stock": 8.1, "accelerated": 2}
     assert models.verdict(result | changes) == words
 
 
 def test_models_without_a_match_are_refused():
-    models = importlib.import_module("models")
+    models = importlib.import_module("models.run")
     with pytest.raises(SystemExit):
         models.main(["--cases", "nothing"])
     assert models.main(["--cases", "gpt2-*", "--list"]) is None
 
 
 def test_profile_of_a_model_tells_what_the_kernel_takes(capsys):
-    program = importlib.import_module("models_profile")
+    program = importlib.import_module("models.profile")
     for more, calls in ((["--stock"], None), ([], 1)):  # one layer, one attention
         kinds = program.main(["gpt2-small-1024", "--quick", *more])
         assert kinds.get("Hw3tfAttention", [0, None])[1] == calls

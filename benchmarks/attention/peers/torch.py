@@ -1,0 +1,51 @@
+"""PyTorch's scaled dot-product attention."""
+
+import ml_dtypes
+import numpy as np
+from attention.peers import Peer, heads_first, keys_taking_part
+
+
+class Torch(Peer):
+    packages = ("torch",)
+
+    def __init__(self, threads):
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        self.torch = torch
+
+    def prepare(self, case, inputs, way):
+        torch = self.torch
+
+        def tensor(x):
+            x = heads_first(x)
+            if x.dtype == ml_dtypes.bfloat16:
+                return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+            return torch.from_numpy(x)
+
+        query, key, value, *grads = (tensor(x) for x in inputs.values())
+        options = {"is_causal": case.is_causal}
+        if case.sizes[3] != case.sizes[4]:
+            options["enable_gqa"] = True
+        mask = keys_taking_part(case)
+        if mask is not None:
+            options["attn_mask"] = torch.from_numpy(mask[:, None, None, :])
+        attention = torch.nn.functional.scaled_dot_product_attention
+
+        def forward():
+            with torch.inference_mode():
+                return (attention(query, key, value, **options),)
+
+        def train():
+            output = attention(query, key, value, **options)
+            return output, *torch.autograd.grad(output, leaves, grads)
+
+        leaves = (query, key, value)
+        if case.training:
+            for leaf in leaves:
+                leaf.requires_grad_()
+        return train if case.training else forward
+
+    def to_numpy(self, outputs):
+        return [x.detach().float().transpose(1, 2).numpy() for x in outputs]
