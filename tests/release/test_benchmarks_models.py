@@ -1,0 +1,80 @@
+"""Tests of the benchmark of whole models."""
+
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
+pytestmark = pytest.mark.usefixtures("benchmarks")
+
+
+def test_models_are_measured_as_they_are_and_accelerated(tmp_path):
+    """Tiny models through the real program: a training step, and memory alone."""
+    page = tmp_path / "README.md"
+    page.write_text(
+        "before\n<!-- models/run.py writes from here -->\nold\n<!-- to here -->\n"
+    )
+    done = subprocess.run(
+        [sys.executable, FOLDER / "models/run.py", "--quick", "--no-peaks"]
+        + ["--cases", "bert-small-*,llama-like-4096"]
+        + ["--json", tmp_path / "m.json", "--markdown", page],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    training, memory = json.loads((tmp_path / "m.json").read_text())["cases"]
+    assert training["fused"] == [1, 1]
+    # Sums of float32 in another order, and not the same function twice.
+    assert 0 < training["difference"] < 1e-5
+    assert set(training["rounds"]) == {"stock", "accelerated"}
+    best = {kind: min(times) for kind, times in training["rounds"].items()}
+    assert training["ratio"] == best["stock"] / best["accelerated"]
+    assert "ratio" not in memory
+    assert memory["verdict"].startswith("25% of the memory: ")
+    assert "[2 of 2, " in done.stderr
+    for text in (done.stdout, page.read_text()):
+        rows = [" ".join(line.split()) for line in text.splitlines()]
+        assert any(row.startswith("| bert-small-training-512 | ") for row in rows)
+        assert any(row.startswith("| llama-like-4096 | - | ") for row in rows)
+    assert page.read_text().startswith("before\n<!--")
+    assert "\nold\n" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ratio": 1.3}, "1.30x: met"),
+        ({"ratio": 1.29}, "1.30x: missed"),
+        ({"memory_bar": 0.25}, "25% of the memory: met"),
+        (
+            {"memory_bar": 0.25, "peak_mib": {"stock": 8, "accelerated": 2}},
+            "25% of the memory: missed",
+        ),
+        ({"memory_bar": 0.25, "peak_mib": None}, "memory: unknown"),
+    ],
+    ids=str,
+)
+def test_bars_of_models_are_judged(changes, words):
+    models = importlib.import_module("models.run")
+    result = {"bar": 1.3, "memory_bar": None}
+    result["peak_mib"] = {"stock": 8.1, "accelerated": 2}
+    assert models.verdict(result | changes) == words
+
+
+def test_models_without_a_match_are_refused():
+    models = importlib.import_module("models.run")
+    with pytest.raises(SystemExit):
+        models.main(["--cases", "nothing"])
+    assert models.main(["--cases", "gpt2-*", "--list"]) is None
+
+
+def test_profile_of_a_model_tells_what_the_kernel_takes(capsys):
+    program = importlib.import_module("models.profile")
+    for more, calls in ((["--stock"], None), ([], 1)):  # one layer, one attention
+        kinds = program.main(["gpt2-small-1024", "--quick", *more])
+        assert kinds.get("Hw3tfAttention", [0, None])[1] == calls
+        assert "processors busy" in capsys.readouterr().out
