@@ -33,12 +33,12 @@ def load_tutorial():
 
 def measure_epoch(attention, data):
     """One training epoch: {"seconds", "peak_mib", "accuracy"}."""
-    import hw3tf
-    from hw3tf import sentiment
+    from hw3tf.course import sentiment
+    from hw3tf.course.data import load_reviews
 
     tutorial = load_tutorial()
     settings = replace(tutorial.Settings(), attention=attention, epochs=1)
-    reviews = hw3tf.data.load_reviews(data)
+    reviews = load_reviews(data)
     _, _, training, validation, _ = sentiment.load(reviews, settings)
     model = tutorial.build_model(settings)
     tutorial.compile_model(model, training, settings)

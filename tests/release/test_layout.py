@@ -13,22 +13,28 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# room -> the rooms of hw3tf that it may import
-PYTHON_ROOMS = {
-    "__init__": {"acceleration", "data", "layers", "ops", "plots", "reference"},
+# Package or module of hw3tf -> those that it may import. Of the course, which nothing
+# else imports, each part stands for itself.
+PACKAGES = {
+    "__init__": {"_moved", "_saved_names", "acceleration", "layers", "ops"}
+    | {"reference"},
     "__main__": {"ops"},
+    "_moved": set(),
+    "_saved_names": set(),
     "acceleration": {"acceleration", "layers", "ops"},
     "layers": {"layers", "ops", "reference"},
     "ops": {"ops", "reference", "_core"},
     "reference": {"reference"},
-    "data": {"data", "tutorial"},
-    "demo": {"tutorial"},
-    "plots": {"tutorial"},
-    "sentiment": {"acceleration", "data", "plots", "sentiment", "tutorial"},
-    "training": {"tutorial"},
-    "tutorial": set(),
+    "course": set(),
+    "course.data": {"course.data", "course.tutorial"},
+    "course.demo": {"course.tutorial"},
+    "course.plots": {"course.tutorial"},
+    "course.sentiment": {"acceleration", "course.data", "course.plots"}
+    | {"course.sentiment", "course.tutorial"},
+    "course.training": {"course.tutorial"},
+    "course.tutorial": set(),
 }
-# What these rooms may import beside the standard library: no TensorFlow, and no
+# What these packages may import beside the standard library: no TensorFlow, and no
 # KerasHub, whose layers are told by their names.
 ALLOWED_PACKAGES = {
     "acceleration": {"keras", "hw3tf"},
@@ -41,7 +47,7 @@ ALLOWED_IN_FILES = {
     "reference/integers.py": {"numpy", "tensorflow"},  # checks of weights
 }
 # folder of csrc -> the folders whose headers it may include
-CSRC_ROOMS = {
+CSRC_FOLDERS = {
     "kernels": {"kernels"},
     "checks": {"checks", "kernels"},
     "bindings": {"bindings", "checks", "kernels"},
@@ -54,9 +60,16 @@ def python_files():
     return [p for p in (ROOT / "hw3tf").rglob("*.py") if "__pycache__" not in p.parts]
 
 
-def room_of(path):
-    parts = path.relative_to(ROOT / "hw3tf").parts
-    return parts[0] if len(parts) > 1 else path.stem
+def package_of(parts):
+    """The key of `PACKAGES`, for the parts of a module's name behind `hw3tf`."""
+    return ".".join(parts[: 2 if parts[0] == "course" else 1])
+
+
+def package_of_file(path):
+    parts = path.relative_to(ROOT / "hw3tf").with_suffix("").parts
+    return package_of(
+        parts[:-1] if len(parts) > 1 and path.stem == "__init__" else parts
+    )
 
 
 def imports(path):
@@ -64,26 +77,26 @@ def imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            if node.module == "hw3tf":
-                yield from (f"hw3tf.{alias.name}" for alias in node.names)
+            if node.module in ("hw3tf", "hw3tf.course"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module
 
 
-def test_every_room_is_known():
-    assert {room_of(p) for p in python_files()} == set(PYTHON_ROOMS)
+def test_every_package_is_known():
+    assert {package_of_file(path) for path in python_files()} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.name))
 def test_python_imports_follow_the_arrows(path):
-    room = room_of(path)
+    importing = package_of_file(path)
     for name in imports(path):
-        package, _, rest = name.partition(".")
-        if package == "hw3tf" and rest:
-            assert rest.split(".")[0] in PYTHON_ROOMS[room], f"{path}: {name}"
-        if room in ALLOWED_PACKAGES:
+        package, *inside = name.split(".")
+        if package == "hw3tf" and inside:
+            assert package_of(inside) in PACKAGES[importing], f"{path}: {name}"
+        if importing in ALLOWED_PACKAGES:
             file = path.relative_to(ROOT / "hw3tf").as_posix()
-            allowed = ALLOWED_PACKAGES[room] | ALLOWED_IN_FILES.get(file, set())
+            allowed = ALLOWED_PACKAGES[importing] | ALLOWED_IN_FILES.get(file, set())
             allowed = allowed | sys.stdlib_module_names
             assert package in allowed, f"{path}: {name}"
 
@@ -92,13 +105,13 @@ def test_csrc_includes_follow_the_arrows():
     for path in (ROOT / "csrc").rglob("*"):
         if path.suffix not in (".h", ".cc"):
             continue
-        room = path.relative_to(ROOT / "csrc").parts[0]
+        including = path.relative_to(ROOT / "csrc").parts[0]
         for name in re.findall(r'#include "([^"]+)"', path.read_text()):
             folder = name.split("/")[0]
             outside = folder == "tensorflow" and name.startswith("tensorflow/c/")
             if outside and path.name == "tf_c_api.h":
                 continue
-            assert folder in CSRC_ROOMS[room], f"{path}: {name}"
+            assert folder in CSRC_FOLDERS[including], f"{path}: {name}"
             assert (ROOT / "csrc" / name).exists(), f"{path}: {name}"
 
 

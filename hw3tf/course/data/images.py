@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hw3tf.data.network import read_prepared
-from hw3tf.tutorial import UserError
+from hw3tf.course.data.network import read_prepared
+from hw3tf.course.tutorial import UserError
 
 # A file of each server, to ask whether it answers.
 _URLS = {
@@ -56,7 +56,7 @@ def load_images(source: str = "auto", timeout: float = 6.0) -> Images:
         timeout: Seconds to wait for an answer of the server.
 
     Returns:
-        `hw3tf.data.Images`.
+        `hw3tf.course.data.Images`.
 
     Raises:
         ValueError: If `source` is none of the four.

@@ -30,7 +30,7 @@ def this_worker():
 
     Example:
 
-    >>> hw3tf.data.this_worker() is None
+    >>> hw3tf.course.data.this_worker() is None
     True
     """
     config = os.environ.get("TF_CONFIG")
@@ -130,7 +130,7 @@ def run_workers(count, command):
 
     Example:
 
-    >>> hw3tf.data.run_workers(2, ["true"])
+    >>> hw3tf.course.data.run_workers(2, ["true"])
     """
     if count < 1:
         raise ValueError(f"`count` must be at least 1. Received: {count}")

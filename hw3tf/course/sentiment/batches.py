@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from hw3tf import data
-from hw3tf.sentiment.training import memory_of_a_step
-from hw3tf.tutorial import UserError, require_memory
+from hw3tf.course import data
+from hw3tf.course.sentiment.training import memory_of_a_step
+from hw3tf.course.tutorial import UserError, require_memory
 
 
 def divide(
@@ -15,7 +15,7 @@ def divide(
     """Training reviews, and `held_out` of them kept from training.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         settings: With `seed`, which decides the random division, and `max_reviews`,
             how many to use in all; None = all.
         held_out: Number of reviews.
@@ -96,7 +96,7 @@ def load(reviews, settings):
     """All that a network needs.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         settings: With `held_out`, and what `divide`, `prepare` and `training_batches`
             want.
 

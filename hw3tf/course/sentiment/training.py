@@ -6,9 +6,9 @@ from dataclasses import asdict
 import keras
 import numpy as np
 
-from hw3tf import data
-from hw3tf.sentiment.checkpoints import BestCheckpoint, load_checkpoint
-from hw3tf.tutorial import UserError
+from hw3tf.course import data
+from hw3tf.course.sentiment.checkpoints import BestCheckpoint, load_checkpoint
+from hw3tf.course.tutorial import UserError
 
 
 class _TrainingTime(keras.callbacks.Callback):

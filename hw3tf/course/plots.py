@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from hw3tf.tutorial import whole_file
+from hw3tf.course.tutorial import whole_file
 
 
 def new_figure(rows, columns, size):

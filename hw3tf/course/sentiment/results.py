@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 import keras
 import numpy as np
 
-from hw3tf import plots
-from hw3tf.tutorial import whole_file
+from hw3tf.course import plots
+from hw3tf.course.tutorial import whole_file
 
 
 def judge(reviews, logits):
     """Prints and returns the accuracy on the test reviews.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         logits: Float array, one per test review.
 
     Returns:
@@ -127,7 +127,7 @@ def explain(reviews, logits, folder, shown=2):
     against length.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         logits: Float array, one per test review.
         folder: Where `lengths.png` goes.
         shown: Mistakes of either kind to print. Defaults to 2.

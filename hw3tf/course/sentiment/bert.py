@@ -10,12 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from hw3tf import data
 from hw3tf.acceleration import accelerate
-from hw3tf.sentiment.batches import divide
-from hw3tf.sentiment.results import judge, judge_texts
-from hw3tf.sentiment.training import fit, predict
-from hw3tf.tutorial import UserError, require_package
+from hw3tf.course import data
+from hw3tf.course.sentiment.batches import divide
+from hw3tf.course.sentiment.results import judge, judge_texts
+from hw3tf.course.sentiment.training import fit, predict
+from hw3tf.course.tutorial import UserError, require_package
 
 
 def load_bert(preset: str, sequence_length: int) -> tuple[Any, Any]:
@@ -110,7 +110,7 @@ def run_bert(
     """Trains a head on a frozen BERT, and tests it.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         settings: A dataclass with `preset`, `sequence_length`, `batch_size`, `epochs`,
             `held_out`, `max_reviews` and `seed`.
         compile_model: Function of the model, the batches and the settings.

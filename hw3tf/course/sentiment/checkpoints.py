@@ -5,7 +5,7 @@ import pathlib
 
 import keras
 
-from hw3tf.tutorial import whole_file
+from hw3tf.course.tutorial import whole_file
 
 
 class BestCheckpoint(keras.callbacks.Callback):

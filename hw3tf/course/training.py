@@ -10,7 +10,7 @@ import zipfile
 import keras
 import numpy as np
 
-from hw3tf.tutorial import UserError, prepare_folder, whole_file
+from hw3tf.course.tutorial import UserError, prepare_folder, whole_file
 
 # A step counts for so many seconds at most: a machine may sleep in the middle of one.
 _LONGEST_STEP = 1.0

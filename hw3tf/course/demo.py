@@ -1,5 +1,5 @@
-"""`python -m hw3tf.demo`, or `hw3tf-demo`: type a review and see, in the browser, its
-sentiment and what every head of attention looks at; or compare two.
+"""`python -m hw3tf.course.demo`, or `hw3tf-demo`: type a review and see, in the
+browser, its sentiment and what every head of attention looks at; or compare two.
 
 Shows the model that tutorial 4 has saved, and has the tutorial train a quick one if
 there is none. Needs Gradio (the extra `demo`). Nothing leaves this machine.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from hw3tf.tutorial import UserError, file_path, number, require_tensorflow, run
+from hw3tf.course.tutorial import UserError, file_path, number, require_tensorflow, run
 
 MODEL = pathlib.Path("runs/imdb_sentiment/sentiment.keras")
 TUTORIAL = pathlib.Path("tutorials/04_imdb_sentiment.py")
@@ -252,7 +252,7 @@ def train_quick_model(path: pathlib.Path, data: str) -> None:
     Raises:
         UserError: If the tutorial is not there, or fails.
     """
-    beside_the_package = pathlib.Path(__file__).parents[1] / TUTORIAL
+    beside_the_package = pathlib.Path(__file__).parents[2] / TUTORIAL
     program = next((p for p in (TUTORIAL, beside_the_package) if p.exists()), None)
     if program is None:
         raise UserError(
@@ -286,7 +286,7 @@ def load_model(path, data="auto"):
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m hw3tf.demo",
+        prog="hw3tf-demo",
         description="Judge reviews in the browser, and see what attention looks at.",
     )
     add = parser.add_argument
