@@ -69,7 +69,7 @@ def load_reviews(source: str = "auto", timeout: float = 6.0) -> Reviews:
         return _load_sample(str(error))
 
 
-def _load_sample(why):
+def _load_sample(why: str) -> Reviews:
     train_texts, train_labels, _ = sample_reviews(_SAMPLE_TRAIN, seed=1)
     test_texts, test_labels, test_hard = sample_reviews(_SAMPLE_TEST, seed=2)
     return Reviews(

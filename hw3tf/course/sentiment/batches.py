@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from hw3tf._types import Dataset, RaggedTensor
 from hw3tf.course import data
 from hw3tf.course.sentiment.training import memory_of_a_step
 from hw3tf.course.tutorial import UserError, require_memory
@@ -45,7 +46,9 @@ def divide(
     ]
 
 
-def prepare(texts, labels, settings):
+def prepare(
+    texts: list[str], labels: np.ndarray, settings: Any
+) -> tuple[data.ReviewTokenizer, data.NaiveBayesFeatures, RaggedTensor, RaggedTensor]:
     """Fits to training reviews what stands before the network.
 
     Args:
@@ -67,7 +70,9 @@ def prepare(texts, labels, settings):
     return tokenizer, features, tokens, features.cross_fitted(tokens, labels)
 
 
-def training_batches(tokens, labels, floats, settings):
+def training_batches(
+    tokens: RaggedTensor, labels: np.ndarray, floats: RaggedTensor, settings: Any
+) -> Dataset:
     """Batches of reviews of similar length, in random order.
 
     Args:
@@ -92,7 +97,7 @@ def training_batches(tokens, labels, floats, settings):
     )
 
 
-def load(reviews, settings):
+def load(reviews: data.Reviews, settings: Any) -> tuple[Any, ...]:
     """All that a network needs.
 
     Args:

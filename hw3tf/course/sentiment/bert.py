@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from hw3tf.acceleration import accelerate
+from hw3tf._types import Dataset
+from hw3tf.acceleration import AccelerationReport, accelerate
 from hw3tf.course import data
 from hw3tf.course.sentiment.batches import divide
 from hw3tf.course.sentiment.results import judge, judge_texts
@@ -65,7 +66,9 @@ def load_bert(preset: str, sequence_length: int) -> tuple[Any, Any]:
     return preprocessor, backbone
 
 
-def build_bert(backbone, units=256, dropout=0.25):
+def build_bert(
+    backbone: keras.Model, units: int = 256, dropout: float = 0.25
+) -> tuple[keras.Model, tuple[int, int], AccelerationReport]:
     """Freezes a backbone, puts its attention onto the kernel, and adds a head of two
     bidirectional GRU layers.
 
@@ -131,7 +134,7 @@ def run_bert(
     print(report)
     print("trainable: {:,} parameters, {:,} with BERT frozen".format(*counts))
 
-    def batches(texts, labels):
+    def batches(texts: list[str], labels: np.ndarray) -> Dataset:
         dataset = tf.data.Dataset.from_tensor_slices((texts, np.float32(labels)))
         return dataset.batch(settings.batch_size).map(lambda x, y: (preprocess(x), y))
 
@@ -150,5 +153,5 @@ def run_bert(
     return results | {"trainable": counts}
 
 
-def _count(weights):
+def _count(weights: list[keras.Variable]) -> int:
     return sum(int(np.prod(w.shape)) for w in weights)

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hw3tf.course import data
@@ -33,7 +33,7 @@ def run_linear(
     if settings.model == "bag":
         logits, size = data.tfidf_logits(texts, labels, test)
         seen = {word for text in texts for word in _words(text)} if asked else set()
-        known = [not seen.isdisjoint(_words(text)) for text in asked]
+        known: Iterable[bool] = [not seen.isdisjoint(_words(text)) for text in asked]
     else:
         tokenizer, features, _, floats = prepare(texts, labels, settings)
         found = features.of_ragged(tokenizer.tokenize(test))
