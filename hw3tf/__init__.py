@@ -12,12 +12,15 @@ One line puts the attention of an existing model onto the kernel:
 Packages: `hw3tf.ops` (functions on tensors), `hw3tf.layers` (Keras layers),
 `hw3tf.acceleration` (`accelerate` and `enable`, for existing models and code) and
 `hw3tf.reference` (the same in pure Keras: the specification). The tutorials share
-`hw3tf.data`, `hw3tf.plots`, `hw3tf.training` and `hw3tf.tutorial`; `hw3tf.demo` is a
-page to try the model of one of them. `python -m hw3tf` prints what a bug report needs.
+`hw3tf.course`, which is loaded only when it is asked for. `python -m hw3tf` prints what
+a bug report needs.
 """
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 from importlib.util import find_spec as _find_spec
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 if _find_spec("hw3tf._core") is None:
     raise ImportError(
@@ -26,23 +29,44 @@ if _find_spec("hw3tf._core") is None:
         "the installed package."
     )
 
-from hw3tf import acceleration, data, layers, ops, plots, reference
-from hw3tf.acceleration import accelerate, disable, enable, restore
+from hw3tf import _moved, _saved_names, layers, ops, reference
 from hw3tf.ops import load_op_library, op_library_path
+
+if _TYPE_CHECKING:
+    from hw3tf import acceleration
+    from hw3tf.acceleration import accelerate, disable, enable, restore
 
 __version__ = _version("hw3tf")
 __all__ = [
     "__version__",
     "accelerate",
     "acceleration",
-    "data",
     "disable",
     "enable",
     "layers",
     "load_op_library",
     "op_library_path",
     "ops",
-    "plots",
     "reference",
     "restore",
 ]
+
+_moved.install()
+_saved_names.register()
+
+
+# What is loaded when it is asked for first: packages, and functions of one of them.
+_PACKAGES = ("acceleration", "course")
+_FUNCTIONS = ("accelerate", "disable", "enable", "restore")
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _PACKAGES:
+        return _import_module(f"hw3tf.{name}")
+    if name in _FUNCTIONS:
+        return getattr(_import_module("hw3tf.acceleration"), name)
+    return _moved.attribute(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PACKAGES, *_FUNCTIONS})

@@ -5,7 +5,7 @@ import argparse
 from hw3tf import ops
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m hw3tf",
         description="Print versions, the instruction set and the threads in use, "

@@ -29,7 +29,7 @@ def no_network(monkeypatch, tmp_path):
     """No prepared data sets, and servers that never answer."""
     import tensorflow_datasets  # noqa: F401 - takes seconds, which tests do not count
 
-    from hw3tf.data import network
+    from hw3tf.course.data import network
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hw3tf.demo import EXAMPLES
+from hw3tf.course.demo import EXAMPLES
 
 TUTORIALS = pathlib.Path(__file__).parents[1] / "tutorials"
 GOOD, BAD = EXAMPLES
@@ -18,7 +18,7 @@ def address(tmp_path_factory):
     """Of the demo, which has had to train its model first."""
     folder = tmp_path_factory.mktemp("demo")
     (folder / "tutorials").symlink_to(TUTORIALS)
-    command = [sys.executable, "-m", "hw3tf.demo", "--data", "sample"]
+    command = [sys.executable, "-m", "hw3tf.course.demo", "--data", "sample"]
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -45,10 +45,11 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from hw3tf.data import load_images, shift_images, stretch_images
-from hw3tf.plots import plot_confusion, plot_panels
-from hw3tf.training import TimeBudget, seconds_per_step
-from hw3tf.tutorial import argument_parser, check_start, claim, conclude, number, run
+from hw3tf.course import tutorial
+from hw3tf.course.data import load_images, shift_images, stretch_images
+from hw3tf.course.plots import plot_confusion, plot_panels
+from hw3tf.course.training import TimeBudget, seconds_per_step
+from hw3tf.course.tutorial import claim, conclude, number, run
 
 
 @dataclass(frozen=True)
@@ -517,7 +518,7 @@ def check_claims(results, bars):
 
 # %%
 def parse_arguments(argv):
-    parser = argument_parser(
+    parser = tutorial.argument_parser(
         "Compare a CNN and RNNs of equal size and training time on small images.",
         out="runs/cnn_vs_rnn",
         quick="fewer images and seconds: a minute and a half",
@@ -557,9 +558,8 @@ def train_and_test(data, settings, args, test):
 def main(argv=None):
     args = parse_arguments(argv)
     settings = QUICK if args.quick else Settings()
-    if args.seconds:
-        settings = replace(settings, seconds=args.seconds)
-    check_start(args, "sklearn")
+    settings = replace(settings, seconds=args.seconds or settings.seconds)
+    tutorial.check_start(args, "sklearn")
     from sklearn.metrics import confusion_matrix  # which may have been missing
 
     data = load_images(args.data)

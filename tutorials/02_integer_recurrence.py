@@ -45,7 +45,8 @@ import keras
 import numpy as np
 
 import hw3tf
-from hw3tf.tutorial import argument_parser, check_start, claim, conclude, run
+from hw3tf.course import plots
+from hw3tf.course.tutorial import argument_parser, check_start, claim, conclude, run
 
 EXAMPLE = (5, 3, 4, 1)
 
@@ -245,7 +246,7 @@ def compare_policies(timesteps=40):
 # %%
 def draw_unrolled(x, path):
     """The net, one column per step, with its weights and the numbers of `x`."""
-    figure, axes = hw3tf.plots.new_figure(1, 1, (11, 3.9))
+    figure, axes = plots.new_figure(1, 1, (11, 3.9))
     axis, last = axes[0, 0], len(x)
 
     def node(place, text, color, shape="round"):
@@ -279,11 +280,11 @@ def draw_unrolled(x, path):
     axis.text((last + 1) / 2, -0.5, text, ha="center", fontsize=11)
     axis.set(xlim=(-0.5, last + 1.7), ylim=(-0.65, 1.45), title="The net, unrolled")
     axis.axis("off")
-    hw3tf.plots.save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def draw_floats(exact, error, path):
-    figure, axes = hw3tf.plots.new_figure(1, 2, (10, 3.8))
+    figure, axes = plots.new_figure(1, 2, (10, 3.8))
     left, right = axes[0]
     even = np.arange(2, len(exact) + 1, 2)
     left.plot(even, exact[1::2] / 1e6, label="exact state")
@@ -299,11 +300,11 @@ def draw_floats(exact, error, path):
         axis.set(xlabel="length of the sequence (even)", xticks=range(0, 20_001, 5000))
         axis.grid(alpha=0.3)
         axis.legend()
-    hw3tf.plots.save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def draw_policies(states, path):
-    figure, axes = hw3tf.plots.new_figure(1, 1, (8, 4.2))
+    figure, axes = plots.new_figure(1, 1, (8, 4.2))
     axis = axes[0, 0]
     even = np.arange(2, len(states["exact"]) + 1, 2)
     for name, style in (("exact", "k:"), ("wrap", "C1s-"), ("saturate", "C0o-")):
@@ -317,7 +318,7 @@ def draw_policies(states, path):
     axis.set(title="A state that does not fit into int32, by policy")
     axis.grid(alpha=0.3)
     axis.legend()
-    hw3tf.plots.save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 # %% [markdown]

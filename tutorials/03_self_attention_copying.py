@@ -51,7 +51,8 @@ import keras
 import numpy as np
 
 import hw3tf
-from hw3tf.tutorial import argument_parser, check_start, claim, conclude, run
+from hw3tf.course import plots
+from hw3tf.course.tutorial import argument_parser, check_start, claim, conclude, run
 
 
 @dataclass(frozen=True)
@@ -390,7 +391,7 @@ def train(task, positions, settings):
 
 # %%
 def draw_beta(sweep, path):
-    figure, axes = hw3tf.plots.new_figure(1, 2, (11, 4.2))
+    figure, axes = plots.new_figure(1, 2, (11, 4.2))
     left, right = axes[0]
     beta = sweep["beta"]
     lines = (((0, 0), "-"), ((0, 2), "--"), ((0, 1), ":"), ((1, 1), "-."))
@@ -404,8 +405,7 @@ def draw_beta(sweep, path):
     for i, (name, style) in enumerate((("$x_1$", "-"), ("$x_2$", "-."))):
         exact = sweep["exact errors"][:, i]
         (line,) = right.plot(beta, exact, style, label=f"copy of {name}")
-        color = line.get_color()
-        right.plot(beta[::4], sweep["errors"][::4, i], "o", ms=4, color=color)
+        right.plot(beta[::4], sweep["errors"][::4, i], "o", ms=4, c=line.get_color())
     worst = sweep["kernel off by"].max(axis=1)
     right.plot(beta, worst, "k:", label="kernel minus closed form")
     right.axhline(GOOD_COPY, color="gray", lw=0.8)
@@ -417,7 +417,7 @@ def draw_beta(sweep, path):
         axis.set_xlabel(r"$\beta$, norm of $a, b, c, d$")
         axis.grid(alpha=0.3)
         axis.legend()
-    hw3tf.plots.save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def draw_weights(axis, weights, names, title):
@@ -431,7 +431,7 @@ def draw_weights(axis, weights, names, title):
 
 
 def draw_heads(plain, heads, path):
-    figure, axes = hw3tf.plots.new_figure(1, 3, (12, 4.2))
+    figure, axes = plots.new_figure(1, 3, (12, 4.2))
     names = [f"$x_{i}$" for i in range(1, 5)]
     draw_weights(axes[0, 0], plain, names, "Without weights: $x_4 = b$ is averaged")
     axis = axes[0, 1]
@@ -443,11 +443,11 @@ def draw_heads(plain, heads, path):
     axis.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
     axis.set(title="Queries and keys of both heads", xlabel="first", ylabel="second")
     draw_weights(axes[0, 2], heads, names, "Weights of either head")
-    hw3tf.plots.save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def draw_scale_and_noise(scaled_betas, copies, path):
-    figure, axes = hw3tf.plots.new_figure(1, 2, (11, 4.2))
+    figure, axes = plots.new_figure(1, 2, (11, 4.2))
     left, right = axes[0]
     sizes, betas = zip(*scaled_betas.items(), strict=True)
     line = BETA_OF_GOOD_COPY * np.array(sizes) ** 0.25
@@ -464,11 +464,11 @@ def draw_scale_and_noise(scaled_betas, copies, path):
     for axis in axes[0]:
         axis.grid(alpha=0.3, which="both")
         axis.legend()
-    hw3tf.plots.save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def draw_trained(trained, path):
-    figure, axes = hw3tf.plots.new_figure(1, 4, (15, 4.9))
+    figure, axes = plots.new_figure(1, 4, (15, 4.9))
     for axis, (case, result) in zip(axes[0], trained.items(), strict=True):
         accuracy, _, (tokens, weights) = result
         axis.imshow(weights, cmap="Greys", vmin=0, vmax=1)
@@ -478,7 +478,7 @@ def draw_trained(trained, path):
         axis.set(title=title, xlabel="looks at token")
     axes[0, 0].set_ylabel("token at the query")
     figure.suptitle("Attention of the trained layers, one sequence")
-    hw3tf.plots.save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 # %% [markdown]

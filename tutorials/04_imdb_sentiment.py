@@ -52,8 +52,8 @@ import keras
 import numpy as np
 
 import hw3tf
-from hw3tf import sentiment
-from hw3tf.tutorial import claim, conclude, peak_memory, run
+from hw3tf.course import data, plots, sentiment
+from hw3tf.course.tutorial import claim, conclude, peak_memory, run
 
 EXAMPLES = ("Justice League is terrible. I hated it.", "Avengers was great!!")
 NEGATION = "The plot is not bad at all, but I did not like the acting."
@@ -108,8 +108,8 @@ FOR_BERT = {"batch_size": 16, "learning_rate": 1e-3, "epochs": 1}
 # A phrase that occurs in one training review alone says the label of that review. A
 # model that saw it there would learn to trust such phrases, and be lost on new reviews.
 # So the training reviews are cut into eight folds, and each gets numbers counted on the
-# other seven. `hw3tf.data.NaiveBayesFeatures` counts, looks up and cross-fits; it is a
-# Keras layer, and goes with the model into its file.
+# other seven. `hw3tf.course.data.NaiveBayesFeatures` counts, looks up and cross-fits;
+# it is a Keras layer, and goes with the model into its file.
 
 
 # %% [markdown]
@@ -224,11 +224,11 @@ def run_network(reviews, settings, args):
         history, _ = sentiment.fit(
             model, training, settings, validation, checkpoint, args.resume
         )
-    seconds, worker = time.perf_counter() - start, hw3tf.data.this_worker()
+    seconds, worker = time.perf_counter() - start, data.this_worker()
     if worker:  # one is enough to test and to write
         return None
     if worker is None:
-        hw3tf.plots.plot_learning_curves(history, args.out / "learning_curves.png")
+        plots.plot_learning_curves(history, args.out / "learning_curves.png")
     else:  # a model that asks no other worker
         weights, model = model.get_weights(), build_model(settings)
         model.set_weights(weights)
@@ -290,7 +290,7 @@ def contrast(reviews, settings, attention):
 
 def compare_on_hard_reviews(settings, known):
     """Of the sample's hard reviews, the share that each model gets right."""
-    hard, reviews = dict(known), hw3tf.data.load_reviews("sample")
+    hard, reviews = dict(known), data.load_reviews("sample")
     for attention in ("fused", "none"):
         if attention not in hard:
             hard[attention] = contrast(reviews, settings, attention)
@@ -319,7 +319,7 @@ def member_logits(training, asked, settings, num_networks):
     texts, labels = training
     tokenizer, features, tokens, floats = sentiment.prepare(texts, labels, settings)
     asked = tokenizer.tokenize(asked)
-    batches = hw3tf.data.review_batches(asked, None, features.of_ragged(asked))
+    batches = data.review_batches(asked, None, features.of_ragged(asked))
     networks = 0.0
     for seed in range(settings.seed, settings.seed + num_networks):
         keras.utils.set_random_seed(seed)
@@ -329,7 +329,7 @@ def member_logits(training, asked, settings, num_networks):
         compile_model(model, training, own)
         sentiment.fit(model, training, own)
         networks += sentiment.predict(model, batches)
-    linear = hw3tf.data.phrase_logits(features, tokens, labels, asked)
+    linear = data.phrase_logits(features, tokens, labels, asked)
     return networks, linear, tokenizer
 
 
@@ -368,11 +368,11 @@ def run_best(reviews, settings, args):
 # ## A pretrained model: BERT, frozen
 #
 # BERT has read books and Wikipedia. Its weights stay as they are, and two layers of a
-# bidirectional GRU read what it makes of a review (`hw3tf/sentiment/bert.py`); the
-# course that this follows reports 0.909. KerasHub downloads the weights (`pip install
-# '.[bert]'`, 440 MB), `hw3tf.accelerate` puts the attention onto the kernel, in one
-# line. On two cores a step takes seconds: begin with `--model bert --max-reviews 2000
-# --sequence-length 128`.
+# bidirectional GRU read what it makes of a review (`hw3tf/course/sentiment/bert.py`);
+# the course that this follows reports 0.909. KerasHub downloads the weights (`pip
+# install '.[bert]'`, 440 MB), `hw3tf.accelerate` puts the attention onto the kernel, in
+# one line. On two cores a step takes seconds: begin with
+# `--model bert --max-reviews 2000 --sequence-length 128`.
 
 # %% [markdown]
 # ## The claims
@@ -463,12 +463,12 @@ def run_model(reviews, settings, args):
 def main(argv=None):
     args = sentiment.parse_arguments(argv, Settings())
     sentiment.check_start(args)
-    if args.workers > 1 and hw3tf.data.this_worker() is None:
-        hw3tf.data.load_reviews(args.data)  # before all of them would download them
+    if args.workers > 1 and data.this_worker() is None:
+        data.load_reviews(args.data)  # before all of them would download them
         command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
         return sentiment.run_workers(args.workers, command)
-    args.strategy = hw3tf.data.worker_strategy()  # before TensorFlow computes
-    reviews = hw3tf.data.load_reviews(args.data)
+    args.strategy = data.worker_strategy()  # before TensorFlow computes
+    reviews = data.load_reviews(args.data)
     sample = reviews.name == "sample"
     settings = settings_of(args, sample)
     print(f"Data: {reviews.name} - {reviews.origin}")

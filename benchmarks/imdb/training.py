@@ -44,14 +44,14 @@ class Worker:
 
     def epoch(self, attention, data, quick):
         """One training epoch: seconds, memory and accuracy."""
-        import hw3tf
-        from hw3tf import sentiment
+        from hw3tf.course import data as course_data
+        from hw3tf.course import sentiment
 
         tutorial = load_tutorial()
         settings = replace(tutorial.Settings(), attention=attention, epochs=1)
         if quick:
             settings = replace(settings, **tutorial.QUICK)
-        reviews = hw3tf.data.load_reviews(data)
+        reviews = course_data.load_reviews(data)
         _, _, training, validation, _ = sentiment.load(reviews, settings)
         model = tutorial.build_model(settings)
         tutorial.compile_model(model, training, settings)

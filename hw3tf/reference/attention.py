@@ -1,8 +1,11 @@
 """Scaled dot-product attention in pure Keras, with every option."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from keras import backend, ops
 
+from hw3tf._types import DType, Tensor
 from hw3tf.reference.dropout import attention_dropout_mask
 
 # The score of a masked key: finite, so that a query that sees no key gets equal
@@ -10,7 +13,7 @@ from hw3tf.reference.dropout import attention_dropout_mask
 _MASKED = -0.7 * 3.38953e38
 
 
-def lowest(dtype):
+def lowest(dtype: DType) -> np.ndarray:
     """The lowest finite number of float32, or of float64 for float64, as an array.
 
     It replaces the logsumexp `-inf` of a query that sees no key unless the caller asked
@@ -20,7 +23,7 @@ def lowest(dtype):
     return np.array(np.finfo("float64" if wide else "float32").min)
 
 
-def lengths_as_int32(lengths):
+def lengths_as_int32(lengths: Tensor) -> Tensor:
     """Lengths as the kernels take them, None for None. Lengths of 64 bits are clipped,
     not truncated: a length that is too large stays too large."""
     if lengths is None:
@@ -38,26 +41,26 @@ def lengths_as_int32(lengths):
 
 
 def dot_product_attention(
-    query,
-    key,
-    value,
-    bias=None,
-    mask=None,
-    scale=None,
-    is_causal=False,
-    attn_logits_soft_cap=None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | Tensor | None = None,
+    is_causal: bool = False,
+    attn_logits_soft_cap: float | None = None,
     *,
-    query_mask=None,
-    key_mask=None,
-    query_lengths=None,
-    key_lengths=None,
-    sliding_window=None,
-    dropout_rate=0.0,
-    dropout_seed=None,
-    return_logsumexp=False,
-    return_attention_scores=False,
-    finite_logsumexp=False,
-):
+    query_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    query_lengths: Tensor | None = None,
+    key_lengths: Tensor | None = None,
+    sliding_window: int | None = None,
+    dropout_rate: float = 0.0,
+    dropout_seed: int | Tensor | None = None,
+    return_logsumexp: bool = False,
+    return_attention_scores: bool = False,
+    finite_logsumexp: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
     """Computes `dropout(softmax(scale * query @ key + bias)) @ value` as written.
 
     The semantics are those of `keras.ops.dot_product_attention`, extended by
@@ -144,14 +147,20 @@ def dot_product_attention(
     return tuple(results) if len(results) > 1 else output
 
 
-def promoted(*tensors):
+def promoted(*tensors: Tensor) -> list[Tensor]:
     """The tensors in the dtype that all of them promote to."""
-    tensors = [ops.convert_to_tensor(x) for x in tensors]
-    dtype = backend.result_type(*(x.dtype for x in tensors))
-    return [ops.cast(x, dtype) for x in tensors]
+    converted = [ops.convert_to_tensor(x) for x in tensors]
+    dtype = backend.result_type(*(x.dtype for x in converted))
+    return [ops.cast(x, dtype) for x in converted]
 
 
-def attention_logits(query, key, bias=None, scale=None, attn_logits_soft_cap=None):
+def attention_logits(
+    query: Tensor,
+    key: Tensor,
+    bias: Tensor | None = None,
+    scale: float | Tensor | None = None,
+    attn_logits_soft_cap: float | None = None,
+) -> Tensor:
     """The scores of all keys, before masks and softmax: scale, cap, bias.
 
     Args:
@@ -180,7 +189,7 @@ def attention_logits(query, key, bias=None, scale=None, attn_logits_soft_cap=Non
     return logits
 
 
-def _of_one_batch(a, b):
+def _of_one_batch(a: Tensor, b: Tensor) -> Sequence[Tensor]:
     """Two tensors whose batch sizes are equal or 1, the smaller one repeated."""
     if a.shape[0] == b.shape[0] and a.shape[0] is not None:
         return a, b
@@ -196,16 +205,16 @@ def _of_one_batch(a, b):
 
 
 def visible_keys(
-    logits,
-    mask=None,
-    is_causal=False,
+    logits: Tensor,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
     *,
-    query_mask=None,
-    key_mask=None,
-    query_lengths=None,
-    key_lengths=None,
-    sliding_window=None,
-):
+    query_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    query_lengths: Tensor | None = None,
+    key_lengths: Tensor | None = None,
+    sliding_window: int | None = None,
+) -> Tensor | None:
     """Which keys a query sees: those that every mask allows.
 
     Args:
@@ -243,8 +252,14 @@ def visible_keys(
 
 
 def weighted_mean(
-    logits, visible, value, *, dropout_rate=0.0, dropout_seed=None, exists=None
-):
+    logits: Tensor,
+    visible: Tensor | None,
+    value: Tensor,
+    *,
+    dropout_rate: float = 0.0,
+    dropout_seed: int | Tensor | None = None,
+    exists: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Softmax of the visible logits, dropout, and the weighted mean of values.
 
     Args:
@@ -283,7 +298,10 @@ def weighted_mean(
     if sees_any is not None:
         logsumexp = ops.where(sees_any, logsumexp, nothing)
     if dropout_rate > 0:
-        keep = attention_dropout_mask(*ops.shape(logits), dropout_rate, dropout_seed)
+        batch, heads, queries, keys = ops.shape(logits)
+        keep = attention_dropout_mask(
+            batch, heads, queries, keys, dropout_rate, dropout_seed
+        )
         dropped = ops.where(keep, scores / (1 - dropout_rate), ops.zeros_like(scores))
         probabilities = (
             dropped if sees_any is None else ops.where(sees_any, dropped, scores)
@@ -296,7 +314,9 @@ def weighted_mean(
     return output, logsumexp[..., 0], scores
 
 
-def attention_scores(logits, visible, logsumexp):
+def attention_scores(
+    logits: Tensor, visible: Tensor | None, logsumexp: Tensor
+) -> Tensor:
     """The weights of the softmax, if its logsumexp is computed elsewhere.
 
     `exp(logits - logsumexp)`, divided by its sum, which is 1 up to the rounding

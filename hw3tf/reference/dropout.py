@@ -2,6 +2,8 @@
 
 from keras import backend, ops
 
+from hw3tf._types import Tensor
+
 # Philox4x32-10; csrc/kernels/attention/dropout.h is the same in C++.
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -9,7 +11,14 @@ _ROUNDS = 10
 _SIGN = 0x80000000
 
 
-def attention_dropout_mask(batch_size, num_heads, query_length, key_length, rate, seed):
+def attention_dropout_mask(
+    batch_size: int | Tensor,
+    num_heads: int | Tensor,
+    query_length: int | Tensor,
+    key_length: int | Tensor,
+    rate: float,
+    seed: int | Tensor,
+) -> Tensor:
     """The attention weights that dropout keeps.
 
     The mask depends on its arguments alone, and is bit for bit that of the kernels:
@@ -58,7 +67,9 @@ def attention_dropout_mask(batch_size, num_heads, query_length, key_length, rate
     return keep[..., :key_length]
 
 
-def philox(counter, key):
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ten rounds of Philox4x32: four random words from a counter and a key.
 
     Args:
@@ -80,7 +91,7 @@ def philox(counter, key):
     return c0, c1, c2, c3
 
 
-def _multiply(x, multiplier):
+def _multiply(x: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     """The high and the low word of the 64 bits of `x * multiplier`.
 
     int32 is what every backend multiplies modulo 2**32, XLA included; the high
@@ -94,21 +105,21 @@ def _multiply(x, multiplier):
     return high, x * _int32(multiplier)
 
 
-def _low_half(x):
+def _low_half(x: Tensor) -> Tensor:
     return ops.bitwise_and(x, _int32(0xFFFF))
 
 
-def _high_half(x):
+def _high_half(x: Tensor) -> Tensor:
     # The shift copies the sign; the mask takes the copies away.
     return ops.bitwise_and(ops.right_shift(x, _int32(16)), _int32(0xFFFF))
 
 
-def _int32(word):
+def _int32(word: int) -> Tensor:
     """The int32 tensor with the bits of an unsigned 32-bit Python integer."""
     return ops.convert_to_tensor(word - 2**32 if word >= 2**31 else word, "int32")
 
 
-def _halves(seed):
+def _halves(seed: int | Tensor) -> tuple[Tensor, Tensor]:
     """The low and the high 32 bits of a 64-bit seed, as int32 tensors."""
     if isinstance(seed, int):
         return _int32(seed % 2**32), _int32((seed >> 32) % 2**32)

@@ -8,15 +8,18 @@ most four share a part. `carried` brings them into digits from 0 to 65535.
 
 import itertools
 import math
+from collections.abc import Sequence
 
 from keras import backend, ops
+
+from hw3tf._types import DType, Tensor
 
 _BITS = 16
 _MASK = 2**_BITS - 1
 _NUM_DIGITS = {"int32": 2, "int64": 4}
 
 
-def int64(value):
+def int64(value: int | list[int]) -> Tensor:
     """The int64 tensor of Python integers."""
     tensor = ops.convert_to_tensor(value, "int64")
     if backend.standardize_dtype(tensor.dtype) != "int64":
@@ -26,7 +29,7 @@ def int64(value):
     return tensor
 
 
-def product(a, b, axes):
+def product(a: Tensor, b: Tensor, axes: int) -> Tensor:
     """`tensordot` of integers, modulo `2**bits` of their dtype.
 
     Not `ops.matmul`, which goes through float32; under PyTorch, neither
@@ -45,12 +48,12 @@ def product(a, b, axes):
     return ops.reshape(ops.sum(a[:, :, None] * b, axis=1), shape)
 
 
-def num_digits(dtype):
+def num_digits(dtype: DType) -> int:
     """How many digits the integers of a dtype have."""
     return _NUM_DIGITS.get(backend.standardize_dtype(dtype), 1)
 
 
-def digits(x, axis):
+def digits(x: Tensor, axis: int) -> Tensor:
     """The digits of an integer tensor along a new axis: 0 to 65535 each, but the
     highest has the sign."""
     parts, rest = [], ops.cast(x, "int64")
@@ -60,7 +63,7 @@ def digits(x, axis):
     return ops.stack([*parts, rest], axis=axis)
 
 
-def factor(weights, num_digits, num_parts):
+def factor(weights: Tensor, num_digits: int, num_parts: int) -> Tensor:
     """The factor with which the digits of a matrix give a wide number.
 
     A product of two numbers in digits is the convolution of the digits. As a
@@ -83,7 +86,7 @@ def factor(weights, num_digits, num_parts):
     )
 
 
-def half(bits, num_parts):
+def half(bits: int, num_parts: int) -> Tensor:
     """The number that is added before a rounding shift by `bits`, `2**(bits - 1)`: a
     wide number of the shape `(num_parts, 1)`, zero for no bits."""
     parts = [0] * num_parts
@@ -92,7 +95,7 @@ def half(bits, num_parts):
     return int64(parts)[:, None]
 
 
-def carried(number):
+def carried(number: Tensor) -> tuple[list[Tensor], Tensor]:
     """The digits of a wide number, each 0 to 65535, as a list, and its sign, 0 or
     -1, which stands for all higher digits."""
     carry, result = int64(0), []
@@ -103,7 +106,7 @@ def carried(number):
     return result, carry
 
 
-def shifted(digits, sign, bits):
+def shifted(digits: Sequence[Tensor], sign: Tensor, bits: int) -> list[Tensor]:
     """The digits of `floor(x / 2**bits)`, for those of `x` and its sign."""
     whole, rest = divmod(bits, _BITS)
     digits = [*digits, ops.bitwise_and(sign, int64(_MASK))][whole:]
@@ -118,7 +121,9 @@ def shifted(digits, sign, bits):
     ]
 
 
-def narrowed(digits, sign, dtype, saturate=False):
+def narrowed(
+    digits: Sequence[Tensor], sign: Tensor, dtype: str, saturate: bool = False
+) -> tuple[Tensor, Tensor]:
     """A number in the range of `dtype`, and where it was outside.
 
     Args:

@@ -1,7 +1,10 @@
 """The integer recurrence in pure Keras, one step after the other."""
 
+from collections.abc import Callable, Sequence
+
 from keras import backend, ops
 
+from hw3tf._types import DType, Tensor
 from hw3tf.reference import exact
 from hw3tf.reference.integer_rnn_arguments import (
     check_options,
@@ -13,20 +16,20 @@ from hw3tf.reference.overflow import unless_overflow
 
 
 def integer_rnn(
-    inputs,
-    kernel,
-    recurrent_kernel,
-    bias=None,
-    initial_state=None,
-    mask=None,
+    inputs: Tensor,
+    kernel: Tensor,
+    recurrent_kernel: Tensor,
+    bias: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    mask: Tensor | None = None,
     *,
-    activation=None,
-    clip=None,
-    reverse=False,
-    return_sequences=False,
-    overflow="raise",
-    fractional_bits=0,
-):
+    activation: str | None = None,
+    clip: Sequence[int] | None = None,
+    reverse: bool = False,
+    return_sequences: bool = False,
+    overflow: str = "raise",
+    fractional_bits: int = 0,
+) -> Tensor:
     """Computes `h = activation(x @ kernel + h @ recurrent_kernel + bias)` over time.
 
     Every number is an integer, and the sum is known exactly before it is brought
@@ -96,20 +99,20 @@ def integer_rnn(
 
 
 def integer_rnn_and_overflow(
-    inputs,
-    kernel,
-    recurrent_kernel,
-    bias=None,
-    initial_state=None,
-    mask=None,
+    inputs: Tensor,
+    kernel: Tensor,
+    recurrent_kernel: Tensor,
+    bias: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    mask: Tensor | None = None,
     *,
-    activation=None,
-    clip=None,
-    reverse=False,
-    return_sequences=False,
-    overflow="raise",
-    fractional_bits=0,
-):
+    activation: str | None = None,
+    clip: Sequence[int] | None = None,
+    reverse: bool = False,
+    return_sequences: bool = False,
+    overflow: str = "raise",
+    fractional_bits: int = 0,
+) -> tuple[Tensor, Tensor]:
     """`integer_rnn` that returns where it overflows instead of raising.
 
     Args:
@@ -141,7 +144,9 @@ def integer_rnn_and_overflow(
         kernel, recurrent_kernel, bias, inputs.dtype, overflow, fractional_bits
     )
 
-    def step(carry, t):
+    def step(
+        carry: tuple[Tensor, Tensor], t: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         state, first = carry
         x, takes_part = ops.take(inputs, t, axis=0), ops.take(mask, t, axis=0)
         new, outside = sums(x, state)
@@ -169,8 +174,13 @@ def integer_rnn_and_overflow(
 
 
 def sums_of_steps(
-    kernel, recurrent_kernel, bias, input_dtype, overflow="wrap", fractional_bits=0
-):
+    kernel: Tensor,
+    recurrent_kernel: Tensor,
+    bias: Tensor | None,
+    input_dtype: DType,
+    overflow: str = "wrap",
+    fractional_bits: int = 0,
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]:
     """The function that computes a new state before the activation.
 
     Args:
@@ -189,7 +199,7 @@ def sums_of_steps(
         kernel = ops.cast(kernel, dtype)
         recurrent_kernel = ops.cast(recurrent_kernel, dtype)
 
-        def wrapping(x, state):
+        def wrapping(x: Tensor, state: Tensor) -> tuple[Tensor, None]:
             new = exact.product(ops.cast(x, dtype), kernel, 1)
             new = new + exact.product(state, recurrent_kernel, 1)
             return (new if bias is None else new + bias), None
@@ -208,7 +218,7 @@ def sums_of_steps(
         bias = exact.digits(bias, axis=0)
         addend = addend + ops.pad(bias, ((0, num_parts - state_digits), (0, 0)))
 
-    def wide(x, state):
+    def wide(x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         number = addend + exact.product(exact.digits(x, axis=1), kernel, 2)
         state = exact.digits(state, axis=1)
         number = number + exact.product(state, recurrent_kernel, 2)
@@ -220,13 +230,15 @@ def sums_of_steps(
     return wide
 
 
-def activated(state, activation, clip=None):
+def activated(
+    state: Tensor, activation: str | None, clip: Sequence[int] | None = None
+) -> Tensor:
     """The activation of an integer tensor, in its dtype."""
     if activation == "relu":
         return ops.maximum(state, ops.zeros_like(state))
     if activation == "sign":
         return ops.sign(state)
-    if activation == "clip":
+    if activation == "clip" and clip:
         low, high = (ops.convert_to_tensor(limit, state.dtype) for limit in clip)
         return ops.minimum(ops.maximum(state, low), high)
     return state

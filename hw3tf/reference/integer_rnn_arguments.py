@@ -1,22 +1,35 @@
 """Checks of the arguments of the integer recurrence: dtypes, shapes and options."""
 
 import numbers
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeAlias
 
 from keras import backend
+
+from hw3tf._types import Tensor
 
 INPUT_DTYPES = ("bool", "int8", "uint8", "int16", "int32", "int64")
 WEIGHT_DTYPES = ("int8", "int32", "int64")
 ACTIVATIONS = (None, "relu", "sign", "clip")
 OVERFLOWS = ("raise", "wrap", "saturate")
 
+Shape: TypeAlias = Sequence[int | None]
 
-def state_dtype(recurrent_kernel):
+
+def state_dtype(recurrent_kernel: Tensor) -> str:
     """The dtype of the state: that of the recurrent kernel, but int32 for int8."""
     dtype = backend.standardize_dtype(recurrent_kernel.dtype)
     return "int32" if dtype == "int8" else dtype
 
 
-def check_tensors(inputs, kernel, recurrent_kernel, bias, initial_state, mask):
+def check_tensors(
+    inputs: Tensor,
+    kernel: Tensor,
+    recurrent_kernel: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    mask: Tensor | None,
+) -> None:
     """Raises TypeError unless the dtypes fit, and ValueError unless the shapes do, as
     far as they are known."""
     _check_dtype("inputs", inputs, INPUT_DTYPES)
@@ -31,10 +44,11 @@ def check_tensors(inputs, kernel, recurrent_kernel, bias, initial_state, mask):
         if x is not None:
             _check_dtype(name, x, expected)
     given = (inputs, kernel, recurrent_kernel, bias, initial_state, mask)
-    check_shapes(*(None if x is None else x.shape for x in given))
+    shapes: list[Any] = [None if x is None else x.shape for x in given]
+    check_shapes(*shapes)
 
 
-def _check_dtype(name, x, expected):
+def _check_dtype(name: str, x: Tensor, expected: Sequence[str]) -> None:
     dtype = backend.standardize_dtype(x.dtype)
     expected = [backend.standardize_dtype(d) for d in expected]
     if dtype not in expected:
@@ -45,8 +59,13 @@ def _check_dtype(name, x, expected):
 
 
 def check_shapes(
-    inputs, kernel, recurrent_kernel, bias=None, initial_state=None, mask=None
-):
+    inputs: Shape,
+    kernel: Shape,
+    recurrent_kernel: Shape,
+    bias: Shape | None = None,
+    initial_state: Shape | None = None,
+    mask: Shape | None = None,
+) -> None:
     """Raises ValueError if shapes do not fit each other; an axis of unknown size
     passes here and is checked by the kernel (csrc/checks/recurrence_checks.cc)."""
     inputs, kernel = _axes(inputs, 3), _axes(kernel, 2)
@@ -77,22 +96,28 @@ def check_shapes(
             _fail_shape(name, f"shape {wanted}", shape)
 
 
-def _fail_shape(name, expected, shape):
+def _fail_shape(name: str, expected: str, shape: Shape) -> NoReturn:
     raise ValueError(
         f"`{name}` must have {expected}. Received: {name}.shape={tuple(shape)}"
     )
 
 
-def _axes(shape, rank):
+def _axes(shape: Shape, rank: int) -> tuple[int | None, ...]:
     """The shape as a tuple; all sizes unknown if the rank is unknown."""
     unknown = getattr(shape, "rank", 0) is None
     return (None,) * rank if unknown else tuple(shape)
 
 
-def check_options(activation, clip, overflow, fractional_bits, dtype):
+def check_options(
+    activation: str | None,
+    clip: Sequence[int] | None,
+    overflow: str,
+    fractional_bits: int,
+    dtype: str,
+) -> None:
     """Raises ValueError if an option has an invalid value."""
 
-    def fail(name, expected, value):
+    def fail(name: str, expected: str, value: object) -> NoReturn:
         raise ValueError(f"`{name}` must be {expected}. Received: {name}={value!r}")
 
     if activation not in ACTIVATIONS:
@@ -106,12 +131,13 @@ def check_options(activation, clip, overflow, fractional_bits, dtype):
         if clip is not None:
             fail("clip", "None unless activation='clip'", clip)
         return
-    pair = isinstance(clip, (tuple, list)) and len(clip) == 2
-    if not pair or not all(map(_is_integer, clip)):
+    if not isinstance(clip, (tuple, list)) or len(clip) != 2:
+        fail("clip", "a pair of integers (low, high)", clip)
+    if not all(map(_is_integer, clip)):
         fail("clip", "a pair of integers (low, high)", clip)
     if not -(2 ** (bits - 1)) <= clip[0] <= clip[1] < 2 ** (bits - 1):
         fail("clip", f"an ascending pair within the range of {dtype}", clip)
 
 
-def _is_integer(x):
+def _is_integer(x: object) -> bool:
     return isinstance(x, numbers.Integral) and not isinstance(x, bool)

@@ -1,12 +1,19 @@
 """`IntegerRNNCell`: one step of the integer recurrence, for `keras.layers.RNN`."""
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
 import keras
 from keras import ops
 
+from hw3tf._types import Tensor
 from hw3tf.reference import exact
 from hw3tf.reference.integer_rnn import activated, sums_of_steps
 from hw3tf.reference.integer_rnn_arguments import check_options
 from hw3tf.reference.integers import check_integers, integer_initializer
+
+# What `keras.initializers.get` takes.
+Initializer: TypeAlias = str | dict[str, Any] | Callable[..., Tensor]
 
 
 @keras.saving.register_keras_serializable(package="hw3tf")
@@ -53,16 +60,16 @@ class IntegerRNNCell(keras.layers.Layer):
 
     def __init__(
         self,
-        units,
-        activation=None,
-        clip=None,
-        use_bias=True,
-        kernel_initializer="ones",
-        recurrent_initializer="identity",
-        bias_initializer="zeros",
-        fractional_bits=0,
-        **kwargs,
-    ):
+        units: int,
+        activation: str | None = None,
+        clip: Sequence[int] | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Initializer = "ones",
+        recurrent_initializer: Initializer = "identity",
+        bias_initializer: Initializer = "zeros",
+        fractional_bits: int = 0,
+        **kwargs: Any,
+    ) -> None:
         kwargs["dtype"] = kwargs.get("dtype") or "int32"
         # Otherwise Keras casts float inputs to the integer dtype: 2.7 becomes 2.
         super().__init__(**{**kwargs, "autocast": False})
@@ -84,7 +91,7 @@ class IntegerRNNCell(keras.layers.Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.fractional_bits = fractional_bits
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int]) -> None:
         if self.variable_dtype == "int64":
             exact.int64(0)  # JAX would make weights of 32 bits
         self.kernel = self._add_integers(
@@ -97,7 +104,9 @@ class IntegerRNNCell(keras.layers.Layer):
         if self.use_bias:
             self.bias = self._add_integers("bias", (self.units,), self.bias_initializer)
 
-    def _add_integers(self, name, shape, initializer):
+    def _add_integers(
+        self, name: str, shape: tuple[int, ...], initializer: Callable[..., Tensor]
+    ) -> keras.Variable:
         return self.add_weight(
             shape=shape,
             initializer=integer_initializer(name, initializer),
@@ -106,7 +115,9 @@ class IntegerRNNCell(keras.layers.Layer):
             name=name,
         )
 
-    def call(self, inputs, states):
+    def call(
+        self, inputs: Tensor, states: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
         check_integers("inputs", inputs, self.compute_dtype)
         self.check_weights_do_not_train()
         sums = sums_of_steps(
@@ -119,7 +130,7 @@ class IntegerRNNCell(keras.layers.Layer):
         state = activated(sums(inputs, states[0])[0], self.activation, self.clip)
         return state, [state]
 
-    def check_weights_do_not_train(self):
+    def check_weights_do_not_train(self) -> None:
         """Raises ValueError if a weight was made trainable: TensorFlow would return
         `None` for its gradient, and an optimizer would not change it."""
         for weight in self.weights:
@@ -129,10 +140,10 @@ class IntegerRNNCell(keras.layers.Layer):
                     f"Received: {weight.path}.trainable=True"
                 )
 
-    def get_initial_state(self, batch_size=None):
+    def get_initial_state(self, batch_size: int | Tensor | None = None) -> list[Tensor]:
         return [ops.zeros((batch_size, self.units), self.compute_dtype)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "units": self.units,

@@ -1,15 +1,17 @@
 """Checks that numbers are integers, where Keras would truncate floats silently."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import keras
 import numpy as np
 from keras import ops
 
+from hw3tf._types import Tensor
 from hw3tf.reference.integer_rnn_arguments import INPUT_DTYPES
 
 
-def check_integers(name, x, state_dtype):
+def check_integers(name: str, x: Tensor, state_dtype: str) -> None:
     """Raises TypeError unless `x` is a tensor of integers or booleans that is not wider
     than the state."""
     check_dense(name, x)
@@ -64,7 +66,9 @@ def check_dense(name: str, x: object) -> None:
         )
 
 
-def integer_initializer(name, initializer):
+def integer_initializer(
+    name: str, initializer: Callable[..., Tensor]
+) -> Callable[[tuple[int, ...], str], Tensor]:
     """`initializer`, which raises ValueError if it does not yield integers.
 
     When asked for integers, some of Keras's initializers truncate their floats and
@@ -78,13 +82,13 @@ def integer_initializer(name, initializer):
         Callable of a shape and an integer dtype.
     """
 
-    def integers(shape, dtype):
+    def integers(shape: tuple[int, ...], dtype: str) -> Tensor:
         # A first build may be in a graph, where numbers are unknown; here they are
         # known.
         with _outside_graphs():
             return values(shape, dtype)
 
-    def values(shape, dtype):
+    def values(shape: tuple[int, ...], dtype: str) -> Tensor:
         if isinstance(initializer, keras.initializers.RandomUniform):
             meant = np.array([initializer.minval, initializer.maxval])
         elif isinstance(initializer, keras.initializers.Constant):
@@ -108,7 +112,7 @@ def _outside_graphs() -> AbstractContextManager:
     return tf.init_scope()
 
 
-def check_whole(name, values, dtype, received):
+def check_whole(name: str, values: np.ndarray, dtype: str, received: str) -> None:
     """Raises ValueError unless all values of an array are integers of `dtype`.
 
     Args:

@@ -1,10 +1,14 @@
 """The error of an integer recurrence that overflows. To raise it in a graph needs
 TensorFlow; under XLA it cannot be raised at all."""
 
+from collections.abc import Iterable
+
 from keras import backend, ops
 
+from hw3tf._types import Tensor
 
-def overflow_message(timesteps, dtype):
+
+def overflow_message(timesteps: Iterable[int], dtype: str) -> str:
     """The kernel's message for the first overflow of each batch entry, -1 if an entry
     does not overflow; empty if none does."""
     for batch_entry, timestep in enumerate(timesteps):
@@ -17,7 +21,7 @@ def overflow_message(timesteps, dtype):
     return ""
 
 
-def unless_overflow(states, timesteps):
+def unless_overflow(states: Tensor, timesteps: Tensor) -> Tensor:
     """`states`, if none of `timesteps` is an overflow; otherwise raises OverflowError,
     and in a graph of TensorFlow `tensorflow.errors.InvalidArgumentError`."""
     dtype = backend.standardize_dtype(states.dtype)
@@ -41,7 +45,7 @@ def under_xla() -> bool:
     return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
 
 
-def _unless_overflow_in_graph(states, timesteps):
+def _unless_overflow_in_graph(states: Tensor, timesteps: Tensor) -> Tensor:
     if backend.backend() != "tensorflow":
         raise NotImplementedError(
             "`overflow='raise'` in a compiled function needs TensorFlow: elsewhere "
@@ -56,8 +60,8 @@ def _unless_overflow_in_graph(states, timesteps):
         )
     import tensorflow as tf
 
-    def check(timesteps, states):
-        if message := overflow_message(timesteps.tolist(), states.dtype):
+    def check(timesteps: Tensor, states: Tensor) -> Tensor:
+        if message := overflow_message(timesteps.tolist(), str(states.dtype)):
             # TensorFlow makes InvalidArgumentError of it. Not OutOfRangeError, the end
             # of the data for Keras, which would go on silently.
             raise ValueError(message)

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from hw3tf._types import RaggedTensor, Tensor
 from hw3tf.reference.attention import (
     attention_logits,
     promoted,
@@ -11,19 +12,19 @@ from hw3tf.reference.attention import (
 
 
 def ragged_dot_product_attention(
-    query,
-    key,
-    value,
-    bias=None,
-    mask=None,
-    scale=None,
-    is_causal=False,
+    query: RaggedTensor,
+    key: RaggedTensor,
+    value: RaggedTensor,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | Tensor | None = None,
+    is_causal: bool = False,
     *,
-    attn_logits_soft_cap=None,
-    sliding_window=None,
-    dropout_rate=0.0,
-    dropout_seed=None,
-):
+    attn_logits_soft_cap: float | None = None,
+    sliding_window: int | None = None,
+    dropout_rate: float = 0.0,
+    dropout_seed: int | Tensor | None = None,
+) -> RaggedTensor:
     """Attention of every sequence of a ragged batch to its own keys.
 
     The result is that of `dot_product_attention` on one sequence after the
@@ -46,8 +47,10 @@ def ragged_dot_product_attention(
         the sequence's values; in a sequence without keys, zeros.
     """
     key_lengths = key.row_lengths()
-    padded = promoted(query.to_tensor(), key.to_tensor(), value.to_tensor())
-    logits = attention_logits(*padded[:2], bias, scale, attn_logits_soft_cap)
+    queries, keys, values = promoted(
+        query.to_tensor(), key.to_tensor(), value.to_tensor()
+    )
+    logits = attention_logits(queries, keys, bias, scale, attn_logits_soft_cap)
     visible = visible_keys(
         logits,
         mask,
@@ -61,7 +64,7 @@ def ragged_dot_product_attention(
     output, _, _ = weighted_mean(
         logits,
         visible,
-        padded[2],
+        values,
         dropout_rate=dropout_rate,
         dropout_seed=dropout_seed,
         exists=ops.logical_or(exists, no_keys),

@@ -13,23 +13,31 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# package or module of hw3tf -> those that it may import
-PYTHON_PACKAGES = {
-    "__init__": {"acceleration", "data", "layers", "ops", "plots", "reference"},
+# Package or module of hw3tf -> those that it may import. Of the course, which nothing
+# else imports, each part stands for itself.
+PACKAGES = {
+    "__init__": {"_moved", "_saved_names", "acceleration", "layers", "ops"}
+    | {"reference"},
     "__main__": {"ops"},
+    "_moved": set(),
+    "_saved_names": set(),
+    "_types": set(),
     "acceleration": {"acceleration", "layers", "ops"},
     "layers": {"layers", "ops", "reference"},
     "ops": {"ops", "reference", "_core"},
     "reference": {"reference"},
-    "data": {"data", "tutorial"},
-    "demo": {"tutorial"},
-    "plots": {"tutorial"},
-    "sentiment": {"acceleration", "data", "plots", "sentiment", "tutorial"},
-    "training": {"tutorial"},
-    "tutorial": set(),
+    "course": set(),
+    "course.data": {"course.data", "course.tutorial"},
+    "course.demo": {"course.tutorial"},
+    "course.plots": {"course.tutorial"},
+    "course.sentiment": {"acceleration", "course.data", "course.plots"}
+    | {"course.sentiment", "course.tutorial"},
+    "course.training": {"course.tutorial"},
+    "course.tutorial": set(),
 }
-# The packages that these may import beside the standard library: no TensorFlow, and no
-# KerasHub, whose layers are recognised by their names.
+FOR_ALL = {"_types"}
+# What these packages may import beside the standard library: no TensorFlow, and no
+# KerasHub, whose layers are told by their names.
 ALLOWED_PACKAGES = {
     "acceleration": {"keras", "hw3tf"},
     "reference": {"keras", "hw3tf"},
@@ -54,9 +62,16 @@ def python_files():
     return [p for p in (ROOT / "hw3tf").rglob("*.py") if "__pycache__" not in p.parts]
 
 
-def package_of(path):
-    parts = path.relative_to(ROOT / "hw3tf").parts
-    return parts[0] if len(parts) > 1 else path.stem
+def package_of(parts):
+    """The key of `PACKAGES`, for the parts of a module's name behind `hw3tf`."""
+    return ".".join(parts[: 2 if parts[0] == "course" else 1])
+
+
+def package_of_file(path):
+    parts = path.relative_to(ROOT / "hw3tf").with_suffix("").parts
+    return package_of(
+        parts[:-1] if len(parts) > 1 and path.stem == "__init__" else parts
+    )
 
 
 def imports(path):
@@ -64,26 +79,27 @@ def imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            if node.module == "hw3tf":
-                yield from (f"hw3tf.{alias.name}" for alias in node.names)
+            if node.module in ("hw3tf", "hw3tf.course"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module
 
 
 def test_every_package_is_known():
-    assert {package_of(p) for p in python_files()} == set(PYTHON_PACKAGES)
+    assert {package_of_file(path) for path in python_files()} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.name))
 def test_python_imports_follow_the_arrows(path):
-    own = package_of(path)
+    importing = package_of_file(path)
     for name in imports(path):
-        package, _, rest = name.partition(".")
-        if package == "hw3tf" and rest:
-            assert rest.split(".")[0] in PYTHON_PACKAGES[own], f"{path}: {name}"
-        if own in ALLOWED_PACKAGES:
+        package, *inside = name.split(".")
+        if package == "hw3tf" and inside:
+            known = PACKAGES[importing] | FOR_ALL
+            assert package_of(inside) in known, f"{path}: {name}"
+        if importing in ALLOWED_PACKAGES:
             file = path.relative_to(ROOT / "hw3tf").as_posix()
-            allowed = ALLOWED_PACKAGES[own] | ALLOWED_IN_FILES.get(file, set())
+            allowed = ALLOWED_PACKAGES[importing] | ALLOWED_IN_FILES.get(file, set())
             allowed = allowed | sys.stdlib_module_names
             assert package in allowed, f"{path}: {name}"
 
@@ -92,13 +108,13 @@ def test_csrc_includes_follow_the_arrows():
     for path in (ROOT / "csrc").rglob("*"):
         if path.suffix not in (".h", ".cc"):
             continue
-        own = path.relative_to(ROOT / "csrc").parts[0]
+        including = path.relative_to(ROOT / "csrc").parts[0]
         for name in re.findall(r'#include "([^"]+)"', path.read_text()):
             folder = name.split("/")[0]
             outside = folder == "tensorflow" and name.startswith("tensorflow/c/")
             if outside and path.name == "tf_c_api.h":
                 continue
-            assert folder in CSRC_FOLDERS[own], f"{path}: {name}"
+            assert folder in CSRC_FOLDERS[including], f"{path}: {name}"
             assert (ROOT / "csrc" / name).exists(), f"{path}: {name}"
 
 

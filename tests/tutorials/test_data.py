@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hw3tf import data
-from hw3tf.data import sample as sample_module
-from hw3tf.data.text import standardize_review
+from hw3tf.course import data
+from hw3tf.course.data import sample as sample_module
+from hw3tf.course.data.text import standardize_review
 
 FIRST_REVIEW = (
     "we talked about the acting afterwards . i saw it on a tuesday . you will have "

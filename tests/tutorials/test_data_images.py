@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from hw3tf import data
-from hw3tf.data import images as images_module
-from hw3tf.data import network
+from hw3tf.course import data
+from hw3tf.course.data import images as images_module
+from hw3tf.course.data import network
 
 
 def test_digits_are_those_of_scikit_learn():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hw3tf import data
-from hw3tf.data.naive_bayes import ngram_buckets
+from hw3tf.course import data
+from hw3tf.course.data.naive_bayes import ngram_buckets
 
 VOCABULARY = 7
 LENGTHS = (5, 0, 1, 9, 2, 5, 3, 8, 1, 4)

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from hw3tf import data
-from hw3tf.data import network
+from hw3tf.course import data
+from hw3tf.course.data import network
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytestmark = pytest.mark.filterwarnings("default")  # TFDS has some of its own

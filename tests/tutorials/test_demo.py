@@ -1,5 +1,5 @@
-"""The parts of `python -m hw3tf.demo`. The page itself is tested in a browser, by
-`nox -s demo`."""
+"""The parts of `python -m hw3tf.course.demo`. The page itself is tested in a browser,
+by `nox -s demo`."""
 
 import sys
 import threading
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import hw3tf
-from hw3tf import demo
-from hw3tf.tutorial import UserError
+from hw3tf.course import data, demo
+from hw3tf.course.tutorial import UserError
 
 TEXTS = ["a fine film", "a dull film , they say"]
 
@@ -20,7 +20,7 @@ TEXTS = ["a fine film", "a dull film , they say"]
 def make_model(attention_layer=hw3tf.layers.MultiHeadAttention, classes=1):
     """Strings -> probabilities, with its attention two models deep."""
     keras.utils.set_random_seed(0)
-    tokenizer = hw3tf.data.ReviewTokenizer(20, 8, name="tokenizer")
+    tokenizer = data.ReviewTokenizer(20, 8, name="tokenizer")
     tokenizer.adapt(TEXTS)
     tokens = keras.Input((None,), dtype="int64")
     x = keras.layers.Embedding(20, 8)(tokens)
@@ -237,7 +237,7 @@ def test_other_models_are_refused():
 def folder(tmp_path, monkeypatch):
     """An empty folder to start the demo in, far from the checkout."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "__file__", str(tmp_path / "hw3tf/demo.py"))
+    monkeypatch.setattr(demo, "__file__", str(tmp_path / "hw3tf/course/demo.py"))
     return tmp_path
 
 
@@ -336,6 +336,7 @@ def test_a_proxy_does_not_come_between_gradio_and_its_own_server(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "example.org")
     monkeypatch.setenv("NO_PROXY", "example.org")
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")  # or the demo sets it
     monkeypatch.setitem(sys.modules, "gradio", FakeGradio())
     monkeypatch.setattr(demo, "build_interface", lambda model: FakeGradio())
     model.save(folder / "a.keras")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hw3tf import plots
+from hw3tf.course import plots
 
 
 def read(path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hw3tf import data, sentiment, tutorial
+from hw3tf.course import data, sentiment, tutorial
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from hw3tf import data, sentiment, tutorial
+from hw3tf.course import data, sentiment, tutorial
 
 keras_hub = pytest.importorskip("keras_hub")
 

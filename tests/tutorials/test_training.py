@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from hw3tf import training
-from hw3tf.tutorial import UserError
+from hw3tf.course import training
+from hw3tf.course.tutorial import UserError
 
 SCHEDULE = [0.0, 0.5, 1.0, 0.5, 0.0]
 

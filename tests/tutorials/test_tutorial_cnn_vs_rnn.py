@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from checks import tutorial_module
 
-from hw3tf import training
-from hw3tf.data import Images
-from hw3tf.tutorial import UserError
+from hw3tf.course import training
+from hw3tf.course.data import Images
+from hw3tf.course.tutorial import UserError
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Tests of hw3tf.tutorial, the start and the end of tutorials."""
+"""Tests of hw3tf.course.tutorial, the start and the end of tutorials."""
 
 import argparse
 import json
@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hw3tf import tutorial
-from hw3tf.tutorial import (
+from hw3tf.course import tutorial
+from hw3tf.course.tutorial import (
     ClaimError,
     UserError,
     argument_parser,
@@ -27,7 +27,7 @@ from hw3tf.tutorial import (
 
 PROGRAM = """
 import sys
-from hw3tf.tutorial import *
+from hw3tf.course.tutorial import *
 
 def main(argv):
     assert argv is None

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from checks import tutorial_module
 
+from hw3tf.course.tutorial import UserError
+
 
 @pytest.fixture(scope="module")
 def tutorial():
@@ -167,7 +169,7 @@ def test_pictures_are_drawn(tutorial, tmp_path):
 
 def test_a_folder_that_cannot_be_written_ends_before_the_work(tutorial, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(tutorial.hw3tf.tutorial.UserError, match="--out"):
+    with pytest.raises(UserError, match="--out"):
         tutorial.main(["--quick", "--out", str(tmp_path / "file")])
 
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from hw3tf import sentiment
-from hw3tf.data import WorkerError, run_workers, this_worker
-from hw3tf.tutorial import UserError
+from hw3tf.course import sentiment
+from hw3tf.course.data import WorkerError, run_workers, this_worker
+from hw3tf.course.tutorial import UserError
 
 PROGRAM = pathlib.Path(__file__).parents[2] / "tutorials" / "04_imdb_sentiment.py"
 

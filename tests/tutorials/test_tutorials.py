@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 from checks import tutorial_module
 
-from hw3tf import data, sentiment
-from hw3tf.tutorial import UserError
+from hw3tf.course import data, sentiment
+from hw3tf.course.tutorial import UserError
 
 FOLDER = pathlib.Path(__file__).parents[2] / "tutorials"
 PROGRAM = FOLDER / "04_imdb_sentiment.py"

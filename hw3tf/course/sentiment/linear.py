@@ -2,12 +2,12 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hw3tf import data
-from hw3tf.sentiment.batches import divide, prepare
-from hw3tf.sentiment.results import judge, judge_texts
+from hw3tf.course import data
+from hw3tf.course.sentiment.batches import divide, prepare
+from hw3tf.course.sentiment.results import judge, judge_texts
 
 
 def run_linear(
@@ -16,7 +16,7 @@ def run_linear(
     """Trains and tests logistic regression: `settings.model` says on what.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         settings: With `model`: `"bag"`, the words of a review, by TF-IDF, or
             `"naive_bayes"`, the sums of its `NaiveBayesFeatures`; and what `divide`
             and `prepare` want.
@@ -33,7 +33,7 @@ def run_linear(
     if settings.model == "bag":
         logits, size = data.tfidf_logits(texts, labels, test)
         seen = {word for text in texts for word in _words(text)} if asked else set()
-        known = [not seen.isdisjoint(_words(text)) for text in asked]
+        known: Iterable[bool] = [not seen.isdisjoint(_words(text)) for text in asked]
     else:
         tokenizer, features, _, floats = prepare(texts, labels, settings)
         found = features.of_ragged(tokenizer.tokenize(test))

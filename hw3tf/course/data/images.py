@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hw3tf.data.network import read_prepared
-from hw3tf.tutorial import UserError
+from hw3tf.course.data.network import read_prepared
+from hw3tf.course.tutorial import UserError
 
 # A file of each server, to ask whether it answers.
 _URLS = {
@@ -56,7 +56,7 @@ def load_images(source: str = "auto", timeout: float = 6.0) -> Images:
         timeout: Seconds to wait for an answer of the server.
 
     Returns:
-        `hw3tf.data.Images`.
+        `hw3tf.course.data.Images`.
 
     Raises:
         ValueError: If `source` is none of the four.
@@ -103,7 +103,7 @@ def _read(builder: Any) -> list:
     return parts
 
 
-def _load_digits(why):
+def _load_digits(why: str) -> Images:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -122,7 +122,7 @@ def _load_digits(why):
     )
 
 
-def _enlarge(images, size=20, frame=4):
+def _enlarge(images: np.ndarray, size: int = 20, frame: int = 4) -> np.ndarray:
     """8 x 8 pixels of 0..16 -> 28 x 28 of 0..255, by linear interpolation."""
     small = images.shape[1]
     # Pixel i of the large image lies there in the small one, whose ends go on.
@@ -132,7 +132,7 @@ def _enlarge(images, size=20, frame=4):
     return np.pad(large, ((0, 0), (frame, frame), (frame, frame)))
 
 
-def shift_images(images, down, right):
+def shift_images(images: np.ndarray, down: int, right: int) -> np.ndarray:
     """Moves images by whole pixels; what comes in is background, 0.
 
     Args:
@@ -154,7 +154,7 @@ def shift_images(images, down, right):
     return frame[:, : images.shape[1], : images.shape[2]]
 
 
-def stretch_images(images, height):
+def stretch_images(images: np.ndarray, height: int) -> np.ndarray:
     """Images of another height, by linear interpolation.
 
     Args:

@@ -10,12 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from hw3tf import data
-from hw3tf.acceleration import accelerate
-from hw3tf.sentiment.batches import divide
-from hw3tf.sentiment.results import judge, judge_texts
-from hw3tf.sentiment.training import fit, predict
-from hw3tf.tutorial import UserError, require_package
+from hw3tf._types import Dataset
+from hw3tf.acceleration import AccelerationReport, accelerate
+from hw3tf.course import data
+from hw3tf.course.sentiment.batches import divide
+from hw3tf.course.sentiment.results import judge, judge_texts
+from hw3tf.course.sentiment.training import fit, predict
+from hw3tf.course.tutorial import UserError, require_package
 
 
 def load_bert(preset: str, sequence_length: int) -> tuple[Any, Any]:
@@ -65,7 +66,9 @@ def load_bert(preset: str, sequence_length: int) -> tuple[Any, Any]:
     return preprocessor, backbone
 
 
-def build_bert(backbone, units=256, dropout=0.25):
+def build_bert(
+    backbone: keras.Model, units: int = 256, dropout: float = 0.25
+) -> tuple[keras.Model, tuple[int, int], AccelerationReport]:
     """Freezes a backbone, puts its attention onto the kernel, and adds a head of two
     bidirectional GRU layers.
 
@@ -110,7 +113,7 @@ def run_bert(
     """Trains a head on a frozen BERT, and tests it.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         settings: A dataclass with `preset`, `sequence_length`, `batch_size`, `epochs`,
             `held_out`, `max_reviews` and `seed`.
         compile_model: Function of the model, the batches and the settings.
@@ -131,7 +134,7 @@ def run_bert(
     print(report)
     print("trainable: {:,} parameters, {:,} with BERT frozen".format(*counts))
 
-    def batches(texts, labels):
+    def batches(texts: list[str], labels: np.ndarray) -> Dataset:
         dataset = tf.data.Dataset.from_tensor_slices((texts, np.float32(labels)))
         return dataset.batch(settings.batch_size).map(lambda x, y: (preprocess(x), y))
 
@@ -150,5 +153,5 @@ def run_bert(
     return results | {"trainable": counts}
 
 
-def _count(weights):
+def _count(weights: list[keras.Variable]) -> int:
     return sum(int(np.prod(w.shape)) for w in weights)

@@ -3,20 +3,24 @@
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
-from hw3tf import plots
-from hw3tf.tutorial import whole_file
+from hw3tf._types import Tensor
+from hw3tf.course import plots
+from hw3tf.course.data import NaiveBayesFeatures, Reviews, ReviewTokenizer
+from hw3tf.course.tutorial import whole_file
 
 
-def judge(reviews, logits):
+def judge(reviews: Reviews, logits: ArrayLike) -> dict[str, float]:
     """Prints and returns the accuracy on the test reviews.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         logits: Float array, one per test review.
 
     Returns:
@@ -67,7 +71,12 @@ def judge_texts(
     return {"probabilities": probabilities} if len(texts) else {}
 
 
-def save_and_compare(sentiment, texts, saved, exported):
+def save_and_compare(
+    sentiment: keras.Model,
+    texts: list[str],
+    saved: pathlib.Path,
+    exported: pathlib.Path,
+) -> dict[str, Any]:
     """Writes a model in both formats, and compares what comes back.
 
     Both are written beside their places and renamed when they are whole.
@@ -92,10 +101,10 @@ def save_and_compare(sentiment, texts, saved, exported):
     shutil.rmtree(exported, ignore_errors=True)
     os.replace(beside, exported)
 
-    def probabilities(function):
+    def probabilities(function: Callable[[Tensor], Tensor]) -> np.ndarray:
         return np.asarray(function(tf.constant(texts)))[:, 0]
 
-    results = {"probabilities": probabilities(sentiment)}
+    results: dict[str, Any] = {"probabilities": probabilities(sentiment)}
     reloaded = tf.saved_model.load(exported)  # its function does not keep it alive
     loaded = keras.models.load_model(saved), reloaded.serve
     for name, function in zip(("saved", "exported"), loaded, strict=True):
@@ -104,7 +113,13 @@ def save_and_compare(sentiment, texts, saved, exported):
     return results
 
 
-def draw_attention(text, tokenizer, features, model, folder):
+def draw_attention(
+    text: str,
+    tokenizer: ReviewTokenizer,
+    features: NaiveBayesFeatures,
+    model: keras.Model,
+    folder: pathlib.Path,
+) -> None:
     """Draws the weights of the last attention layer for a text, head by head.
 
     Args:
@@ -122,12 +137,14 @@ def draw_attention(text, tokenizer, features, model, folder):
     plots.plot_attention(weights[0], words, folder / "attention.png")
 
 
-def explain(reviews, logits, folder, shown=2):
+def explain(
+    reviews: Reviews, logits: ArrayLike, folder: pathlib.Path, shown: int = 2
+) -> None:
     """Shows where a model errs: prints its most confident mistakes, draws accuracy
     against length.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         logits: Float array, one per test review.
         folder: Where `lengths.png` goes.
         shown: Mistakes of either kind to print. Defaults to 2.
@@ -146,7 +163,7 @@ def explain(reviews, logits, folder, shown=2):
     _draw_lengths(right, words, folder / "lengths.png")
 
 
-def _draw_lengths(right, lengths, path):
+def _draw_lengths(right: np.ndarray, lengths: np.ndarray, path: pathlib.Path) -> None:
     """Accuracy in ten groups of equal size, from short reviews to long ones."""
     groups = np.array_split(np.argsort(lengths, kind="stable"), 10)
     middle = [np.median(lengths[rows]) for rows in groups]

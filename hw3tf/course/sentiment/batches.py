@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from hw3tf import data
-from hw3tf.sentiment.training import memory_of_a_step
-from hw3tf.tutorial import UserError, require_memory
+from hw3tf._types import Dataset, RaggedTensor
+from hw3tf.course import data
+from hw3tf.course.sentiment.training import memory_of_a_step
+from hw3tf.course.tutorial import UserError, require_memory
 
 
 def divide(
@@ -15,7 +16,7 @@ def divide(
     """Training reviews, and `held_out` of them kept from training.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         settings: With `seed`, which decides the random division, and `max_reviews`,
             how many to use in all; None = all.
         held_out: Number of reviews.
@@ -45,7 +46,9 @@ def divide(
     ]
 
 
-def prepare(texts, labels, settings):
+def prepare(
+    texts: list[str], labels: np.ndarray, settings: Any
+) -> tuple[data.ReviewTokenizer, data.NaiveBayesFeatures, RaggedTensor, RaggedTensor]:
     """Fits the tokenizer and the word counts to training reviews.
 
     Args:
@@ -67,7 +70,9 @@ def prepare(texts, labels, settings):
     return tokenizer, features, tokens, features.cross_fitted(tokens, labels)
 
 
-def training_batches(tokens, labels, floats, settings):
+def training_batches(
+    tokens: RaggedTensor, labels: np.ndarray, floats: RaggedTensor, settings: Any
+) -> Dataset:
     """Batches of reviews of similar length, in random order.
 
     Args:
@@ -92,11 +97,11 @@ def training_batches(tokens, labels, floats, settings):
     )
 
 
-def load(reviews, settings):
+def load(reviews: data.Reviews, settings: Any) -> tuple[Any, ...]:
     """All that a network needs.
 
     Args:
-        reviews: `hw3tf.data.Reviews`.
+        reviews: `hw3tf.course.data.Reviews`.
         settings: With `held_out`, and what `divide`, `prepare` and `training_batches`
             want.
 

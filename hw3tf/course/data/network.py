@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from hw3tf.tutorial import UserError
+from hw3tf.course.tutorial import UserError
 
 
 def read_prepared(

@@ -1,34 +1,46 @@
 """Training that reports its time, keeps its best epoch, and can resume from it."""
 
+import pathlib
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Any
 
 import keras
 import numpy as np
 
-from hw3tf import data
-from hw3tf.sentiment.checkpoints import BestCheckpoint, load_checkpoint
-from hw3tf.tutorial import UserError
+from hw3tf._types import Dataset
+from hw3tf.course import data
+from hw3tf.course.sentiment.checkpoints import BestCheckpoint, History, load_checkpoint
+from hw3tf.course.tutorial import UserError
 
 
 class _TrainingTime(keras.callbacks.Callback):
     """Seconds of training per epoch, without the validation."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.seconds = []
+        self.seconds: list[float] = []
+        self.stop: float | None = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.start, self.stop = time.perf_counter(), None
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.stop = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.seconds.append((self.stop or time.perf_counter()) - self.start)
 
 
-def fit(model, training, settings, validation=None, checkpoint=None, resume=False):
+def fit(
+    model: keras.Model,
+    training: Dataset,
+    settings: Any,
+    validation: Dataset | None = None,
+    checkpoint: pathlib.Path | None = None,
+    resume: bool = False,
+) -> tuple[History, list[float]]:
     """Trains a compiled model; as one of several workers, too.
 
     With a checkpoint, the model has the weights of its best epoch at the end, that of
@@ -41,7 +53,7 @@ def fit(model, training, settings, validation=None, checkpoint=None, resume=Fals
             passes over the training set, those before a checkpoint included.
         validation: As `training`, or None.
         checkpoint: File of the best epoch, `*.weights.h5`, or None. Needs `validation`.
-        resume: Whether to go on from `checkpoint`.
+        resume: Whether to go on from `checkpoint`, if one is given.
 
     Returns:
         Tuple: dict of lists, one entry per epoch, and a list of the seconds that the
@@ -55,7 +67,7 @@ def fit(model, training, settings, validation=None, checkpoint=None, resume=Fals
         history = data.fit_worker(model, training, settings.epochs)
         return history, history.pop("seconds")
     timer, history = _TrainingTime(), {}
-    if resume:
+    if resume and checkpoint:
         try:
             history = load_checkpoint(model, checkpoint, asdict(settings))
         except ValueError as error:
@@ -85,13 +97,13 @@ def fit(model, training, settings, validation=None, checkpoint=None, resume=Fals
     return keeper.history, timer.seconds
 
 
-def predict(model, batches):
+def predict(model: keras.Model, batches: Iterable[Any]) -> np.ndarray:
     """Logits of a classifier, one per review, as a float array."""
     logits = [model.predict_on_batch(x)[:, 0] for x in batches]
     return np.concatenate(logits)
 
 
-def memory_of_a_step(settings, length):
+def memory_of_a_step(settings: Any, length: int) -> float:
     """Bytes that training takes, roughly: the program with its data, what a step keeps
     for its backward pass, and Keras's matrices of scores, if it is Keras's attention.
 

@@ -1,13 +1,19 @@
 """What words and short phrases say by themselves: naive-Bayes log ratios."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
+
+from hw3tf._types import RaggedTensor, Tensor
 
 _PRIME, _FACTOR = 2**31 - 1, 1_000_003  # their product, and a word more, fit int64
 ORDERS = (1, 2, 3)
 
 
-def ngram_buckets(ngram, num_buckets):
+def ngram_buckets(ngram: Sequence[Tensor], num_buckets: int) -> Tensor:
     """Where n-grams stand in a table of `num_buckets` entries.
 
     Arithmetic on integers alone, so that arrays and tensors give the same.
@@ -73,7 +79,9 @@ class NaiveBayesFeatures(keras.layers.Layer):
         - [Wang and Manning, 2012](https://aclanthology.org/P12-2018/)
     """
 
-    def __init__(self, vocab_size, num_buckets=2**22, **kwargs):
+    def __init__(
+        self, vocab_size: int, num_buckets: int = 2**22, **kwargs: Any
+    ) -> None:
         kwargs.setdefault("trainable", False)
         super().__init__(**kwargs)
         for name, size in (("vocab_size", vocab_size), ("num_buckets", num_buckets)):
@@ -95,15 +103,15 @@ class NaiveBayesFeatures(keras.layers.Layer):
         ]
         self.built = True
 
-    def table_size(self, order):
+    def table_size(self, order: int) -> int:
         """Entries of the table of n-grams of `order` words."""
         return self.vocab_size if order == 1 else self.num_buckets
 
-    def _rows(self, ngram):
+    def _rows(self, ngram: Sequence[Tensor]) -> Tensor:
         """Rows of the table of n-grams of one length; single words are their own."""
         return ngram[0] if len(ngram) == 1 else ngram_buckets(ngram, self.num_buckets)
 
-    def adapt(self, tokens, labels):
+    def adapt(self, tokens: RaggedTensor, labels: ArrayLike) -> None:
         """Counts the n-grams of the training reviews.
 
         Args:
@@ -116,7 +124,9 @@ class NaiveBayesFeatures(keras.layers.Layer):
             counts = _count(rows, np.asarray(labels)[review], self.table_size(order))
             table.assign(_log_ratio(*counts))
 
-    def cross_fitted(self, tokens, labels, folds=8, seed=0):
+    def cross_fitted(
+        self, tokens: RaggedTensor, labels: ArrayLike, folds: int = 8, seed: int = 0
+    ) -> RaggedTensor:
         """Features of training reviews, each from counts without its own fold.
 
         Args:
@@ -149,7 +159,7 @@ class NaiveBayesFeatures(keras.layers.Layer):
                 floats[asked, column] = _log_ratio(*others)
         return tokens.with_flat_values(floats)
 
-    def of_ragged(self, tokens):
+    def of_ragged(self, tokens: RaggedTensor) -> RaggedTensor:
         """As a call, for a `tf.RaggedTensor` of any number of reviews.
 
         Returns:
@@ -162,7 +172,9 @@ class NaiveBayesFeatures(keras.layers.Layer):
         ]
         return tokens.with_flat_values(np.stack(floats, axis=1))
 
-    def present(self, tokens, order):
+    def present(
+        self, tokens: RaggedTensor, order: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Which n-grams of `order` words the reviews have, each once.
 
         Args:
@@ -177,7 +189,7 @@ class NaiveBayesFeatures(keras.layers.Layer):
         rows, review = _once_per_review(rows, review, self.table_size(order))
         return rows, review, np.float32(self.tables[order - 1].numpy())[rows]
 
-    def call(self, tokens):
+    def call(self, tokens: Tensor) -> Tensor:
         ops = keras.ops
         words = ops.cast(tokens, "int64")
         ngram, floats = [], []
@@ -188,7 +200,9 @@ class NaiveBayesFeatures(keras.layers.Layer):
         there = ops.cast(ops.not_equal(tokens, 0), "float32")
         return ops.cast(ops.stack(floats, axis=-1), "float32") * there[:, :, None]
 
-    def _flat_rows(self, tokens, order):
+    def _flat_rows(
+        self, tokens: RaggedTensor, order: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Per token, of all reviews in a row: its n-gram's row, its review."""
         words = tokens.flat_values.numpy()
         review = tokens.value_rowids().numpy()
@@ -199,26 +213,30 @@ class NaiveBayesFeatures(keras.layers.Layer):
             ngram.append(words)
         return self._rows(ngram), review
 
-    def compute_output_shape(self, tokens_shape):
+    def compute_output_shape(
+        self, tokens_shape: Sequence[int | None]
+    ) -> tuple[int | None, ...]:
         return (*tokens_shape, len(ORDERS))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["vocab_size"] = self.vocab_size
         config["num_buckets"] = self.num_buckets
         return config
 
 
-def _once_per_review(rows, review, size):
+def _once_per_review(
+    rows: np.ndarray, review: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """An n-gram counts once in a review: pairs (row, review) without repetitions."""
     pairs = np.unique(review * size + rows)
     return pairs % size, pairs // size
 
 
-def _count(rows, labels, size):
+def _count(rows: np.ndarray, labels: np.ndarray, size: int) -> list[np.ndarray]:
     """How many positive, how many negative reviews have each n-gram."""
     return [np.bincount(rows[labels == y], minlength=size) for y in (1, 0)]
 
 
-def _log_ratio(positive, negative):
+def _log_ratio(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     return np.log1p(positive) - np.log1p(negative)

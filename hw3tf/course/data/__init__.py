@@ -1,16 +1,16 @@
 """The data sets of the tutorials, and the way from text to batches."""
 
-from hw3tf.data.baseline import (
+from hw3tf.course.data.baseline import (
     phrase_logits,
     summed_feature_logits,
     tfidf_logits,
 )
-from hw3tf.data.images import Images, load_images, shift_images, stretch_images
-from hw3tf.data.naive_bayes import NaiveBayesFeatures
-from hw3tf.data.reviews import Reviews, load_reviews
-from hw3tf.data.sample import sample_reviews
-from hw3tf.data.text import ReviewTokenizer, review_batches
-from hw3tf.data.workers import (
+from hw3tf.course.data.images import Images, load_images, shift_images, stretch_images
+from hw3tf.course.data.naive_bayes import NaiveBayesFeatures
+from hw3tf.course.data.reviews import Reviews, load_reviews
+from hw3tf.course.data.sample import sample_reviews
+from hw3tf.course.data.text import ReviewTokenizer, review_batches
+from hw3tf.course.data.workers import (
     WorkerError,
     fit_worker,
     run_workers,

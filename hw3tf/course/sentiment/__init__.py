@@ -1,17 +1,17 @@
 """The parts of tutorial 4 that it does not teach: batches and command line, training
 that can be interrupted, BERT from KerasHub, results and pictures."""
 
-from hw3tf.sentiment.batches import (
+from hw3tf.course.sentiment.batches import (
     divide,
     load,
     prepare,
     training_batches,
 )
-from hw3tf.sentiment.bert import build_bert, load_bert, run_bert
-from hw3tf.sentiment.checkpoints import BestCheckpoint, load_checkpoint
-from hw3tf.sentiment.linear import run_linear
-from hw3tf.sentiment.options import check_start, parse_arguments, run_workers
-from hw3tf.sentiment.results import (
+from hw3tf.course.sentiment.bert import build_bert, load_bert, run_bert
+from hw3tf.course.sentiment.checkpoints import BestCheckpoint, load_checkpoint
+from hw3tf.course.sentiment.linear import run_linear
+from hw3tf.course.sentiment.options import check_start, parse_arguments, run_workers
+from hw3tf.course.sentiment.results import (
     draw_attention,
     explain,
     judge,
@@ -19,7 +19,7 @@ from hw3tf.sentiment.results import (
     print_judged,
     save_and_compare,
 )
-from hw3tf.sentiment.training import fit, memory_of_a_step, predict
+from hw3tf.course.sentiment.training import fit, memory_of_a_step, predict
 
 __all__ = [
     "BestCheckpoint",

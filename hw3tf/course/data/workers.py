@@ -5,6 +5,11 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
+
+import keras
+
+from hw3tf._types import Dataset, Strategy, Tensor
 
 
 class WorkerError(RuntimeError):
@@ -19,7 +24,7 @@ class WorkerError(RuntimeError):
         self.status = status
 
 
-def this_worker():
+def this_worker() -> int | None:
     """The index of this process among the workers of `TF_CONFIG`; 0 is the chief.
 
     Returns:
@@ -30,7 +35,7 @@ def this_worker():
 
     Example:
 
-    >>> hw3tf.data.this_worker() is None
+    >>> hw3tf.course.data.this_worker() is None
     True
     """
     config = os.environ.get("TF_CONFIG")
@@ -53,7 +58,7 @@ def this_worker():
     return index
 
 
-def worker_strategy():
+def worker_strategy() -> Strategy:
     """The `tf.distribute.Strategy` that `TF_CONFIG` asks for.
 
     Call it before TensorFlow computes anything.
@@ -69,7 +74,9 @@ def worker_strategy():
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def fit_worker(model, dataset, epochs):
+def fit_worker(
+    model: keras.Model, dataset: Dataset, epochs: int
+) -> dict[str, list[float]]:
     """Trains on this worker's part of every batch, in step with the others.
 
     Keras 3.15's `fit` fails under `MultiWorkerMirroredStrategy`, with any layers.
@@ -90,7 +97,7 @@ def fit_worker(model, dataset, epochs):
     strategy, index = tf.distribute.get_strategy(), this_worker()
     count = strategy.num_replicas_in_sync
 
-    def replica(x, y):
+    def replica(x: Tensor, y: Tensor) -> Tensor:
         with tf.GradientTape() as tape:
             loss = model.compute_loss(x, y, model(x, training=True)) / count
         gradients = tape.gradient(loss, model.trainable_variables)
@@ -98,10 +105,10 @@ def fit_worker(model, dataset, epochs):
         return loss
 
     @tf.function(reduce_retracing=True)
-    def step(x, y):
+    def step(x: Tensor, y: Tensor) -> Tensor:
         return strategy.reduce("SUM", strategy.run(replica, args=(x, y)), axis=None)
 
-    history = {"loss": [], "seconds": []}
+    history: dict[str, list[float]] = {"loss": [], "seconds": []}
     for _ in range(epochs):
         start, losses = time.perf_counter(), []
         for x, y in dataset:
@@ -113,7 +120,7 @@ def fit_worker(model, dataset, epochs):
     return history
 
 
-def run_workers(count, command):
+def run_workers(count: int, command: list[str]) -> None:
     """Runs a command in `count` processes of this machine, each with its `TF_CONFIG`.
 
     They talk over free ports of the loopback address. What the chief prints goes where
@@ -130,7 +137,7 @@ def run_workers(count, command):
 
     Example:
 
-    >>> hw3tf.data.run_workers(2, ["true"])
+    >>> hw3tf.course.data.run_workers(2, ["true"])
     """
     if count < 1:
         raise ValueError(f"`count` must be at least 1. Received: {count}")
@@ -139,9 +146,9 @@ def run_workers(count, command):
     try:
         for index in range(count):
             task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-            quiet = {} if index == 0 else {"stdout": subprocess.DEVNULL}
+            output = None if index == 0 else subprocess.DEVNULL
             environment = os.environ | {"TF_CONFIG": json.dumps(task)}
-            workers.append(subprocess.Popen(command, env=environment, **quiet))
+            workers.append(subprocess.Popen(command, env=environment, stdout=output))
         _wait_for_all(workers)
     finally:
         for worker in workers:
@@ -149,7 +156,7 @@ def run_workers(count, command):
             worker.wait()
 
 
-def _wait_for_all(workers):
+def _wait_for_all(workers: Sequence[subprocess.Popen]) -> None:
     """Until all have ended well; a worker whose partner died would wait for ever."""
     waiting = dict(enumerate(workers))
     while waiting:
@@ -163,7 +170,7 @@ def _wait_for_all(workers):
             del waiting[index]
 
 
-def _free_ports(count):
+def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

@@ -1,12 +1,21 @@
 """Linear models of words and short phrases: the bars that a network has to clear.
 They need scikit-learn (the extra `tutorials`)."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
-from hw3tf.data.naive_bayes import ORDERS
+from hw3tf._types import RaggedTensor
+from hw3tf.course.data.naive_bayes import ORDERS, NaiveBayesFeatures
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.linear_model import LogisticRegression
 
 
-def tfidf_logits(train_texts, train_labels, test_texts):
+def tfidf_logits(
+    train_texts: list[str], train_labels: np.ndarray, test_texts: list[str]
+) -> tuple[np.ndarray, int]:
     """Logits of a logistic regression on the words of a text, weighted by TF-IDF.
 
     Args:
@@ -25,7 +34,9 @@ def tfidf_logits(train_texts, train_labels, test_texts):
     return logits, counts.shape[1] + 1
 
 
-def summed_feature_logits(train_floats, train_labels, test_floats):
+def summed_feature_logits(
+    train_floats: RaggedTensor, train_labels: np.ndarray, test_floats: RaggedTensor
+) -> tuple[np.ndarray, int]:
     """Logits of a logistic regression on sums of `NaiveBayesFeatures`.
 
     Args:
@@ -38,7 +49,7 @@ def summed_feature_logits(train_floats, train_labels, test_floats):
         parameters.
     """
 
-    def sums(floats):
+    def sums(floats: RaggedTensor) -> np.ndarray:
         starts = floats.row_splits.numpy()
         total = np.cumsum(floats.flat_values.numpy(), axis=0, dtype="float64")
         total = np.concatenate([np.zeros((1, total.shape[1])), total])
@@ -50,7 +61,13 @@ def summed_feature_logits(train_floats, train_labels, test_floats):
     return logits, train_floats.shape[-1] + 1
 
 
-def phrase_logits(features, train_tokens, train_labels, test_tokens, strength=1.0):
+def phrase_logits(
+    features: NaiveBayesFeatures,
+    train_tokens: RaggedTensor,
+    train_labels: np.ndarray,
+    test_tokens: RaggedTensor,
+    strength: float = 1.0,
+) -> np.ndarray:
     """Logits of a log-linear model of words, pairs and triples (NB-SVM).
 
     A logistic regression with one weight for every n-gram, whose inputs are 0 or the
@@ -71,7 +88,7 @@ def phrase_logits(features, train_tokens, train_labels, test_tokens, strength=1.
     """
     from scipy.sparse import csr_matrix, hstack
 
-    def matrix(tokens):
+    def matrix(tokens: RaggedTensor) -> csr_matrix:
         """A row per review, a column per n-gram; each row has length 1."""
         parts = []
         for order in ORDERS:
@@ -85,13 +102,13 @@ def phrase_logits(features, train_tokens, train_labels, test_tokens, strength=1.
     return classifier.decision_function(matrix(test_tokens))
 
 
-def _of_length_one(matrix):
+def _of_length_one(matrix: "csr_matrix") -> "csr_matrix":
     from sklearn.preprocessing import normalize
 
     return normalize(matrix, copy=False)
 
 
-def _regression(**options):
+def _regression(**options: Any) -> "LogisticRegression":
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(**{"max_iter": 500, "random_state": 0, **options})

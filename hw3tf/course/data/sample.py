@@ -9,6 +9,8 @@ pairs or triples, or looks at windows of so many words and adds up what it finds
 is a coin toss on the hard reviews, too.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _ASPECTS = [
@@ -101,7 +103,9 @@ _FILLER = (
 )
 
 
-def sample_reviews(num_reviews, seed=0, hard_share=0.7):
+def sample_reviews(
+    num_reviews: int, seed: int = 0, hard_share: float = 0.7
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Generates film reviews whose sentiment depends on composition.
 
     Args:
@@ -138,11 +142,11 @@ def sample_reviews(num_reviews, seed=0, hard_share=0.7):
     return texts, labels.astype("int32"), hard
 
 
-def _review(rng, label, hard):
-    def pick(words):
+def _review(rng: np.random.Generator, label: int, hard: bool) -> str:
+    def pick(words: Sequence[str]) -> str:
         return str(rng.choice(words))
 
-    def sentence(frame, **words):
+    def sentence(frame: str, **words: str) -> str:
         a, b = rng.choice(_ASPECTS, 2, replace=False)
         also = pick((NEGATIVE, POSITIVE)[label])
         chosen = {"a": a, "b": b, "also": also, "verb": pick(_VERBS[label])}

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hw3tf.data.network import read_prepared
-from hw3tf.data.sample import sample_reviews
-from hw3tf.tutorial import UserError
+from hw3tf.course.data.network import read_prepared
+from hw3tf.course.data.sample import sample_reviews
+from hw3tf.course.tutorial import UserError
 
 _IMDB_URL = "http://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 _SAMPLE_TRAIN, _SAMPLE_TEST = 6000, 2000
@@ -48,7 +48,7 @@ def load_reviews(source: str = "auto", timeout: float = 6.0) -> Reviews:
         timeout: Seconds to wait for an answer of the server of IMDB.
 
     Returns:
-        `hw3tf.data.Reviews`.
+        `hw3tf.course.data.Reviews`.
 
     Raises:
         ValueError: If `source` is none of the three.
@@ -69,7 +69,7 @@ def load_reviews(source: str = "auto", timeout: float = 6.0) -> Reviews:
         return _load_sample(str(error))
 
 
-def _load_sample(why):
+def _load_sample(why: str) -> Reviews:
     train_texts, train_labels, _ = sample_reviews(_SAMPLE_TRAIN, seed=1)
     test_texts, test_labels, test_hard = sample_reviews(_SAMPLE_TEST, seed=2)
     return Reviews(

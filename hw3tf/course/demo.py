@@ -1,5 +1,5 @@
-"""`python -m hw3tf.demo`, or `hw3tf-demo`: type a review and see, in the browser, its
-sentiment and what every head of attention looks at; or compare two.
+"""`python -m hw3tf.course.demo`, or `hw3tf-demo`: type a review and see, in the
+browser, its sentiment and what every head of attention looks at; or compare two.
 
 Shows the model that tutorial 4 has saved, and has the tutorial train a quick one if
 there is none. Needs Gradio (the extra `demo`). Nothing leaves this machine.
@@ -16,13 +16,16 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import keras
 import numpy as np
 
-from hw3tf.tutorial import UserError, file_path, number, require_tensorflow, run
+from hw3tf._types import Tensor
+from hw3tf.course.tutorial import UserError, file_path, number, require_tensorflow, run
 
 MODEL = pathlib.Path("runs/imdb_sentiment/sentiment.keras")
 TUTORIAL = pathlib.Path("tutorials/04_imdb_sentiment.py")
@@ -62,7 +65,7 @@ class Judgement:
 
 
 @contextlib.contextmanager
-def recorded_attention(model):
+def recorded_attention(model: keras.Model) -> Iterator[list[tuple[str, np.ndarray]]]:
     """While it lasts, calls of the attention layers in `model`, however deep, leave
     their weights in the list that this yields: pairs of a name and an array of shape
     `(batch, num_heads, queries, keys)`. What the model computes stays the same.
@@ -74,7 +77,9 @@ def recorded_attention(model):
     """
     recorded = []
 
-    def call_and_record(layer, call, *args, **kwargs):
+    def call_and_record(
+        layer: keras.layers.Layer, call: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
         asked = kwargs.get("return_attention_scores", False)
         kwargs["return_attention_scores"] = True
         output, scores = call(*args, **kwargs)
@@ -97,7 +102,7 @@ def recorded_attention(model):
                 layer.__dict__["call"] = call
 
 
-def read_words(model, texts):
+def read_words(model: keras.Model, texts: Tensor) -> list[str]:
     """The tokens that `model` makes of the first of `texts`, as a list of strings.
 
     Raises:
@@ -133,7 +138,7 @@ def judge(model: keras.Model, text: str) -> Judgement:
     return Judgement(float(output[0]), words, attention)
 
 
-def highlight(words, weights):
+def highlight(words: list[str], weights: np.ndarray) -> str:
     """Words as HTML, each on a ground as strong as its weight; the heaviest word gets
     the full color. The weight itself shows under the pointer."""
     shape = "padding: 0.1em 0.2em; border-radius: 0.2em"
@@ -148,7 +153,7 @@ def highlight(words, weights):
     return " ".join(spans)
 
 
-def show_attention(judgement, query):
+def show_attention(judgement: Judgement, query: int) -> str:
     """What every head looks at, as HTML: from the word of index `query`, or on average
     over all words for `ALL_WORDS`."""
     words, parts = judgement.words, []
@@ -189,7 +194,7 @@ def compare(judgements: Sequence[Judgement]) -> str:
     )
 
 
-def _review_column(gr, label, example):
+def _review_column(gr: ModuleType, label: str, example: str) -> tuple[Any, ...]:
     """One review: (text box, verdict, choice of the word that looks, attention)."""
     with gr.Column(min_width=300):
         text = gr.Textbox(label=label, placeholder=example, lines=4)
@@ -201,11 +206,11 @@ def _review_column(gr, label, example):
     return text, verdict, query, attention, judgement
 
 
-def build_interface(model):
+def build_interface(model: keras.Model) -> Any:
     """The page, as `gradio.Blocks`, for a model that `judge` can ask."""
     import gradio as gr
 
-    def column(judgement):
+    def column(judgement: Judgement | None) -> tuple[Any, ...]:
         """New values for the parts of a column, without its text box."""
         if judgement is None:
             hidden = {"visible": False}
@@ -223,7 +228,7 @@ def build_interface(model):
             judgement,
         )
 
-    def answer(*texts):
+    def answer(*texts: str) -> list[Any]:
         """New values for the sentence and for both columns."""
         judgements = [judge(model, text) if text.strip() else None for text in texts]
         there = [judgement for judgement in judgements if judgement]
@@ -252,7 +257,7 @@ def train_quick_model(path: pathlib.Path, data: str) -> None:
     Raises:
         UserError: If the tutorial is not there, or fails.
     """
-    beside_the_package = pathlib.Path(__file__).parents[1] / TUTORIAL
+    beside_the_package = pathlib.Path(__file__).parents[2] / TUTORIAL
     program = next((p for p in (TUTORIAL, beside_the_package) if p.exists()), None)
     if program is None:
         raise UserError(
@@ -266,7 +271,7 @@ def train_quick_model(path: pathlib.Path, data: str) -> None:
         raise UserError(f"{program} has saved no model: it ended with status {status}")
 
 
-def load_model(path, data="auto"):
+def load_model(path: pathlib.Path | None, data: str = "auto") -> keras.Model:
     """Loads the model of the demo; trains one if `path` is None and there is none.
 
     Raises:
@@ -286,7 +291,7 @@ def load_model(path, data="auto"):
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m hw3tf.demo",
+        prog="hw3tf-demo",
         description="Judge reviews in the browser, and see what attention looks at.",
     )
     add = parser.add_argument
@@ -327,7 +332,7 @@ def main(argv: list[str] | None = None) -> None:
     page.block_thread()
 
 
-def command():
+def command() -> None:
     """The program `hw3tf-demo`."""
     run(main)
 

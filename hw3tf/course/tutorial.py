@@ -347,7 +347,7 @@ def claim(
     >>> claim("area", 3.14, "~", 3.1416, 0.01)
     >>> claim("test accuracy", 0.8912345, ">=", 0.9)
     Traceback (most recent call last):
-    hw3tf.tutorial.ClaimError: test accuracy: wanted at least 0.9, found 0.891234
+    hw3tf.course.tutorial.ClaimError: test accuracy: wanted at least 0.9, found 0.891234
     """
     if relation == "~":
         import numpy as np

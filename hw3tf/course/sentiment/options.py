@@ -3,8 +3,14 @@
 import argparse
 from typing import Any
 
-from hw3tf import data, tutorial
-from hw3tf.tutorial import UserError, argument_parser, file_path, number, unicode_text
+from hw3tf.course import data, tutorial
+from hw3tf.course.tutorial import (
+    UserError,
+    argument_parser,
+    file_path,
+    number,
+    unicode_text,
+)
 
 MODELS = ("transformer", "gru", "bag", "naive_bayes", "bert")
 _NUMBERS = {
@@ -125,8 +131,8 @@ def check_start(args: argparse.Namespace) -> None:
 
 
 def run_workers(count: int, command: list[str]) -> None:
-    """As `hw3tf.data.run_workers`; a worker that fails, and has said why, ends this
-    process with the same exit status."""
+    """As `hw3tf.course.data.run_workers`; a worker that fails, and has said why, ends
+    this process with the same exit status."""
     try:
         data.run_workers(count, command)
     except data.WorkerError as error:

@@ -1,15 +1,19 @@
 """From review texts to batches of token ids."""
 
 import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+
+from hw3tf._types import Dataset, RaggedTensor, Tensor
 
 _TOKEN = r"\d+/\d+|[a-z0-9]+(?:'[a-z]+)?|[!?.]"
 
 
 @keras.saving.register_keras_serializable(package="hw3tf")
-def standardize_review(texts):
+def standardize_review(texts: Tensor) -> Tensor:
     """Lowercases, drops HTML line breaks, and keeps words, marks out of ten such as
     `8/10`, and `! ? .`, a space before each. Everything else goes."""
     import tensorflow as tf
@@ -54,7 +58,7 @@ class ReviewTokenizer(keras.layers.Layer):
     TensorShape([1, 3])
     """
 
-    def __init__(self, vocab_size, sequence_length, **kwargs):
+    def __init__(self, vocab_size: int, sequence_length: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if vocab_size < 3:
             raise ValueError(f"`vocab_size` must be >= 3. Received: {vocab_size}")
@@ -68,34 +72,36 @@ class ReviewTokenizer(keras.layers.Layer):
             max_tokens=vocab_size, standardize=standardize_review, ragged=True
         )
 
-    def adapt(self, texts):
+    def adapt(self, texts: Sequence[str]) -> None:
         """Fits the vocabulary: the most frequent words of `texts`, which are to
         be the training set and nothing else."""
         import tensorflow as tf
 
         self.vectorization.adapt(tf.data.Dataset.from_tensor_slices(texts).batch(1024))
 
-    def __call__(self, texts):
+    def __call__(self, texts: Tensor | Sequence[str]) -> Tensor:
         """Takes a list of strings too, where other layers want tensors."""
         if isinstance(texts, (list, tuple)):
             texts = keras.ops.convert_to_tensor(texts, dtype="string")
         return super().__call__(texts)
 
-    def build(self, texts_shape=None):
+    def build(self, texts_shape: Sequence[int | None] | None = None) -> None:
         self.built = True  # the vocabulary comes from `adapt` or from a file
 
-    def get_vocabulary(self):
+    def get_vocabulary(self) -> list[str]:
         """List of tokens; the index is the id."""
         return self.vectorization.get_vocabulary()
 
-    def call(self, texts):
+    def call(self, texts: Tensor) -> Tensor:
         import tensorflow as tf
 
         ids = self.tokenize(texts).to_tensor()
         # A review without a word is padding, but it is there.
         return tf.pad(ids, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(ids)[1])]])
 
-    def tokenize(self, texts, at_once=1024):
+    def tokenize(
+        self, texts: Tensor | Sequence[str], at_once: int = 1024
+    ) -> RaggedTensor:
         """As `call`, but gives a `tf.RaggedTensor`, without padding.
 
         A list is worked off in parts of `at_once` texts.
@@ -119,14 +125,14 @@ class ReviewTokenizer(keras.layers.Layer):
         keep = tf.logical_or(positions < head, positions >= tf.expand_dims(skip, 1))
         return tf.ragged.boolean_mask(ids, keep)
 
-    def knows(self, texts: list[str]) -> np.ndarray:
+    def knows(self, texts: Sequence[str]) -> np.ndarray:
         """Whether each text has a word of the vocabulary: a boolean array."""
         return np.any(self(texts).numpy() > 1, axis=1)
 
-    def compute_output_spec(self, texts):
+    def compute_output_spec(self, texts: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor((texts.shape[0], None), "int64")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["vocab_size"] = self.vocab_size
         config["sequence_length"] = self.sequence_length
@@ -134,8 +140,12 @@ class ReviewTokenizer(keras.layers.Layer):
 
 
 def review_batches(
-    tokens, labels=None, features=None, batch_size=32, shuffle_seed=None
-):
+    tokens: RaggedTensor,
+    labels: Sequence[int] | np.ndarray | None = None,
+    features: RaggedTensor | None = None,
+    batch_size: int = 32,
+    shuffle_seed: int | None = None,
+) -> Dataset:
     """Batches of reviews of similar length, as a `tf.data.Dataset`.
 
     Within a batch, reviews are padded with 0 to the longest.
@@ -180,10 +190,12 @@ def review_batches(
     lengths = np.diff(starts)
     values = tokens.flat_values.numpy()
     floats = None if features is None else features.flat_values.numpy()
-    targets = np.zeros(count, "float32") if labels is None else np.float32(labels)
+    targets = (
+        np.zeros(count, "float32") if labels is None else np.asarray(labels, "float32")
+    )
     seeds = itertools.count(0 if shuffle_seed is None else shuffle_seed * 1000)
 
-    def batches():
+    def batches() -> Iterator[Any]:
         seed = None if shuffle_seed is None else next(seeds)
         for rows in _batch_rows(lengths, batch_size, seed):
             there = np.arange(max(lengths[rows].max(), 1)) < lengths[rows, None]
@@ -193,8 +205,8 @@ def review_batches(
             if floats is not None:
                 padded = np.zeros((*there.shape, floats.shape[1]), "float32")
                 padded[there] = floats[source]
-                x = (x, padded)
-            yield x if labels is None else (x, targets[rows])
+            inputs = x if floats is None else (x, padded)
+            yield inputs if labels is None else (inputs, targets[rows])
 
     spec = tf.TensorSpec((None, None), "int64")
     if floats is not None:
@@ -206,7 +218,9 @@ def review_batches(
     return dataset.apply(known).prefetch(4)
 
 
-def _batch_rows(lengths, batch_size, seed):
+def _batch_rows(
+    lengths: np.ndarray, batch_size: int, seed: int | None
+) -> list[np.ndarray]:
     """Arrays of row numbers, one per batch."""
     if seed is None:
         order = np.arange(len(lengths))

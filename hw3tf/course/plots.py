@@ -3,13 +3,21 @@
 
 import pathlib
 import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from hw3tf.tutorial import whole_file
+from hw3tf.course.tutorial import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def new_figure(rows, columns, size):
+def new_figure(
+    rows: int, columns: int, size: tuple[float, float]
+) -> "tuple[Figure, np.ndarray]":
     """Returns a figure of `size` (width, height) inches and its array of axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -19,7 +27,7 @@ def new_figure(rows, columns, size):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def save_figure(figure, path):
+def save_figure(figure: "Figure", path: str | pathlib.Path) -> None:
     """Writes a figure as PNG and, beside it, as SVG; in a notebook, shows it too.
 
     The files are written under another name and renamed when they are whole. Equal
@@ -44,7 +52,9 @@ def save_figure(figure, path):
         display(Image(filename=path))
 
 
-def plot_learning_curves(history, path):
+def plot_learning_curves(
+    history: Mapping[str, Sequence[float]], path: str | pathlib.Path
+) -> None:
     """Draws loss and accuracy over the epochs, training beside validation.
 
     Args:
@@ -64,7 +74,9 @@ def plot_learning_curves(history, path):
     save_figure(figure, path)
 
 
-def plot_attention(scores, words, path):
+def plot_attention(
+    scores: ArrayLike, words: Sequence[str], path: str | pathlib.Path
+) -> None:
     """Draws attention weights as heat maps, one panel per head.
 
     Args:
@@ -96,7 +108,7 @@ def plot_attention(scores, words, path):
 _LINES = ("o-", "s--", "^:", "d-.", "x-")
 
 
-def plot_panels(path, *panels):
+def plot_panels(path: str | pathlib.Path, *panels: Mapping[str, Any]) -> None:
     """Draws curves, in panels side by side. They can be told apart in grey: each curve
     of a panel has its own line and marker.
 
@@ -133,7 +145,11 @@ def plot_panels(path, *panels):
     save_figure(figure, path)
 
 
-def plot_confusion(matrices, class_names, path):
+def plot_confusion(
+    matrices: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    path: str | pathlib.Path,
+) -> None:
     """Draws confusion matrices side by side, with their counts.
 
     Args:

@@ -6,11 +6,13 @@ import pathlib
 import sys
 import time
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 
-from hw3tf.tutorial import UserError, prepare_folder, whole_file
+from hw3tf.course.tutorial import UserError, prepare_folder, whole_file
 
 # A step counts for so many seconds at most: a machine may sleep in the middle of one.
 _LONGEST_STEP = 1.0
@@ -18,7 +20,7 @@ _LONGEST_STEP = 1.0
 _NO_CHECKPOINT = (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile)
 
 
-def learning_rate_at(progress, largest, warmup=0.1):
+def learning_rate_at(progress: float, largest: float, warmup: float = 0.1) -> float:
     """The learning rate after a share of the training time: a straight line from 0 to
     `largest`, then half a cosine back to 0.
 
@@ -65,13 +67,13 @@ class TimeBudget(keras.callbacks.Callback):
 
     def __init__(
         self,
-        seconds,
-        learning_rate,
-        validate,
-        num_validations=10,
-        checkpoint=None,
-        purpose="",
-    ):
+        seconds: float,
+        learning_rate: float,
+        validate: Callable[[keras.Model], float],
+        num_validations: int = 10,
+        checkpoint: str | pathlib.Path | None = None,
+        purpose: str = "",
+    ) -> None:
         super().__init__()
         if seconds <= 0:
             raise ValueError(f"`seconds` must be > 0. Received: {seconds}")
@@ -79,11 +81,14 @@ class TimeBudget(keras.callbacks.Callback):
         self.validate, self.num_validations = validate, num_validations
         self.checkpoint = checkpoint and pathlib.Path(checkpoint)
         self.purpose = purpose
-        self.elapsed, self.curve, self.saved = 0.0, [], None
-        self._shown, self._steps = None, 0
+        self.elapsed = 0.0
+        self.curve: list[tuple[float, float]] = []
+        self.saved: tuple[float, float] | None = None
+        self._shown: int | None = None
+        self._steps = 0
 
     @property
-    def done(self):
+    def done(self) -> bool:
         """Whether the time is over."""
         return self.elapsed >= self.seconds
 
@@ -181,13 +186,15 @@ class TimeBudget(keras.callbacks.Callback):
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
         self.curve, self.saved = curve, curve[-1]
-        self.elapsed = self.saved[0]
+        self.elapsed = curve[-1][0]
         return True
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._steps = 0
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         now = learning_rate_at(
             min(1.0, self.elapsed / self.seconds), self.learning_rate
         )
@@ -226,22 +233,25 @@ class TimeBudget(keras.callbacks.Callback):
             f"\r{text}" if watched else text, end="\n" if self.done else "", flush=True
         )
 
-    def _keep_best(self):
+    def _keep_best(self) -> None:
         best = max(accuracy for _, accuracy in self.curve)
         if not (self.done or self.curve[-1][1] == best):
             return
         self.saved = self.curve[-1]
         if self.checkpoint:
-            arrays = {f"v{i}": np.array(v) for i, v in enumerate(_state(self.model))}
+            variables = enumerate(_state(self.model))
+            arrays: dict[str, Any] = {f"v{i}": np.array(v) for i, v in variables}
             with whole_file(self.checkpoint) as beside, open(beside, "wb") as file:
                 np.savez(file, purpose=self.purpose, curve=self.curve, **arrays)
 
 
-def _state(model):
+def _state(model: keras.Model) -> list[keras.Variable]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def seconds_per_step(model, x, y, rounds=5):
+def seconds_per_step(
+    model: keras.Model, x: np.ndarray, y: np.ndarray, rounds: int = 5
+) -> float:
     """Returns the median time of a training step, once the graph is built.
 
     Args:

@@ -2,10 +2,14 @@
 
 import json
 import pathlib
+from typing import Any, TypeAlias
 
 import keras
 
-from hw3tf.tutorial import whole_file
+from hw3tf.course.tutorial import whole_file
+
+# Of a training: the name of a loss or metric -> its value in every epoch.
+History: TypeAlias = dict[str, list[float]]
 
 
 class BestCheckpoint(keras.callbacks.Callback):
@@ -29,20 +33,25 @@ class BestCheckpoint(keras.callbacks.Callback):
     >>> model.fit(x, y, validation_data=(u, v), callbacks=[keep])
     """
 
-    def __init__(self, path, settings, history=None):
+    def __init__(
+        self,
+        path: str | pathlib.Path,
+        settings: dict[str, Any],
+        history: History | None = None,
+    ) -> None:
         super().__init__()
         self.path = pathlib.Path(path)
         self.settings = settings
         self.history = {name: list(past) for name, past in (history or {}).items()}
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(float(value))
         losses = self.history["val_loss"]
         if losses[-1] == min(losses):
             self._write()
 
-    def _write(self):
+    def _write(self) -> None:
         import h5py
 
         with whole_file(self.path) as beside:
@@ -52,7 +61,9 @@ class BestCheckpoint(keras.callbacks.Callback):
                 file.attrs["hw3tf"] = json.dumps(about)
 
 
-def load_checkpoint(model, path, settings):
+def load_checkpoint(
+    model: keras.Model, path: str | pathlib.Path, settings: dict[str, Any]
+) -> History:
     """Loads what `BestCheckpoint` wrote.
 
     Args:
