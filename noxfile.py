@@ -1,5 +1,5 @@
-"""Sessions for every need: `nox -s lint | tests | mutants | cpp | cpp_aarch64 | sanitize |
-fuzz | wheels | matrix | tutorials | bench | docs | pdf | demo`."""
+"""Sessions for every need: `nox -s lint | tests | mutants | cpp | cpp_aarch64 |
+sanitize | fuzz | wheels | matrix | tutorials | bench | docs | pdf | demo`."""
 
 import os
 import pathlib
