@@ -1,5 +1,6 @@
-"""Sessions for every need: `nox -s lint | tests | mutants | cpp | cpp_aarch64 |
-sanitize | fuzz | wheels | matrix | tutorials | bench | docs | pdf | demo`."""
+"""Sessions for every need: `nox -s lint | tests | tests_slow | mutants | cpp |
+cpp_aarch64 | sanitize | fuzz | wheels | matrix | tutorials | bench | docs | pdf |
+demo`."""
 
 import os
 import pathlib
@@ -48,6 +49,13 @@ def tests(session):
     """The README's test command."""
     session.install(".[test]", "-C", "cmake.define.HW3TF_WERROR=ON")
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def tests_slow(session):
+    """The long forms of tests whose short forms are part of `tests`."""
+    session.install(".[test]")
+    session.run("pytest", "-m", "slow", *session.posargs)
 
 
 def build_cpp(session, preset):

@@ -2,23 +2,71 @@
 
 import importlib
 import os
+import pathlib
 import re
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from hw3tf import ops
-from hw3tf.layers.call_context import call_context
-from hw3tf.ops import attention_call
-
+# Keras and hw3tf are imported by fixtures: the process that hands the tests to others
+# has no need of them.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Variables that hw3tf reads.
 OURS = re.compile("HW3TF_|KERAS_BACKEND|TFDS_|TF_CONFIG|.*_proxy", re.IGNORECASE)
 PATHS = ("op", "pybind", "reference")
+MOST_PROCESSES = 4  # each takes up to 2.5 GB
+# Begun first: at the end, one process would run them and the others wait.
+LONGEST = (
+    "kernels/test_core.py::test_every_instruction_set",
+    "kernels/test_empty.py",
+    "tutorials/test_tutorial_workers.py",
+    "tutorials/test_tutorial_cnn_vs_rnn.py",
+    "tutorials/test_sentiment_bert.py",
+    "tutorials/test_tutorials.py",
+    "release/test_benchmarks.py",
+    "kernels/test_faults.py",
+    "kernels/test_fuzz.py",
+    "acceleration/test_models_property.py",
+    "acceleration/test_training_at_scale.py",
+    "release/",
+)
+
+
+def processors():
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Folders are tested by several processes, files by this one, unless `-n` says
+    otherwise; by this one also where there is no pytest-xdist."""
+    option = config.option
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    if option.numprocesses is not None or option.dist != "no" or option.usepdb:
+        return
+    number = min(processors(), MOST_PROCESSES)
+    if number > 1 and all(pathlib.Path(arg).is_dir() for arg in config.args):
+        option.numprocesses, option.dist = number, "worksteal"
+
+
+def pytest_configure(config):
+    # More threads in each process than processors for it would only wait.
+    if hasattr(config, "workerinput") and processors() > 2:
+        os.environ.setdefault("HW3TF_NUM_THREADS", "2")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        name = item.nodeid.removeprefix("tests/")
+        places = (i for i, start in enumerate(LONGEST) if name.startswith(start))
+        return next(places, len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture
@@ -57,6 +105,8 @@ def kernel_path(request, monkeypatch):
 @pytest.fixture
 def kernel_calls(monkeypatch):
     """A list that grows by one with every real call of the kernel."""
+    from hw3tf.ops import attention_call
+
     calls, run = [], attention_call.run_kernel
 
     def counted(path, query, key, value, options):
@@ -69,11 +119,19 @@ def kernel_calls(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    import keras
+
     keras.utils.set_random_seed(0)
 
 
 def process_state():
     """The state of a process that a test could change for those after it."""
+    import keras
+    import tensorflow as tf
+
+    from hw3tf import ops
+    from hw3tf.layers.call_context import call_context
+
     return {
         "layer call under way": call_context(),
         "threads": ops.num_threads(),

@@ -2,14 +2,12 @@
 
 import contextlib
 import importlib.util
-import os
 import pathlib
-import subprocess
 import sys
-import tempfile
 
 import keras
 import numpy as np
+import processes
 import tensorflow as tf
 
 from hw3tf import _core, reference
@@ -103,23 +101,11 @@ def tutorial_module(name):
         del sys.modules[spec.name]
 
 
-def run_python(code, **environment):
-    """Runs `code` in a fresh process; returns its standard output.
+def run_python(code, **options):
+    """Runs `code` in a new process; returns its standard output.
 
-    `environment`: variables to set, or to remove with None.
+    `options`: as `processes.run` takes them, variables of the environment among them.
     """
-    variables = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    for name, value in environment.items():
-        variables.pop(name, None)
-        if value is not None:
-            variables[name] = str(value)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=variables,
-        cwd=tempfile.gettempdir(),  # in the checkout, the source hides the package
-        timeout=300,
-    )
+    done = processes.run(["-c", code], **options)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout

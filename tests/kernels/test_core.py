@@ -161,24 +161,51 @@ def test_dropout_mask_follows_the_published_generator():
         np.testing.assert_array_equal(keep[0, 0, 0], words >= rate * 2**32)
 
 
+# The numerical tests, and those among them that take other code in another instruction
+# set: every option and type, tiles that are cut, masks, lines, rows and chunks.
+NUMERICAL = (
+    "kernels/test_golden_numbers",
+    "kernels/test_ways",
+    "ops/test_attention",
+    "ops/test_attention_masks",
+    "ops/test_integer_rnn",
+    "ops/test_integer_rnn_long",
+)
+CHOSEN = (
+    "acknowledged or earlier_versions or as_close_as_the_formula or head_sizes or "
+    "rising_scores or (self_attention and causal) or (masked_does_not and nan) or "
+    "(whole_are and mask-and-bias) or policies_at_the_edges or every_dtype or "
+    "states_are_exact or near_the_bounds or (2-threads and (lines_of or time_in))"
+)
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        pytest.param(CHOSEN, id="chosen"),
+        pytest.param("not pybind", id="all", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", _core.supported_instruction_sets())
-def test_every_instruction_set_passes_the_tests_of_the_op(name):
-    """The whole files of numerical tests once more, in a process that HW3TF_ISA
-    sends to another instruction set."""
+def test_every_instruction_set_passes_the_tests_of_the_op(name, cases):
+    """Numerical tests once more, in a process that HW3TF_ISA sends to another
+    instruction set. The C++ tests take each set through many more cases."""
     if name == _core.instruction_set():
         return  # that is the one under which this run tests everything
+    files = NUMERICAL
+    if cases == CHOSEN:
+        cases = f"({CHOSEN}) and not pybind and not reference"
+        if name == "avx512_vnni":  # whose attention is that of avx512
+            files = [x for x in NUMERICAL if "integer" in x or "golden" in x]
     code = f"""
 import pytest, sys
 from hw3tf import _core
 assert _core.instruction_set() == {name!r}
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider",
-    "-c", r"{TESTS.parent / "pyproject.toml"}", "-k", "not pybind",
-    *[rf"{TESTS}/{{name}}.py"
-      for name in ("kernels/test_ways", "ops/test_attention",
-                   "ops/test_attention_masks", "ops/test_integer_rnn",
-                   "ops/test_integer_rnn_long")]]))
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", {cases!r},
+    "-c", r"{TESTS.parent / "pyproject.toml"}",
+    *[rf"{TESTS}/{{name}}.py" for name in {files}]]))
 """
-    assert " passed" in run_python(code, HW3TF_ISA=name)
+    assert " passed" in run_python(code, modules=(), timeout=900, HW3TF_ISA=name)
 
 
 def test_many_python_threads_at_once_give_the_same_bits(rng):

@@ -37,7 +37,7 @@ def attention(query, key, value, **options):
 
 
 def run(code, **environment):
-    return run_python(START + textwrap.dedent(code), **environment)
+    return run_python(START + textwrap.dedent(code), timeout=900, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +53,25 @@ def allocator(tmp_path_factory):
     return library
 
 
-# Fails one allocation after the other, until a call needs no more of them.
+@pytest.fixture(
+    params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["spread", "every"]
+)
+def sweep(request):
+    """The code of SWEEP, for a spread of the allocations or for every one."""
+    return f"EVERY = {request.param}\n" + SWEEP
+
+
+# Fails one allocation after the other, until a call needs no more of them: each of the
+# first ten, further on one in so many.
 SWEEP = """
 import ctypes
 allocator = ctypes.CDLL(None)
 allocator.hw3tf_failed.restype = ctypes.c_long
 def sweep(call, errors, size=1, ours=True, most=2000):
     want = call()
-    refused = 0
-    for k in range(1, most):
+    refused, k = 0, 0
+    while k < most:
+        k += 1 if EVERY else 1 + k // 10
         allocator.hw3tf_fail(ctypes.c_size_t(size), ctypes.c_long(k), int(ours))
         try:
             got = call()
@@ -93,8 +103,8 @@ def both():
 
 @LINUX
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-def test_module_without_memory_raises_and_goes_on(dtype, allocator):
-    """Every allocation of ours fails once; bias and lengths, so that there are
+def test_module_without_memory_raises_and_goes_on(dtype, allocator, sweep):
+    """Allocations of ours fail once each; bias and lengths, so that there are
     many; every call with one thread more, so that making threads fails, too."""
     code = """
     import ml_dtypes
@@ -109,12 +119,12 @@ def test_module_without_memory_raises_and_goes_on(dtype, allocator):
         return attention(*x, bias=bias, key_lengths=lengths)
     print(sweep(call, MemoryError) > 5, sweep(call, MemoryError, 4000, False) > 5)
     """
-    code = SWEEP + f"DTYPE = {dtype!r}\n" + textwrap.dedent(code)
+    code = sweep + f"DTYPE = {dtype!r}\n" + textwrap.dedent(code)
     assert run(code, LD_PRELOAD=allocator) == "True True\n"
 
 
 @LINUX
-def test_recurrence_without_memory_raises_and_goes_on(allocator):
+def test_recurrence_without_memory_raises_and_goes_on(allocator, sweep):
     code = """
     for features, units, length in ((1, 1, 40000), (2, 3, 5000), (8, 40, 300)):
         weights = (rng.integers(-1, 2, shape) for shape in
@@ -129,13 +139,13 @@ def test_recurrence_without_memory_raises_and_goes_on(allocator):
             return [_core.integer_rnn(x, w, u, overflow="wrap")]
         print(sweep(call, MemoryError) > 0)
     """
-    code = SWEEP + textwrap.dedent(code)
+    code = sweep + textwrap.dedent(code)
     assert run(code, LD_PRELOAD=allocator) == "True\n" * 3
 
 
 @LINUX
-def test_op_without_memory_is_exhausted_and_goes_on(allocator):
-    """Every allocation of ours fails once, and every one of 4,000 bytes or more."""
+def test_op_without_memory_is_exhausted_and_goes_on(allocator, sweep):
+    """Allocations of ours fail once each, and those of 4,000 bytes or more."""
     code = """
     error = tf.errors.ResourceExhaustedError
     call = lambda: [z.numpy() for z in both()]
@@ -154,19 +164,19 @@ def test_op_without_memory_is_exhausted_and_goes_on(allocator):
     call = lambda: [ops.integer_rnn(i, w, u, overflow="wrap").numpy()]
     print(sweep(call, error) > 2)
     """
-    code = SWEEP + OP + textwrap.dedent(code)
+    code = sweep + OP + textwrap.dedent(code)
     assert run(code, LD_PRELOAD=allocator) == "True\n" * 3
 
 
 @LINUX
-def test_compiled_op_without_memory_is_an_error_and_goes_on(allocator):
+def test_compiled_op_without_memory_is_an_error_and_goes_on(allocator, sweep):
     """XLA knows one kind of error of a custom call."""
     code = """
     compiled = tf.function(both, jit_compile=True)
     call = lambda: [z.numpy() for z in compiled()]
     print(sweep(call, tf.errors.InternalError) > 5)
     """
-    code = SWEEP + OP + textwrap.dedent(code)
+    code = sweep + OP + textwrap.dedent(code)
     assert run(code, LD_PRELOAD=allocator) == "True\n"
 
 
@@ -309,7 +319,7 @@ def test_interpreter_ends_while_tensorflow_runs_the_op():
 @LINUX
 def test_many_threads_at_once_and_many_calls():
     """The short form of stress.py; `nox -s fuzz` runs the long one."""
-    command = [sys.executable, TESTS / "helpers/stress.py", "--seconds", "5"]
+    command = [sys.executable, TESTS / "helpers/stress.py", "--seconds", "3"]
     command += ["--calls", "20000"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
@@ -335,7 +345,7 @@ def test_control_group_limits_the_number_of_threads():
     code = "from hw3tf import _core\nprint(_core.num_threads())"
     enter = f"import os\nopen({str(group / 'cgroup.procs')!r}, 'w').write('0')\n"
     try:
-        assert run_python(enter + code, HW3TF_NUM_THREADS=None) == "1\n"
+        assert run_python(enter + code, modules=(), HW3TF_NUM_THREADS=None) == "1\n"
     finally:
         group.rmdir()
 
@@ -349,7 +359,7 @@ def test_affinity_is_the_number_of_threads():
     print(_core.num_threads(), len(os.sched_getaffinity(0)), pools)
     """
     # NumPy's own threads are not ours.
-    own = {"HW3TF_NUM_THREADS": None, "OPENBLAS_NUM_THREADS": "1"}
+    own = {"HW3TF_NUM_THREADS": None, "OPENBLAS_NUM_THREADS": "1", "modules": ()}
     pinned = "import os\nos.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
     threads, processors, tasks = map(
         int, run_python(pinned + START + textwrap.dedent(code), **own).split()

@@ -8,17 +8,16 @@ import keras
 import numpy as np
 import pytest
 
-from hw3tf import _core, ops, reference
+from hw3tf import ops, reference
 
 GOLDEN = json.loads(golden_numbers.FILE.read_text())
-SETS = _core.supported_instruction_sets()
 # Of the largest number of a result: what rounding may change.
 ROUNDING = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
 REWRITE = (
     "If the change is meant, run `python tests/helpers/golden_numbers.py` and say in "
     "CHANGELOG.md that results differ by rounding."
 )
-of_instruction_set = functools.cache(golden_numbers.of_instruction_set)
+attention_bits = functools.cache(golden_numbers.attention_bits)
 
 
 @pytest.mark.parametrize("name", golden_numbers.DROPOUT)
@@ -38,9 +37,9 @@ def test_integer_states_never_change(name, path):
     assert golden_numbers.digest(states) == GOLDEN["integers"][name]
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_attention_bits_of_an_instruction_set_are_acknowledged(name):
-    got = of_instruction_set(name)
+def test_attention_bits_of_an_instruction_set_are_acknowledged():
+    """Those of this process; kernels/test_core.py runs the others."""
+    got = attention_bits()
     known = GOLDEN["attention"].get(got["set"])
     if known is None or known["compiler"] != got["compiler"]:
         pytest.skip(f"no bits of {got['set']}, {got['compiler']}, are recorded")
@@ -49,9 +48,8 @@ def test_attention_bits_of_an_instruction_set_are_acknowledged(name):
     assert got["bits"].keys() == known["bits"].keys(), REWRITE
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_attention_numbers_of_any_compiler_are_those_of_earlier_versions(name):
-    for case, results in of_instruction_set(name)["numbers"].items():
+def test_attention_numbers_of_any_compiler_are_those_of_earlier_versions():
+    for case, results in attention_bits()["numbers"].items():
         tolerance = ROUNDING[golden_numbers.ATTENTION[case][1]]
         for result, numbers in results.items():
             want = np.array(GOLDEN["numbers"][case][result])

@@ -133,7 +133,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    out = run_python(code, **{name: value})
+    out = run_python(code, modules=(), **{name: value})
     assert name in out
     assert value in out
 

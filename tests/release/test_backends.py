@@ -117,7 +117,9 @@ def test_integers_are_exact_on_another_backend(backend, dtypes, more, rng, tmp_p
     file = tmp_path / "integers.npz"
     np.savez(file, **data)
     code = INTEGERS.format(file=file, dtypes=dtypes)
-    assert run_python(code, KERAS_BACKEND=backend, **more).endswith("equal\n")
+    assert run_python(code, modules=(), KERAS_BACKEND=backend, **more).endswith(
+        "equal\n"
+    )
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
@@ -138,5 +140,6 @@ def test_layers_and_functions_are_right_on_another_backend(backend, rng, tmp_pat
         file, q=query, k=key, v=value, x=x, mask=mask, output=output,
         layer=layer(x, x, value_mask=mask, use_causal_mask=True), **weights,
     )  # fmt: skip
-    out = run_python(CODE.format(file=file, backend=backend), KERAS_BACKEND=backend)
+    code = CODE.format(file=file, backend=backend)
+    out = run_python(code, modules=(), KERAS_BACKEND=backend)
     assert out.endswith("equal\n")

@@ -100,7 +100,10 @@ np.testing.assert_allclose(model.serve(data["inputs"]), data["want"], atol={ATOL
 assert "hw3tf" not in sys.modules
 print("right")
 """
-        assert run_python(code).splitlines()[-1] == "right"
+        assert (
+            run_python(code, modules=("numpy", "tensorflow")).splitlines()[-1]
+            == "right"
+        )
 
 
 def test_what_cannot_be_exported_raises_with_the_remedy(tmp_path):

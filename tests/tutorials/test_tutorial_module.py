@@ -3,11 +3,11 @@
 import argparse
 import json
 import os
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
+import processes
 import pytest
 
 from hw3tf.course import tutorial
@@ -42,13 +42,10 @@ def program(tmp_path):
     """Runs a program whose `main` is `body`, outside the checkout."""
 
     def run(body, *options, **environment):
-        return subprocess.run(
-            [sys.executable, *options, "-c", PROGRAM.format(body=body)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
-        )
+        arguments = [*options, "-c", PROGRAM.format(body=body)]
+        if options or environment:  # which Python reads when it starts
+            environment["modules"] = ()
+        return processes.run(arguments, cwd=tmp_path, **environment)
 
     return run
 

@@ -14,10 +14,21 @@ from hw3tf.course.tutorial import UserError
 PROGRAM = pathlib.Path(__file__).parents[2] / "tutorials" / "04_imdb_sentiment.py"
 
 
-def test_two_workers_train_and_the_chief_writes(tmp_path):
+@pytest.mark.parametrize(
+    "more",
+    [
+        # A network that learns what the examples say of 1,500 reviews.
+        pytest.param(
+            ["--attention", "none", "--epochs", "3", "--max-reviews", "1500"],
+            id="short",
+        ),
+        pytest.param([], id="whole", marks=pytest.mark.slow),
+    ],
+)
+def test_two_workers_train_and_the_chief_writes(more, tmp_path):
     done = subprocess.run(
         [sys.executable, PROGRAM, "--quick", "--data", "sample", "--workers", "2"]
-        + ["--out", tmp_path / "out"],
+        + ["--out", tmp_path / "out", *more],
         capture_output=True,
         text=True,
         cwd=tmp_path,
