@@ -82,7 +82,7 @@ class Tree:
             TF_CPP_MIN_LOG_LEVEL="3",
         )
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-n0",
+            [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-n0",
              "-p", "no:cacheprovider", "--rootdir", str(self.source), *tests],
             cwd=self.source,
             env=environment,
@@ -96,8 +96,8 @@ class Tree:
         failed = [x for x in done.stdout.splitlines() if x.startswith("FAILED ")]
         if failed:
             return failed[0].split()[1]
-        if done.returncode == 1 or done.returncode < 0:
-            return f"(status {done.returncode})"
+        if done.returncode < 0:
+            return f"signal {-done.returncode}"
         raise SystemExit(f"pytest did not run:\n{done.stdout}\n{done.stderr}")
 
 
