@@ -23,6 +23,10 @@ CODE = ("csrc", "hw3tf", "tests", "benchmarks", "tutorials", "docs", ".ci")
 FILES = ("CMakeLists.txt", "pyproject.toml", "README.md", "noxfile.py")
 
 
+class BuildError(Exception):
+    """A mutant that does not compile proves nothing."""
+
+
 class Tree:
     """A copy of the repository, and the package built from it."""
 
@@ -62,7 +66,7 @@ class Tree:
             [*map(str, command)], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise SystemExit(f"{command} failed:\n{done.stdout}\n{done.stderr}")
+            raise BuildError(f"{command} failed:\n{done.stdout}\n{done.stderr}")
 
     def install(self, compiled: bool) -> None:
         """The package, as it is now, in a folder of its own."""
@@ -140,6 +144,9 @@ def main() -> int:
         try:
             tree.install(compiled=mutant["file"].startswith("csrc"))
             caught = tree.failing_test(mutant["tests"])
+        except BuildError as error:
+            print(error)
+            caught = ""
         finally:
             path.write_text(text)
             if not mutant["file"].startswith("csrc"):

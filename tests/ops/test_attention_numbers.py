@@ -44,6 +44,17 @@ def test_extreme_scores_are_as_exact_as_keras(name, dtype, rng):
     check(arrays, dtype, {"scale": 0.5, "is_causal": True})
 
 
+@pytest.mark.parametrize("value_dim", [1, 5, 8, 19])
+@pytest.mark.parametrize("rise", [100.0, 1e4])
+def test_rising_scores_are_as_exact_as_keras_with_any_size_of_values(
+    rise, value_dim, rng
+):
+    """What was added up under an old maximum is scaled anew, in rows or in columns,
+    which depends on the size of the values."""
+    arrays = make_arrays(rng, *SIZES[:-1], value_dim)
+    check(with_scores(arrays, np.linspace(0, rise, 150)), options={"scale": 1.0})
+
+
 def test_extreme_scores_in_float16_are_as_exact_as_keras(rng):
     """Up to 6e4, the largest score that Keras itself can hold in float16."""
     arrays = with_scores(make_arrays(rng, *SIZES), SCORES["both"] * 6)
