@@ -5,6 +5,7 @@ import copy
 import keras
 import keras_hub
 import numpy as np
+import processes
 import pytest
 from acceleration_checks import (
     assert_equal_up_to_rounding,
@@ -129,8 +130,7 @@ expected = np.load({str(tmp_path / "output.npy")!r})
 np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
 print("hw3tf" in sys.modules)
 """
-    modules = ("numpy", "tensorflow", "keras")
-    assert run_python(code, modules=modules).split()[-1] == "False"
+    assert run_python(code, modules=processes.OTHERS).split()[-1] == "False"
 
 
 def test_saved_backbone_equals_that_of_the_stock_model(bert, tmp_path):

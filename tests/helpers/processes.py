@@ -20,8 +20,9 @@ import tempfile
 import types
 
 # Read when they are used, not when something is imported.
-READ_LATE = {"HW3TF_PATH", "PYTEST_CURRENT_TEST", "TFDS_DATA_DIR"}
-ALL = ("numpy", "tensorflow", "keras", "hw3tf")
+READ_LATE = ("PYTEST_CURRENT_TEST", "TFDS_DATA_DIR")  # and HW3TF_PATH
+OTHERS = ("numpy", "tensorflow", "keras")
+ALL = (*OTHERS, "hw3tf")
 
 
 def environment_with(changes):
@@ -86,7 +87,9 @@ SERVERS = {}  # the one used last is the last
 
 def server_for(modules, variables):
     """The server for an environment. Few are kept: each takes some 300 MB."""
-    key = modules, *sorted((k, v) for k, v in variables.items() if k not in READ_LATE)
+    late = "HW3TF_" if "hw3tf" not in modules else "HW3TF_PATH"
+    read = {k: v for k, v in variables.items() if not k.startswith((late, *READ_LATE))}
+    key = modules, *sorted(read.items())
     SERVERS[key] = SERVERS.pop(key, None) or Server(modules, variables)
     while len(SERVERS) > 3:
         SERVERS.pop(next(iter(SERVERS))).close()

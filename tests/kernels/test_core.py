@@ -9,6 +9,7 @@ import threading
 
 import ml_dtypes
 import numpy as np
+import processes
 import pytest
 from checks import make_inputs, run_python
 
@@ -205,7 +206,9 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", {cases!r},
     "-c", r"{TESTS.parent / "pyproject.toml"}",
     *[rf"{TESTS}/{{name}}.py" for name in {files}]]))
 """
-    assert " passed" in run_python(code, modules=(), timeout=900, HW3TF_ISA=name)
+    assert " passed" in run_python(
+        code, modules=processes.OTHERS, timeout=900, HW3TF_ISA=name
+    )
 
 
 def test_many_python_threads_at_once_give_the_same_bits(rng):

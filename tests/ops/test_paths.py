@@ -4,6 +4,7 @@ import logging
 
 import keras
 import numpy as np
+import processes
 import pytest
 import tensorflow as tf
 from checks import run_python
@@ -133,7 +134,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    out = run_python(code, modules=(), **{name: value})
+    out = run_python(code, modules=processes.OTHERS, **{name: value})
     assert name in out
     assert value in out
 

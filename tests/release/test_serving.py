@@ -6,6 +6,7 @@ import subprocess
 
 import keras
 import numpy as np
+import processes
 import pytest
 from checks import run_python
 
@@ -51,7 +52,7 @@ graph = model.signatures["serving_default"].graph.as_graph_def()
 names = {{n.op for f in graph.library.function for n in f.node_def}}
 print("equal", "Hw3tfAttention" in names, "hw3tf" in sys.modules)
 """
-    return run_python(code, modules=("numpy", "tensorflow")).splitlines()[-1]
+    return run_python(code, modules=processes.OTHERS).splitlines()[-1]
 
 
 def test_accelerated_model_is_served_after_the_import(exported):

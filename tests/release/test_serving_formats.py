@@ -4,6 +4,7 @@ import importlib.util
 import pathlib
 import re
 
+import processes
 import pytest
 from checks import run_python
 
@@ -100,10 +101,7 @@ np.testing.assert_allclose(model.serve(data["inputs"]), data["want"], atol={ATOL
 assert "hw3tf" not in sys.modules
 print("right")
 """
-        assert (
-            run_python(code, modules=("numpy", "tensorflow")).splitlines()[-1]
-            == "right"
-        )
+        assert run_python(code, modules=processes.OTHERS).splitlines()[-1] == "right"
 
 
 def test_what_cannot_be_exported_raises_with_the_remedy(tmp_path):
