@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from hw3tf import ops
 from hw3tf.layers.call_context import call_context
-from hw3tf.ops import attention_call
+from hw3tf.ops import fronts
 
 PATHS = ("op", "pybind", "reference")
 
@@ -54,14 +54,19 @@ def kernel_path(request, monkeypatch):
 @pytest.fixture
 def kernel_calls(monkeypatch):
     """A list that grows by one with every real call of the kernel."""
-    calls, run = [], attention_call.run_kernel
-
-    def counted(path, query, key, value, options):
-        calls.append((path.path, tuple(query.shape), tuple(key.shape), options))
-        return run(path, query, key, value, options)
-
-    monkeypatch.setattr(attention_call, "run_kernel", counted)
+    calls = []
+    for path in ("op", "xla", "pybind"):
+        front = fronts.front_of(path)
+        monkeypatch.setattr(front, "attention", _counted(path, front.attention, calls))
     return calls
+
+
+def _counted(path, run, calls):
+    def counted(query, key, value, options):
+        calls.append((path, tuple(query.shape), tuple(key.shape), options))
+        return run(query, key, value, options)
+
+    return counted
 
 
 @pytest.fixture(autouse=True)

@@ -7,31 +7,83 @@ those of the query, those of the key.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 
-from hw3tf.layers.fused_attention import Refused, attend
+from hw3tf.layers.attention.attend import Refused
+from hw3tf.ops.shapes import differ
 
 ops = keras.ops
 
+Groups = tuple[tuple[int, ...], ...]
 
-def attend_over(
-    axes,
-    query,
-    key,
-    value,
-    *,
-    mask=None,
-    query_mask=None,
-    key_mask=None,
-    is_causal=False,
-    sliding_window=None,
-    **options,
-):
-    """`attend` over `axes`.
+
+@dataclass(frozen=True)
+class OverAxes:
+    """The tensors of a call with the axes that the kernel takes, and the way back.
+
+    Attributes:
+        query, key, value: Tensors of shape `(batch, length, num_heads, features)`.
+        mask: Tensor with the axes of the scores, `(batch, num_heads, query_length,
+            key_length)`, or None.
+        query_mask, key_mask: Tensors `(batch, length)`, or None.
+        groups, sizes: The axes of the output that are each of the kernel's four, and
+            the sizes of all.
+        scores_groups, scores_sizes: The same of the scores.
+    """
+
+    query: Any
+    key: Any
+    value: Any
+    mask: Any
+    query_mask: Any
+    key_mask: Any
+    groups: Groups
+    sizes: Sequence[Any]
+    scores_groups: Groups
+    scores_sizes: Sequence[Any]
+
+    def output(self, output: Any) -> Any:
+        """The output of the kernel with the axes of query."""
+        return _split(output, self.groups, self.sizes)
+
+    def scores(self, scores: Any) -> Any:
+        """The scores of the kernel, or None, with the axes of a mask."""
+        if scores is None:
+            return None
+        return _split(scores, self.scores_groups, self.scores_sizes)
+
+
+def check_axes(
+    axes: tuple[int, ...], is_causal: bool, sliding_window: int | None
+) -> None:
+    """Raises `Refused` if there are no `axes`, or if causality or a window is asked for
+    over more than one, where nothing is before or near."""
+    if len(axes) != 1 and (not axes or is_causal or sliding_window is not None):
+        raise Refused(
+            "`attention_axes` must be one axis for a causal mask or a sliding "
+            "window, and at least one without. Received: "
+            f"attention_axes={tuple(axes)}, use_causal_mask={is_causal}, "
+            f"sliding_window={sliding_window}"
+        )
+
+
+def over_axes(
+    axes: tuple[int, ...],
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any = None,
+    query_mask: Any = None,
+    key_mask: Any = None,
+) -> OverAxes:
+    """Tensors over `axes` as tensors over one axis.
 
     Args:
-        axes: Tuple of axes of `query`, from 0 on.
+        axes: Axes of `query`, from 0 on, at least one.
         query, key, value: Tensors of shape `(batch, d1, ..., dk, num_heads,
             features)`, equal in the axes that attention does not run over. With one
             axis between batch and heads, a batch of 1 serves a larger one.
@@ -40,61 +92,47 @@ def attend_over(
         query_mask, key_mask: Optional boolean tensors of shape `(batch, d1, ...,
             dk)`. With fewer axes, they are the first of those that attention does
             not run over, and those that it does.
-        is_causal, sliding_window: As for `hw3tf.ops.dot_product_attention`, along
-            the one axis.
-        options: Other arguments of `attend`.
-
-    Returns:
-        The output, with the axes of `query`, and the scores or None.
 
     Raises:
-        Refused: If the shapes do not fit each other, or if causality or a window is
-            asked for over more than one axis, where nothing is before or near.
+        Refused: If the shapes do not fit each other.
     """
-    if len(axes) != 1 and (not axes or is_causal or sliding_window is not None):
-        raise Refused(
-            "`attention_axes` must be one axis for a causal mask or a sliding "
-            "window, and at least one without. Received: "
-            f"attention_axes={tuple(axes)}, use_causal_mask={is_causal}, "
-            f"sliding_window={sliding_window}"
-        )
     mask, query_mask, key_mask = (
         None if x is None else ops.convert_to_tensor(x)
         for x in (mask, query_mask, key_mask)
     )
-    lead = tuple(i for i in range(len(query.shape) - 2) if i not in axes)
+    last = len(query.shape) - 2  # the axis of the heads
+    lead = tuple(i for i in range(last) if i not in axes)
     key, value = _fitted(query, key, value, lead)
     if mask is not None:
         mask = _expanded("attention_mask", mask, len(lead) + 1, 2 * len(axes))
     heads = _heads(query, mask, lead, query_mask is None and key_mask is None)
-    batch = tuple(i for i in (*lead, len(query.shape) - 2) if i not in heads)
-    groups = (batch, tuple(axes), heads, (len(query.shape) - 1,))
+    batch = tuple(i for i in (*lead, last) if i not in heads)
+    groups = (batch, axes, heads, (last + 1,))
     sizes, key_sizes = ops.shape(query), ops.shape(key)
-    scores_sizes = [sizes[i] for i in (*lead, len(sizes) - 2, *axes)]
+    scores_sizes = [sizes[i] for i in (*lead, last, *axes)]
     scores_sizes += [key_sizes[i] for i in axes]
     scores_groups = _scores_groups(lead, batch, heads, len(axes))
     if mask is not None:
         mask = _merged(_evened(mask, scores_groups, scores_sizes), scores_groups)
-    output, scores = attend(
-        *(_merged(x, groups) for x in (query, key, value)),
+    return OverAxes(
+        query=_merged(query, groups),
+        key=_merged(key, groups),
+        value=_merged(value, groups),
         mask=mask,
         query_mask=_positions("query_mask", query_mask, query, lead, axes),
         key_mask=_positions("key_mask", key_mask, key, lead, axes),
-        is_causal=is_causal,
-        sliding_window=sliding_window,
-        **options,
+        groups=groups,
+        sizes=[*sizes[:-1], value.shape[-1]],
+        scores_groups=scores_groups,
+        scores_sizes=scores_sizes,
     )
-    output = _split(output, groups, [*sizes[:-1], value.shape[-1]])
-    if scores is not None:
-        scores = _split(scores, scores_groups, scores_sizes)
-    return output, scores
 
 
-def _heads(query, mask, lead, free):
+def _heads(query: Any, mask: Any, lead: tuple[int, ...], free: bool) -> tuple[int, ...]:
     """The axes that become the kernel's heads: `num_heads`, except if the mask is of
     size 1 in some axes of the batch and not in others. Then those where it is, so that
     it needs no copies; `free`: if no other mask ties the batch to `lead`."""
-    heads = (len(query.shape) - 2,)
+    heads: tuple[int, ...] = (len(query.shape) - 2,)
     if mask is None or not free:
         return heads
     differs = [i for i in lead if query.shape[i] != 1]
@@ -107,7 +145,9 @@ def _heads(query, mask, lead, free):
     return tuple(same) if known else heads
 
 
-def _scores_groups(lead, batch, heads, number):
+def _scores_groups(
+    lead: tuple[int, ...], batch: tuple[int, ...], heads: tuple[int, ...], number: int
+) -> Groups:
     """The axes of the scores that are each of the kernel's four: places in `lead`,
     the heads, and `number` axes of query and of key."""
     before = (*lead, max((*batch, *heads)))
@@ -117,7 +157,7 @@ def _scores_groups(lead, batch, heads, number):
     return (*places, of_query, tuple(i + number for i in of_query))
 
 
-def _fitted(query, key, value, lead):
+def _fitted(query: Any, key: Any, value: Any, lead: Sequence[int]) -> tuple[Any, Any]:
     """Key and value, checked against query: as one axis, sizes that differ might be
     the same product. Where no axes become one, the kernel checks them."""
     rank = len(query.shape)
@@ -130,7 +170,7 @@ def _fitted(query, key, value, lead):
     fitted = []
     for name, x, other_name, other, axes in pairs:
         sizes = [(x.shape[i], other.shape[i]) for i in axes if i < len(x.shape)]
-        if len(x.shape) != rank or any(_differ(a, b) for a, b in sizes):
+        if len(x.shape) != rank or any(differ(a, b) for a, b in sizes):
             raise Refused(
                 f"`{name}` must have the shape of `{other_name}` in the axes "
                 f"{tuple(axes)}, of {rank - 1}. Received, projected to heads: "
@@ -143,14 +183,11 @@ def _fitted(query, key, value, lead):
                 shape[i] = wanted[i]
             x = ops.broadcast_to(x, shape)  # an error if it is of another size
         fitted.append(x)
-    return fitted
+    key, value = fitted
+    return key, value
 
 
-def _differ(a, b):
-    return a is not None and b is not None and a != b
-
-
-def _expanded(name, mask, lead, last):
+def _expanded(name: str, mask: Any, lead: int, last: int) -> Any:
     """`mask` with `lead` axes before its `last`: those missing have size 1."""
     rank = len(mask.shape)
     if not last <= rank <= lead + last:
@@ -162,11 +199,14 @@ def _expanded(name, mask, lead, last):
     return mask if rank == lead + last else mask[index]
 
 
-def _positions(name, mask, x, lead, axes):
+def _positions(
+    name: str, mask: Any, x: Any, lead: tuple[int, ...], axes: tuple[int, ...]
+) -> Any:
     """The mask of the positions of `x`, `(batch, length)` as the kernel sees them."""
     if mask is None:
         return None
-    order, groups = range(len(x.shape) - 2), (lead, tuple(axes))
+    order: Sequence[int] = range(len(x.shape) - 2)
+    groups: Groups = (lead, axes)
     if len(mask.shape) != len(order):
         mask = _expanded(name, mask, len(lead), len(axes))
         order = (*lead, *axes)
@@ -178,7 +218,7 @@ def _positions(name, mask, x, lead, axes):
     return _merged(_evened(mask, groups, sizes), groups)
 
 
-def _evened(mask, groups, sizes):
+def _evened(mask: Any, groups: Groups, sizes: Sequence[Any]) -> Any:
     """`mask` with the axes of a group all of size 1, or all of `sizes`."""
     wanted, even = list(ops.shape(mask)), True
     for group in groups:
@@ -190,7 +230,7 @@ def _evened(mask, groups, sizes):
     return mask if even else ops.broadcast_to(mask, wanted)
 
 
-def _merged(x, groups):
+def _merged(x: Any, groups: Groups) -> Any:
     """`x` with every group of axes as one."""
     order = sum(groups, ())
     if order != tuple(range(len(order))):
@@ -201,7 +241,7 @@ def _merged(x, groups):
     return ops.reshape(x, [math.prod(next(sizes) for _ in g) for g in groups])
 
 
-def _split(x, groups, sizes):
+def _split(x: Any, groups: Groups, sizes: Sequence[Any]) -> Any:
     """What `_merged` was given, of `sizes`, from what it returns."""
     order = sum(groups, ())
     if any(len(group) != 1 for group in groups):

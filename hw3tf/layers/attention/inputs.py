@@ -7,10 +7,9 @@ joined, and no message could name the argument that is wrong.
 from collections.abc import Sequence
 from typing import Any
 
-from hw3tf.layers.fused_attention import Refused
-from hw3tf.ops.attention_checks import batch_of, check_not_ragged
-
-Shape = tuple[int | None, ...]
+from hw3tf.layers.attention.attend import Refused
+from hw3tf.ops.attention.checks import check_not_ragged
+from hw3tf.ops.shapes import Shape, batch_of, broadcasts, differ
 
 
 def check_inputs(
@@ -75,8 +74,7 @@ def _check_axes(name: str, sizes: dict[str, Shape], other: str, axes: Any) -> No
     larger one, if attention is all that there is between batch and features."""
     ours, theirs = sizes[name], sizes[other]
     if len(ours) == len(theirs) and all(
-        None in (ours[i], theirs[i])
-        or ours[i] == theirs[i]
+        not differ(ours[i], theirs[i])
         or (i == 0 and len(ours) == 2 and 1 in (ours[0], theirs[0]))
         for i in axes
     ):
@@ -90,9 +88,7 @@ def _check_axes(name: str, sizes: dict[str, Shape], other: str, axes: Any) -> No
 
 def _check_broadcasts(name: str, shape: Any, wanted: Shape) -> None:
     """Raises `Refused` if `shape` does not broadcast to `wanted`."""
-    if len(shape) == len(wanted) and all(
-        a in (1, None, b) or b is None for a, b in zip(shape, wanted, strict=True)
-    ):
+    if len(shape) == len(wanted) and broadcasts(shape, wanted):
         return
     raise Refused(
         f"`{name}` must have the shape {wanted}, or 1 in some axes. "

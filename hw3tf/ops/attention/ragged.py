@@ -1,28 +1,30 @@
 """`ragged_dot_product_attention`: attention over sequences without padding."""
 
+from typing import Any
+
 import keras
 
-from hw3tf import reference
-from hw3tf.ops.attention_call import choose_path, make_options, promoted, run_kernel
-from hw3tf.ops.attention_checks import check_tensors, is_ragged
-from hw3tf.ops.attention_options import kernel_options
-from hw3tf.ops.libraries import logger
+from hw3tf.ops.attention.call import choose_path, converted, promoted, settled
+from hw3tf.ops.attention.checks import check_call, is_ragged
+from hw3tf.ops.attention.options import AttentionOptions, kernel_options
+from hw3tf.ops.fronts import front_of, reference
+from hw3tf.ops.paths import logger
 
 
 def ragged_dot_product_attention(
-    query,
-    key,
-    value,
-    bias=None,
-    mask=None,
-    scale=None,
-    is_causal=False,
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    mask: Any = None,
+    scale: Any = None,
+    is_causal: bool = False,
     *,
-    attn_logits_soft_cap=None,
-    sliding_window=None,
-    dropout_rate=0.0,
-    dropout_seed=None,
-):
+    attn_logits_soft_cap: float | None = None,
+    sliding_window: int | None = None,
+    dropout_rate: float = 0.0,
+    dropout_seed: Any = None,
+) -> Any:
     """Attention within each sequence of a batch of different lengths.
 
     The sequences lie one behind the other, without padding: memory and time are
@@ -72,71 +74,66 @@ def ragged_dot_product_attention(
     Reference:
         - [Dao, 2023](https://arxiv.org/abs/2307.08691), algorithms 1 and 2
     """
-    return RaggedAttentionCall(
-        query,
-        key,
-        value,
-        bias=bias,
-        mask=mask,
+    options = AttentionOptions(
         scale=scale,
         is_causal=is_causal,
         attn_logits_soft_cap=attn_logits_soft_cap,
         sliding_window=sliding_window,
         dropout_rate=dropout_rate,
+        bias=bias,
+        mask=mask,
         dropout_seed=dropout_seed,
-    ).run()
+    )
+    return RaggedAttentionCall(query, key, value, options).run()
 
 
 class RaggedAttentionCall:
-    """The arguments of `ragged_dot_product_attention`, brought to common terms.
+    """The arguments of `ragged_dot_product_attention`, checked and converted.
+
+    Args:
+        query, key, value: As there.
+        options: The others, as they were given.
 
     Attributes:
-        path: The `AttentionPath` that the call takes.
+        path: The `CallPath` that the call takes.
 
     Raises:
         ValueError: If an argument is not what it must be.
     """
 
-    def __init__(self, query, key, value, **settings):
+    def __init__(
+        self, query: Any, key: Any, value: Any, options: AttentionOptions
+    ) -> None:
         check_ragged(query, key, value)
-        tensors = query.values, key.values, value.values
-        check_tensors(*tensors, packed=True)
-        *values, dtype = promoted(*tensors)
+        values = query.values, key.values, value.values
+        tensors = converted(options.tensors)
+        check_call(*values, tensors, options, packed=True)
+        splits = {
+            "query_splits": keras.ops.cast(query.row_splits, "int64"),
+            "key_splits": keras.ops.cast(_same_splits(key, value), "int64"),
+        }
+        self.options = settled(options, tensors | splits, head_dim=query.shape[-1])
+        *promoted_values, dtype = promoted(*values)
         self.query, self.key, self.value = (
-            x.with_values(v) for x, v in zip((query, key, value), values, strict=True)
-        )
-        self.options = make_options(
-            (None, query.shape[2], None, None),
-            head_dim=query.shape[-1],
-            query_splits=keras.ops.cast(query.row_splits, "int64"),
-            key_splits=keras.ops.cast(_same_splits(key, value), "int64"),
-            **settings,
+            x.with_values(v)
+            for x, v in zip((query, key, value), promoted_values, strict=True)
         )
         self.path = choose_path(dtype, self.options.scale)
 
-    def run(self):
+    def run(self) -> Any:
         logger.debug("ragged_dot_product_attention takes the path %s", self.path)
-        options = self.options
         if self.path.path == "reference":
-            return reference.ragged_dot_product_attention(
-                self.query,
-                self.key,
-                self.value,
-                options.bias,
-                options.mask,
-                options.scale,
-                options.is_causal,
-                attn_logits_soft_cap=options.attn_logits_soft_cap,
-                sliding_window=options.sliding_window,
-                dropout_rate=options.dropout_rate,
-                dropout_seed=options.dropout_seed,
+            return reference.ragged_attention(
+                self.query, self.key, self.value, self.options
             )
-        values = self.query.values, self.key.values, self.value.values
-        options = kernel_options(options, *values[:2])
-        return self.query.with_values(run_kernel(self.path, *values, options)[0])
+        query, key, value = self.query.values, self.key.values, self.value.values
+        options = kernel_options(self.options, query, key)
+        front = front_of(self.path.path)
+        output, _ = front.attention(query, key, value, options)
+        return self.query.with_values(output)
 
 
-def check_ragged(query, key, value):
+def check_ragged(query: Any, key: Any, value: Any) -> None:
     """Raises ValueError if the three are not ragged batches of one size."""
     for name, x in (("query", query), ("key", key), ("value", value)):
         if not is_ragged(x):
@@ -158,7 +155,7 @@ def check_ragged(query, key, value):
             )
 
 
-def _same_splits(key, value):
+def _same_splits(key: Any, value: Any) -> Any:
     """The row splits of both; an error, now or when the graph runs, if they
     differ."""
     import tensorflow as tf

@@ -6,7 +6,10 @@ registered for the op, or a `tf.custom_gradient` around it, is never called, and
 the recurrence is called, what the integers are made of. That is asked here.
 """
 
-from hw3tf.ops.libraries import logger
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hw3tf.ops.paths import logger
 
 # Their integers tell nothing of the values of what they are made of.
 SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "StopGradient"}
@@ -15,13 +18,13 @@ SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "StopGradi
 class _AsFloat:
     """What the tape asks of a tensor, with a dtype that it does not pass over."""
 
-    def __init__(self, tensor):
+    def __init__(self, tensor: Any) -> None:
         import tensorflow as tf
 
         self._id, self.dtype = tensor._id, tf.float32
 
 
-def _recording():
+def _recording() -> Callable[..., bool] | None:
     """The function that tells whether a tape is recording tensors, or None.
 
     It is no part of TensorFlow's public interface: where a version lacks it,
@@ -38,7 +41,7 @@ def _recording():
         return None
 
 
-def _made_of(tensor):
+def _made_of(tensor: Any) -> list[Any]:
     """The tensor, and in a graph all integers that it is made of and the floats
     where they begin."""
     found, todo = {}, [tensor]
@@ -54,7 +57,7 @@ def _made_of(tensor):
     return list(found.values())
 
 
-def refuse_gradients(tensors):
+def refuse_gradients(tensors: Mapping[str, Any]) -> None:
     """Raises TypeError if a tape is recording what an argument is made of.
 
     Args:
@@ -81,6 +84,6 @@ def refuse_gradients(tensors):
                 )
 
 
-def _in_words(tensor):
+def _in_words(tensor: Any) -> str:
     kind = f"of shape {tensor.shape} and dtype {tensor.dtype.name}"
     return f"a tensor {kind}" if hasattr(tensor, "numpy") else f"{tensor.name}, {kind}"

@@ -6,26 +6,19 @@ from typing import Any
 
 import keras
 
-# Tensors that the kernels take beside query, key and value, in the op's order.
-TENSORS = (
-    "bias",
-    "mask",
-    "query_mask",
-    "key_mask",
-    "query_lengths",
-    "key_lengths",
-    "query_splits",
-    "key_splits",
-    "dropout_seed",
-)
+from hw3tf.ops.operations import ATTENTION
+
+# Names of the options that are tensors, in the op's order; the seed is beside them.
+TENSORS = tuple(operand.name for operand in ATTENTION.optional)
 
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """The options of one call, checked.
+    """The options of one call: as they are asked for, then checked, by
+    `attention.call`, and then as the kernels take them, by `kernel_options`.
 
     Attributes:
-        scale: Number or scalar tensor.
+        scale: Number or scalar tensor; until it is checked, None for the default.
         is_causal: Whether query `t` sees keys `0..t` only.
         attn_logits_soft_cap: Positive number, or None.
         sliding_window: Positive integer, or None.
@@ -43,7 +36,7 @@ class AttentionOptions:
     A tensor that is not given is None.
     """
 
-    scale: Any
+    scale: Any = None
     is_causal: bool = False
     attn_logits_soft_cap: float | None = None
     sliding_window: int | None = None
@@ -59,7 +52,19 @@ class AttentionOptions:
     dropout_seed: Any = None
 
     @property
-    def window(self):
+    def tensors(self) -> dict[str, Any]:
+        """Those of `TENSORS` that are given."""
+        given = {name: getattr(self, name) for name in TENSORS}
+        return {name: x for name, x in given.items() if x is not None}
+
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """Scale, soft cap and dropout rate, as the kernels take them."""
+        cap = self.attn_logits_soft_cap or 0.0
+        return float(self.scale), float(cap), float(self.dropout_rate)
+
+    @property
+    def window(self) -> tuple[int, int]:
         """How many keys before and after its own position a query sees; -1 = no
         limit. A window longer than any sequence is none."""
         if self.sliding_window is None or self.sliding_window > 2**31:
@@ -67,27 +72,27 @@ class AttentionOptions:
         return self.sliding_window - 1, self.sliding_window - 1
 
 
-def real_dtype(dtype):
+def real_dtype(dtype: Any) -> str:
     """The dtype of scores and bias where query is of `dtype`."""
     return "float64" if dtype == "float64" else "float32"
 
 
 def bits_of(number: float) -> int:
     """The bits of a double as a signed integer."""
-    return struct.unpack("<q", struct.pack("<d", float(number)))[0]
+    return int(struct.unpack("<q", struct.pack("<d", number))[0])
 
 
 def double_of(bits: int) -> float:
     """The double with these bits."""
-    return struct.unpack("<d", struct.pack("<q", bits))[0]
+    return float(struct.unpack("<d", struct.pack("<q", bits))[0])
 
 
-def signed(seed):
+def signed(seed: int) -> int:
     """The signed integer with the 64 bits of `seed`, as the kernels take it."""
     return (seed + 2**63) % 2**64 - 2**63
 
 
-def kernel_options(options, query, key):
+def kernel_options(options: AttentionOptions, query: Any, key: Any) -> AttentionOptions:
     """The options as the kernels take them.
 
     Bias and mask get rank 4 by leading axes of size 1, never by copies; the bias
@@ -96,7 +101,7 @@ def kernel_options(options, query, key):
     a query mask. The seed becomes the int64 of the same 64 bits.
     """
     ops = keras.ops
-    changes = {}
+    changes: dict[str, Any] = {}
     if options.bias is not None:
         dtype = keras.backend.standardize_dtype(query.dtype)
         bias = ops.cast(ops.cast(options.bias, dtype), real_dtype(dtype))
@@ -106,21 +111,21 @@ def kernel_options(options, query, key):
         packed = options.query_splits is not None
         changes |= {"mask": mask} if packed else _padding(options, mask, query, key)
     seed = options.dropout_seed
-    if options.dropout_rate == 0:
-        changes["dropout_seed"] = None
-    elif isinstance(seed, int):
+    if isinstance(seed, int):
         changes["dropout_seed"] = ops.convert_to_tensor(signed(seed), "int64")
-    else:
+    elif seed is not None:
         changes["dropout_seed"] = ops.cast(seed, "int64")
-    return replace(options, **changes)
+    return replace(options, **changes) if changes else options
 
 
-def _of_rank_4(tensor):
+def _of_rank_4(tensor: Any) -> Any:
     missing = 4 - len(tensor.shape)
     return tensor[(None,) * missing + (...,)] if missing else tensor
 
 
-def _padding(options, mask, query, key):
+def _padding(
+    options: AttentionOptions, mask: Any, query: Any, key: Any
+) -> dict[str, Any]:
     """`mask` as one of the masks over positions, if it is one."""
     ops = keras.ops
     if mask.shape[1:3] == (1, 1):

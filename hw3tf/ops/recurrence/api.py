@@ -1,26 +1,32 @@
-"""`integer_rnn`: the exact integer recurrence, one function, three paths."""
+"""`integer_rnn`: the exact integer recurrence, one function, four paths."""
+
+import inspect
+from typing import Any
 
 import keras
 
-from hw3tf.ops.integer_rnn_call import IntegerRnnCall
-from hw3tf.ops.integer_rnn_operation import IntegerRnnOperation
+from hw3tf.ops.operations import INTEGER_RNN
+from hw3tf.ops.paths import CallPath
+from hw3tf.ops.recurrence.call import IntegerRnnCall
+from hw3tf.ops.recurrence.options import RecurrenceOptions
+from hw3tf.ops.recurrence.symbolic import IntegerRnnOperation
 
 
 def integer_rnn(
-    inputs,
-    kernel,
-    recurrent_kernel,
-    bias=None,
-    initial_state=None,
-    mask=None,
+    inputs: Any,
+    kernel: Any,
+    recurrent_kernel: Any,
+    bias: Any = None,
+    initial_state: Any = None,
+    mask: Any = None,
     *,
-    activation=None,
-    clip=None,
-    reverse=False,
-    return_sequences=False,
-    overflow="raise",
-    fractional_bits=0,
-):
+    activation: str | None = None,
+    clip: tuple[int, int] | None = None,
+    reverse: bool = False,
+    return_sequences: bool = False,
+    overflow: str = "raise",
+    fractional_bits: int = 0,
+) -> Any:
     """The recurrence `h_t = activation(W x_t + U h_{t-1} + b)`, exact in integers.
 
     Every state is the integer that the formula gives, for any number of
@@ -113,20 +119,20 @@ def integer_rnn(
         "initial_state": initial_state,
         "mask": mask,
     }
-    settings = {
-        "activation": activation,
-        "clip": clip,
-        "reverse": reverse,
-        "return_sequences": return_sequences,
-        "overflow": overflow,
-        "fractional_bits": fractional_bits,
-    }
+    options = RecurrenceOptions(
+        activation=activation,
+        clip=clip,
+        reverse=reverse,
+        return_sequences=return_sequences,
+        overflow=overflow,
+        fractional_bits=fractional_bits,
+    )
     if any(isinstance(x, keras.KerasTensor) for x in tensors.values()):
-        return IntegerRnnOperation(**settings)(**tensors)
-    return IntegerRnnCall(**tensors, **settings).run()
+        return IntegerRnnOperation(**vars(options))(**tensors)
+    return IntegerRnnCall(tensors, options).run()
 
 
-def integer_rnn_path(*args, **kwargs):
+def integer_rnn_path(*args: Any, **kwargs: Any) -> CallPath:
     """Which path `hw3tf.ops.integer_rnn` takes with these arguments, and why.
 
     Args:
@@ -134,7 +140,7 @@ def integer_rnn_path(*args, **kwargs):
 
     Returns:
         A `hw3tf.ops.AttentionPath`, with the attributes `path` (`"op"`,
-        `"pybind"` or `"reference"`) and `reason`.
+        `"xla"`, `"pybind"` or `"reference"`) and `reason`.
 
     Raises:
         TypeError, ValueError: As the function.
@@ -144,4 +150,6 @@ def integer_rnn_path(*args, **kwargs):
     >>> print(integer_rnn_path(np.ones((1, 4, 1), "int32"), [[1]], [[1]]))
     op (the kernel covers the call)
     """
-    return IntegerRnnCall(*args, **kwargs).path
+    options = inspect.signature(integer_rnn).bind(*args, **kwargs).arguments
+    tensors = {x.name: options.pop(x.name, None) for x in INTEGER_RNN.operands}
+    return IntegerRnnCall(tensors, RecurrenceOptions(**options)).path

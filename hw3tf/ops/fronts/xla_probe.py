@@ -1,40 +1,26 @@
-"""Whether the kernel can be called from XLA here, found out by calling it.
+"""A probe of the kernels under XLA: they are called and looked at.
 
 The way into XLA is private to TensorFlow (csrc/tensorflow/xla_registry.h), so
 nothing is taken for granted: the symbols, how an error is told, the numbers of a small
 call and of its gradient, and that a call which fails raises.
 """
 
-import ctypes
 import functools
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-
-@functools.cache
-def register_targets(library_path):
-    """Makes the kernel's custom calls known to XLA, once.
-
-    Args:
-        library_path: That of the op library, which is loaded.
-
-    Returns:
-        Empty, or why it cannot be done.
-    """
-    return ask(library_path, "Hw3tfRegisterXlaTargets")
-
-
-def ask(library_path: str, function: str) -> str:
-    """What a function of the op library without arguments says."""
-    ask = getattr(ctypes.CDLL(library_path), function)
-    ask.restype = ctypes.c_char_p
-    return str(ask().decode())
+from hw3tf.ops import library
+from hw3tf.ops.attention.options import AttentionOptions
+from hw3tf.ops.fronts import tensorflow_op, xla
+from hw3tf.ops.recurrence.options import RecurrenceOptions
 
 
 @functools.cache
-def call_error(library_path):
+def call_error(library_path: str) -> str:
     """Empty if calls of the kernel from XLA work, otherwise why they do not.
 
     Compiles two small functions: 0.2 s, once per process, at the first call of ours
@@ -43,8 +29,8 @@ def call_error(library_path):
     Args:
         library_path: That of the op library, which is loaded.
     """
-    error = register_targets(library_path)
-    error = error or ask(library_path, "Hw3tfXlaStatusError")
+    error = library.register_targets(library_path)
+    error = error or library.ask(library_path, "Hw3tfXlaStatusError")
     if not error:
         try:
             with tf.init_scope(), tf.device("CPU"):
@@ -63,20 +49,17 @@ def call_error(library_path):
     return error
 
 
-def _try_attention():
-    from hw3tf.ops.attention_paths import attention_op
-    from hw3tf.ops.attention_xla import attention_xla
-
+def _try_attention() -> str:
     x = np.sin(np.arange(2 * 3 * 2 * 4, dtype="float32")).reshape(2, 3, 2, 4)
     lengths, too_long = tf.constant([3, 1]), tf.constant([3, 4])
     sizes_unknown = [tf.TensorSpec([None, None, 2, 4]), tf.TensorSpec([None], tf.int32)]
     compiled = tf.function(
-        functools.partial(_output_and_gradient, attention_xla),
+        functools.partial(_output_and_gradient, xla.attention),
         input_signature=sizes_unknown,
         jit_compile=True,
         autograph=False,
     )
-    wanted = _output_and_gradient(attention_op, tf.constant(x), lengths)
+    wanted = _output_and_gradient(tensorflow_op.attention, tf.constant(x), lengths)
     for got, want in zip(compiled(x, lengths), wanted, strict=True):
         if not np.array_equal(got, want):
             return "a small call gives other numbers than the op"
@@ -89,15 +72,8 @@ def _try_attention():
 
 
 def _try_recurrence() -> str:
-    from hw3tf.ops import integer_rnn_paths as paths
-
-    options = dict(
-        activation="relu",
-        clip=None,
-        reverse=True,
-        return_sequences=True,
-        overflow="raise",
-        fractional_bits=1,
+    options = RecurrenceOptions(
+        activation="relu", reverse=True, return_sequences=True, fractional_bits=1
     )
     w, u = tf.constant([[2**24, -1], [0, 2]]), tf.constant([[1, 2], [-3, 1]])
     tensors = {"kernel": w, "recurrent_kernel": u}
@@ -107,28 +83,27 @@ def _try_recurrence() -> str:
         jit_compile=True,
         autograph=False,
     )
-    def compiled(x):
-        return paths.integer_rnn_xla(tensors | {"inputs": x}, options, "int32")
+    def compiled(x: Any) -> Any:
+        return xla.integer_rnn(tensors | {"inputs": x}, options, "int32")
 
     x = tf.constant([[[3, 1], [4, 1], [5, 9]]], tf.int16)
-    want = paths.integer_rnn_op(tensors | {"inputs": x}, options, "int32")
+    want = tensorflow_op.integer_rnn(tensors | {"inputs": x}, options, "int32")
     if not np.array_equal(compiled(x), want):
         return "a small recurrence gives other numbers than the op"
     try:
         compiled(tf.fill([2, 3, 2], tf.constant(999, tf.int16)))
     except tf.errors.OpError as error:
-        if paths.OVERFLOW in error.message:
+        if tensorflow_op.OVERFLOW in error.message:
             return ""
     return "an overflow raises no error of ours"
 
 
-def options_of(lengths):
-    from hw3tf.ops.attention_options import AttentionOptions
-
+def options_of(lengths: Any) -> AttentionOptions:
+    """The options of the small call of attention."""
     return AttentionOptions(scale=0.5, is_causal=True, key_lengths=lengths)
 
 
-def _output_and_gradient(attention, x, lengths):
+def _output_and_gradient(attention: Callable[..., Any], x: Any, lengths: Any) -> Any:
     with tf.GradientTape() as tape:
         tape.watch(x)
         output, logsumexp = attention(x, x, x, options_of(lengths))

@@ -1,14 +1,15 @@
 """One call of the kernel in the terms of Keras's and KerasHub's layers."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import keras
 
-from hw3tf.ops import dot_product_attention
-from hw3tf.ops.attention_call import AttentionCall
-from hw3tf.ops.attention_paths import sees_nothing
+from hw3tf.ops.attention.call import AttentionCall, sees_nothing
+from hw3tf.ops.attention.options import AttentionOptions
+from hw3tf.ops.attention.symbolic import is_symbolic, node
 
 
 class Refused(ValueError):
@@ -26,7 +27,7 @@ def attend(
     dropout: Any = None,
     training: Any = None,
     return_scores: bool = False,
-    instead: Callable[[], tuple[Any, Any]] | None = None,
+    instead: Callable[[], Any] | None = None,
     **options: Any,
 ) -> tuple[Any, Any]:
     """Attention as these layers define it, on the kernel.
@@ -44,9 +45,10 @@ def attend(
         dropout: The `keras.layers.Dropout` of the attention weights, or None.
         training: Whether to apply it.
         return_scores: Whether to return the weights, too, before dropout.
-        instead: What to compute where `mask` proves to be larger than the scores when
-            a graph runs; as `fitting_or`.
-        options: Other arguments of `hw3tf.ops.dot_product_attention`.
+        instead: Computes the output where `mask` proves to be larger than the scores
+            when a graph runs; as `fitting_or`. Neither with `zeros_without_keys` nor
+            with `return_scores`.
+        options: Other attributes of `AttentionOptions`.
 
     Returns:
         The output, and the weights or None.
@@ -54,35 +56,45 @@ def attend(
     Raises:
         Refused: If the arguments are not what `hw3tf.ops.dot_product_attention` takes.
     """
-    if mask is not None:
-        mask = boolean(mask, strict=zeros_without_keys)
-        while len(mask.shape) < 4:
-            mask = keras.ops.expand_dims(mask, -3)
-    zeros_without_keys = zeros_without_keys and _may_see_no_key(
-        query, key, mask, options
-    )
     drops = dropout is not None and training and dropout.rate > 0
     all_drops = drops and dropout.rate >= 1
     if drops and not all_drops:  # the seed is drawn when nothing can fail any more
         options |= {"dropout_rate": dropout.rate, "dropout_seed": 0}
-    returned = zeros_without_keys, return_scores
-    if any(isinstance(x, keras.KerasTensor) for x in (query, key, value)):
-        return _symbolic(query, key, value, options | {"mask": mask}, dropout, returned)
-    try:
-        call = AttentionCall(query, key, value, mask=mask, **options)
-    except (TypeError, ValueError) as error:
-        raise Refused(str(error)) from error
-
-    def fused() -> tuple[Any, Any]:
-        if call.options.dropout_rate:
-            call.options = replace(call.options, dropout_seed=_drawn_seed(dropout))
-        results = call.run(*returned, finite_logsumexp=True)
-        return _output_and_scores(results, *returned)
-
-    output, scores = fitting_or(call, fused, instead) if instead else fused()
+    asked = AttentionOptions(mask=_of_scores(mask, zeros_without_keys), **options)
+    zeros = zeros_without_keys and _may_see_no_key(query, key, asked)
+    seed = functools.partial(_drawn_seed, dropout) if asked.dropout_rate else None
+    if is_symbolic(query, key, value, asked):
+        results = _symbolic(query, key, value, asked, seed, zeros, return_scores)
+        return _output_and_scores(results, zeros, return_scores)
+    call = kernel_call(query, key, value, asked)
+    run = functools.partial(
+        call.run, zeros, return_scores, finite_logsumexp=True, draw_seed=seed
+    )
+    results = fitting_or(call, run, instead) if instead else run()
+    output, scores = _output_and_scores(results, zeros, return_scores)
     if all_drops:  # a product, not zeros: the weights keep their gradients, of 0
         output = keras.ops.multiply(output, keras.ops.zeros((), output.dtype))
     return output, scores
+
+
+def kernel_call(
+    query: Any, key: Any, value: Any, options: AttentionOptions
+) -> AttentionCall:
+    """An `AttentionCall`, or `Refused`."""
+    try:
+        return AttentionCall(query, key, value, options)
+    except (TypeError, ValueError) as error:
+        raise Refused(str(error)) from error
+
+
+def _of_scores(mask: Any, strict: bool) -> Any:
+    """`mask` as booleans with the four axes of the scores, None for None."""
+    if mask is None:
+        return None
+    mask = boolean(mask, strict=strict)
+    while len(mask.shape) < 4:
+        mask = keras.ops.expand_dims(mask, -3)
+    return mask
 
 
 def fitting_or(
@@ -119,23 +131,28 @@ def _symbolic(
     query: Any,
     key: Any,
     value: Any,
-    options: dict[str, Any],
-    dropout: Any,
-    returned: tuple[bool, bool],
-) -> tuple[Any, Any]:
-    """`attend` where it becomes a part of a functional model: where somebody calls the
-    `call` of a layer, not the layer, with inputs of a model."""
-    if "dropout_seed" in options:
-        options["dropout_seed"] = _drawn_seed(dropout)
-    names = ("return_logsumexp", "return_attention_scores")
-    options |= dict(zip(names, returned, strict=True))
-    results = dot_product_attention(query, key, value, **options)
-    return _output_and_scores(results, *returned)
+    options: AttentionOptions,
+    seed: Callable[[], Any] | None,
+    return_logsumexp: bool,
+    return_scores: bool,
+) -> Any:
+    """The results of a call that becomes a part of a functional model: where somebody
+    calls the `call` of a layer, not the layer, with inputs of a model."""
+    if seed is not None:
+        options = replace(options, dropout_seed=seed())
+    return node(
+        query,
+        key,
+        value,
+        options,
+        return_logsumexp=return_logsumexp,
+        return_attention_scores=return_scores,
+    )
 
 
 def _output_and_scores(
     results: Any, zeros_without_keys: bool, return_scores: bool
-) -> Any:
+) -> tuple[Any, Any]:
     """The output and the scores or None, from what the call of the kernel returns."""
     output, *more = list(results) if isinstance(results, tuple) else [results]
     scores = more.pop() if return_scores else None
@@ -164,14 +181,14 @@ def _drawn_seed(dropout: Any) -> Any:
     return state[0] * 2**32 + state[1]
 
 
-def _may_see_no_key(query, key, mask, options):
+def _may_see_no_key(query: Any, key: Any, options: AttentionOptions) -> bool:
     """Whether there may be a query that sees no key. Causality leaves it one."""
-    given = (mask, options.get("query_mask"), options.get("key_mask"))
+    given = (options.mask, options.query_mask, options.key_mask)
     if any(x is not None for x in given):
         return True
     lengths = query.shape[1], key.shape[1]
     shorter = None in lengths or lengths[0] > lengths[1]
-    return shorter and options.get("sliding_window") is not None
+    return shorter and options.sliding_window is not None
 
 
 def _zeroed(tensor: Any, where: Any) -> Any:

@@ -5,9 +5,9 @@ once the sizes are known, so the module says how the sizes of the results follow
 from those of the arguments, and hands all sizes to the call, which is told none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
@@ -60,21 +60,21 @@ def broadcast_size(sizes: Sequence[Size]) -> Size:
 class Array(NamedTuple):
     """An argument or a result: sizes and dtype."""
 
-    sizes: tuple
+    sizes: tuple[Size, ...]
     dtype: str
 
     @property
-    def shape(self):
+    def shape(self) -> list[int | None]:
         """With None for a size that is not known yet."""
         return [size if isinstance(size, int) else None for size in self.sizes]
 
     @property
-    def type(self):
+    def type(self) -> str:
         sizes = ["?" if size is None else str(size) for size in self.shape]
         return f"tensor<{'x'.join([*sizes, ELEMENTS[self.dtype]])}>"
 
 
-def arrays_of(tensors):
+def arrays_of(tensors: Sequence[Any]) -> list[Array]:
     """The `Array`s of tensors that become the arguments, in this order."""
     return [
         Array(
@@ -89,8 +89,8 @@ def arrays_of(tensors):
 
 
 def run_custom_call(
-    target: str, header: list, arguments: list[tf.Tensor], results: list[Array]
-) -> list[tf.Tensor]:
+    target: str, header: Sequence[Size], arguments: list[Any], results: list[Array]
+) -> list[Any]:
     """One custom call: the tensors that it returns.
 
     The last argument is the sizes as TensorFlow has them. Where they depend on
@@ -115,7 +115,12 @@ def run_custom_call(
     return list(outputs)
 
 
-def custom_call(target, header, arguments, results):
+def custom_call(
+    target: str,
+    header: Sequence[Size],
+    arguments: list[Array],
+    results: list[Array],
+) -> str:
     """The module whose function `main` is one custom call.
 
     Args:
@@ -165,17 +170,17 @@ def custom_call(target, header, arguments, results):
     )
 
 
-def _dense(values, element):
+def _dense(values: Iterable[Any], element: str) -> str:
     values = list(values)
     inside = f"[{', '.join(map(str, values))}]" if values else ""
     return f"dense<{inside}> : tensor<{len(values)}x{element}>"
 
 
-def _layouts(ranks):
+def _layouts(ranks: Iterable[int]) -> str:
     return f"[{', '.join(_dense(reversed(range(rank)), 'index') for rank in ranks)}]"
 
 
-def _vector_type(length):
+def _vector_type(length: int) -> str:
     return f"tensor<{length}xi64>"
 
 
@@ -183,13 +188,14 @@ def _vector_type(length):
 class _Body:
     """The lines that compute sizes."""
 
-    arguments: list
-    lines: list = field(default_factory=list)
-    names: dict = field(default_factory=dict)
+    arguments: list[Array]
+    lines: list[str] = field(default_factory=list)
+    names: dict[Size, str] = field(default_factory=dict)
 
-    def vector(self, sizes):
+    def vector(self, sizes: Sequence[Size]) -> str:
         """The name of a vector of int64 with these sizes."""
-        parts, run = [], []
+        parts: list[tuple[str, int]] = []
+        run: list[int] = []
         for size in sizes:
             if not isinstance(size, int):
                 parts += [self._constant(run)] * bool(run) + [self._size(size)]
@@ -205,14 +211,16 @@ class _Body:
             f": ({types}) -> {_vector_type(len(sizes))}"
         )
 
-    def _constant(self, values):
+    def _constant(self, values: list[int]) -> tuple[str, int]:
         text = f"stablehlo.constant {_dense(values, 'i64')}"
         return self._add(text), len(values)
 
-    def _size(self, size):
-        if size not in self.names and isinstance(size, Broadcast):
+    def _size(self, size: Axis | Broadcast) -> tuple[str, int]:
+        if size in self.names:
+            return self.names[size], 1
+        if isinstance(size, Broadcast):
             self.names[size] = self._broadcast(size.axes)
-        if size not in self.names:
+        else:
             kind = self.arguments[size.argument].type
             number = self._add(
                 f"stablehlo.get_dimension_size %{size.argument}, dim = {size.axis} "
@@ -226,7 +234,7 @@ class _Body:
             )
         return self.names[size], 1
 
-    def _broadcast(self, axes):
+    def _broadcast(self, axes: tuple[Axis, ...]) -> str:
         size, one = self._size(axes[0])[0], self._constant([1])[0]
         kind = _vector_type(1)
         for axis in axes[1:]:
@@ -240,7 +248,7 @@ class _Body:
             )
         return size
 
-    def _add(self, text):
+    def _add(self, text: str) -> str:
         name = f"%v{len(self.lines)}"
         self.lines.append(f"{name} = {text}")
         return name

@@ -1,8 +1,11 @@
 """From a float recurrence to fixed point, in NumPy: what
 `hw3tf.layers.IntegerRNN.from_simple_rnn` does."""
 
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from hw3tf import ops
 
@@ -38,7 +41,7 @@ LEFT_OUT = (
 )
 
 
-def quantized(name, values, fractional_bits, dtype):
+def quantized(name: str, values: Any, fractional_bits: int, dtype: str) -> NDArray[Any]:
     """The integers nearest to `values * 2**fractional_bits`, of two the even one.
 
     Args:
@@ -60,7 +63,14 @@ def quantized(name, values, fractional_bits, dtype):
     return scaled.astype(dtype)
 
 
-def convert(layer_class, layer, fractional_bits, calibration, dtype, options):
+def convert(
+    layer_class: Any,
+    layer: Any,
+    fractional_bits: int,
+    calibration: Any,
+    dtype: str,
+    options: Any,
+) -> Any:
     """`layer_class.from_simple_rnn`; `options` is the dictionary of its keywords."""
     _check_layer(layer)
     activation = _checked_activation(layer.cell)
@@ -81,7 +91,7 @@ def convert(layer_class, layer, fractional_bits, calibration, dtype, options):
         calibration = np.asarray(calibration, "float64")
     states = _float_states(calibration, weights, activation, config["go_backwards"])
 
-    def attempt(bits):
+    def attempt(bits: int) -> Any:
         integers = _quantized_weights(weights, bits, dtype)
         deviation = None
         if calibration is not None:
@@ -110,7 +120,7 @@ def convert(layer_class, layer, fractional_bits, calibration, dtype, options):
     )
 
 
-def _advice(attempt, too_many):
+def _advice(attempt: Any, too_many: int) -> str:
     """How many bits would fit: the most that do."""
     for bits in range(min(too_many, 64) - 1, -1, -1):
         try:
@@ -194,7 +204,7 @@ def _checked_activation(cell: keras.layers.SimpleRNNCell) -> str | None:
     return ACTIVATIONS[name]
 
 
-def _quantized_weights(weights, bits, dtype):
+def _quantized_weights(weights: Any, bits: int, dtype: str) -> dict[str, NDArray[Any]]:
     """A product of two fixed-point numbers counts in units of `2**(-2 * bits)`: so
     must the bias that is added to it."""
     return {
@@ -203,7 +213,7 @@ def _quantized_weights(weights, bits, dtype):
     }
 
 
-def _float_states(x, weights, activation, reverse):
+def _float_states(x: Any, weights: Any, activation: str | None, reverse: bool) -> Any:
     """The states that the float layer goes through, in float64, in this order."""
     if x is None:
         return None
@@ -218,7 +228,7 @@ def _float_states(x, weights, activation, reverse):
     return states
 
 
-def _deviation(inputs, integers, states, **options):
+def _deviation(inputs: Any, integers: Any, states: Any, **options: Any) -> float:
     """The largest deviation of the integer states from float ones. OverflowError if
     one does not fit, whatever the layer does then."""
     got = ops.integer_rnn(inputs, **integers, return_sequences=True, **options)

@@ -1,27 +1,65 @@
-"""Derivatives of the kernel's gradient: second order and forward mode.
+"""Derivatives of the kernel and of its gradient: second order and forward mode.
 
 The kernel has a first derivative only. Beyond it, attention is computed once more in
 pure Keras, which TensorFlow differentiates as often as it is asked to. What that takes
 is the memory of the scores.
 """
 
-import dataclasses
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from hw3tf import reference
-from hw3tf.ops.attention_options import AttentionOptions, real_dtype
+from hw3tf.ops.attention.options import AttentionOptions, real_dtype
+from hw3tf.ops.fronts import reference
 
 REMEDY = (
     "`hw3tf.restore(model)`, or HW3TF_PATH=reference in the environment, computes "
     "attention in pure Keras, which has all derivatives; `tf.stop_gradient` around a "
     "gradient that is used as a number says that no derivative of it is wanted."
 )
+
+
+def with_gradients(
+    forward: Callable[..., Any],
+    backward: Callable[[Sequence[Any], Sequence[Any]], Any],
+    inputs: Sequence[Any],
+    options: AttentionOptions,
+) -> Any:
+    """Output and logsumexp of a kernel that TensorFlow knows no gradient of.
+
+    Args:
+        forward: Function of `inputs`: output, statistics and logsumexp.
+        backward: Function of `inputs` and of these results: output, statistics, and
+            the gradients of output and logsumexp. Returns the gradients of `inputs`.
+        inputs: Query, key, value and, if `options` has one, the bias.
+        options: As the kernels take them.
+    """
+
+    @tf.custom_gradient
+    def first_order(*arguments: Any) -> Any:
+        inside, results = arguments[: len(inputs)], arguments[len(inputs) :]
+
+        def gradient_of_gradient(*upstream: Any) -> Any:
+            more = second_order(inside, options, results[2:], upstream)
+            return *more[:-2], None, None, *more[-2:]
+
+        return backward(inside, results), gradient_of_gradient
+
+    @tf.custom_gradient
+    def run(*inside: Any) -> Any:
+        output, statistics, logsumexp = forward(*inside)
+
+        def gradient(grad_output: Any, grad_logsumexp: Any) -> Any:
+            return first_order(*inside, output, statistics, grad_output, grad_logsumexp)
+
+        return (output, logsumexp), gradient
+
+    return run(*inputs)
 
 
 def second_order(
@@ -70,26 +108,19 @@ def _results(inputs: Sequence[Any], options: AttentionOptions) -> tuple[Any, Any
     ops = keras.ops
     dtype = inputs[0].dtype
     query, key, value = (ops.cast(x, real_dtype(dtype)) for x in inputs[:3])
-    keywords = {
-        field.name: getattr(options, field.name)
-        for field in dataclasses.fields(options)
-        if field.name not in ("query_splits", "key_splits")
-    }
-    keywords["bias"] = inputs[3] if len(inputs) > 3 else None
+    options = replace(options, bias=inputs[3] if len(inputs) > 3 else None)
     if options.query_splits is None:
-        output, logsumexp = reference.dot_product_attention(
-            query, key, value, return_logsumexp=True, finite_logsumexp=True, **keywords
+        output, logsumexp = reference.attention(
+            query, key, value, options, return_logsumexp=True, finite_logsumexp=True
         )
         return ops.cast(output, dtype), logsumexp
-    positions = ("query_mask", "key_mask", "query_lengths", "key_lengths")
-    keywords = {k: v for k, v in keywords.items() if k not in positions}
     ragged = tf.RaggedTensor.from_row_splits
     keys = ragged(key, options.key_splits, validate=False)
-    output = reference.ragged_dot_product_attention(
+    output = reference.ragged_attention(
         ragged(query, options.query_splits, validate=False),
         keys,
         keys.with_values(value),
-        **keywords,
+        options,
     ).values
     # Packed calls return no logsumexp: its gradient is 0.
     lengths = tf.shape(query)

@@ -1,42 +1,45 @@
-"""`dot_product_attention`: one function, three paths."""
+"""`dot_product_attention`: one function, four paths."""
 
+import dataclasses
 import inspect
+from typing import Any
 
-import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from hw3tf import _core
-from hw3tf.ops.attention_call import AttentionCall
-from hw3tf.ops.attention_checks import check_seed, is_ragged
-from hw3tf.ops.attention_operation import DotProductAttention
-from hw3tf.ops.attention_options import signed
-from hw3tf.ops.ragged_attention import (
+from hw3tf.ops.attention.call import AttentionCall
+from hw3tf.ops.attention.checks import check_seed, is_ragged
+from hw3tf.ops.attention.options import AttentionOptions, signed
+from hw3tf.ops.attention.ragged import (
     RaggedAttentionCall,
     ragged_dot_product_attention,
 )
+from hw3tf.ops.attention.symbolic import is_symbolic, node
+from hw3tf.ops.paths import CallPath
 
 
 def dot_product_attention(
-    query,
-    key,
-    value,
-    bias=None,
-    mask=None,
-    scale=None,
-    is_causal=False,
-    flash_attention=None,
-    attn_logits_soft_cap=None,
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    mask: Any = None,
+    scale: Any = None,
+    is_causal: bool = False,
+    flash_attention: bool | None = None,
+    attn_logits_soft_cap: float | None = None,
     *,
-    query_mask=None,
-    key_mask=None,
-    query_lengths=None,
-    key_lengths=None,
-    sliding_window=None,
-    dropout_rate=0.0,
-    dropout_seed=None,
-    return_logsumexp=False,
-    return_attention_scores=False,
-):
+    query_mask: Any = None,
+    key_mask: Any = None,
+    query_lengths: Any = None,
+    key_lengths: Any = None,
+    sliding_window: int | None = None,
+    dropout_rate: float = 0.0,
+    dropout_seed: Any = None,
+    return_logsumexp: bool = False,
+    return_attention_scores: bool = False,
+) -> Any:
     """Scaled dot-product attention without the matrix of scores.
 
     A drop-in for `keras.ops.dot_product_attention`: up to rounding the results
@@ -141,37 +144,37 @@ def dot_product_attention(
         - [Salmon et al., 2011](https://doi.org/10.1145/2063384.2063405), for
           dropout
     """
-    arguments = {
-        "bias": bias,
-        "mask": mask,
-        "query_mask": query_mask,
-        "key_mask": key_mask,
-        "query_lengths": query_lengths,
-        "key_lengths": key_lengths,
-        "dropout_seed": dropout_seed,
-    }
-    settings = {
-        "is_causal": is_causal,
-        "attn_logits_soft_cap": attn_logits_soft_cap,
-        "sliding_window": sliding_window,
-        "dropout_rate": dropout_rate,
-    }
-    returned = {
-        "return_logsumexp": return_logsumexp,
-        "return_attention_scores": return_attention_scores,
-    }
-    if any(
-        isinstance(x, keras.KerasTensor)
-        for x in (query, key, value, *arguments.values())
-    ):
-        return DotProductAttention(
-            scale=scale, flash_attention=flash_attention, **settings, **returned
-        )(query, key, value, **arguments)
-    call = AttentionCall(query, key, value, scale=scale, **arguments, **settings)
-    return call.run(**returned)
+    options = AttentionOptions(
+        scale=scale,
+        is_causal=is_causal,
+        attn_logits_soft_cap=attn_logits_soft_cap,
+        sliding_window=sliding_window,
+        dropout_rate=dropout_rate,
+        bias=bias,
+        mask=mask,
+        query_mask=query_mask,
+        key_mask=key_mask,
+        query_lengths=query_lengths,
+        key_lengths=key_lengths,
+        dropout_seed=dropout_seed,
+    )
+    if is_symbolic(query, key, value, options):
+        return node(
+            query,
+            key,
+            value,
+            options,
+            flash_attention=flash_attention,
+            return_logsumexp=return_logsumexp,
+            return_attention_scores=return_attention_scores,
+        )
+    call = AttentionCall(query, key, value, options)
+    return call.run(return_logsumexp, return_attention_scores)
 
 
-def attention_path(query, key, value, *args, **kwargs):
+def attention_path(
+    query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
+) -> CallPath:
     """Which path attention takes with these arguments, and why.
 
     Args:
@@ -197,12 +200,20 @@ def attention_path(query, key, value, *args, **kwargs):
     ragged = is_ragged(query)
     function = ragged_dot_product_attention if ragged else dot_product_attention
     bound = inspect.signature(function).bind(query, key, value, *args, **kwargs)
-    not_inputs = ("flash_attention", "return_logsumexp", "return_attention_scores")
-    arguments = {k: v for k, v in bound.arguments.items() if k not in not_inputs}
-    return (RaggedAttentionCall if ragged else AttentionCall)(**arguments).path
+    names = {field.name for field in dataclasses.fields(AttentionOptions)}
+    options = {k: v for k, v in bound.arguments.items() if k in names}
+    call = RaggedAttentionCall if ragged else AttentionCall
+    return call(query, key, value, AttentionOptions(**options)).path
 
 
-def attention_dropout_mask(batch_size, num_heads, query_length, key_length, rate, seed):
+def attention_dropout_mask(
+    batch_size: int,
+    num_heads: int,
+    query_length: int,
+    key_length: int,
+    rate: float,
+    seed: int,
+) -> NDArray[np.bool_]:
     """The attention weights that dropout keeps, as an array.
 
     For references and tests: the kernels never build it. Whether a weight is
