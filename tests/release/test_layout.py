@@ -43,9 +43,10 @@ ALLOWED_IN_FILES = {
 # folder of csrc -> the folders whose headers it may include
 CSRC_ROOMS = {
     "kernels": {"kernels"},
-    "checks": {"checks", "kernels"},
-    "bindings": {"bindings", "checks", "kernels"},
-    "tensorflow": {"tensorflow", "checks", "kernels"},
+    "operations": {"operations", "kernels"},
+    "checks": {"checks", "operations", "kernels"},
+    "bindings": {"bindings", "checks", "operations", "kernels"},
+    "tensorflow": {"tensorflow", "checks", "operations", "kernels"},
     "tests": {"tests", "kernels"},
 }
 

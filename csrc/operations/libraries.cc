@@ -1,4 +1,4 @@
-#include "checks/libraries.h"
+#include "operations/libraries.h"
 
 #include <dlfcn.h>
 

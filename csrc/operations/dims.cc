@@ -1,4 +1,4 @@
-#include "checks/dims.h"
+#include "operations/dims.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -49,17 +49,17 @@ std::string CheckDims(const char* name, const Dims& received,
   return WrongShape(name, "shape " + ToString(expected), received);
 }
 
-std::string CheckBroadcasts(const char* name, const Dims& received,
-                            const Dims& scores) {
-  bool fits = received.size() <= scores.size();
-  const size_t missing = fits ? scores.size() - received.size() : 0;
-  for (size_t i = 0; fits && i < received.size(); ++i)
-    fits = received[i] == 1 || received[i] == scores[missing + i];
-  if (fits) return "";
-  return Sentence(name,
-                  "broadcast to (batch, num_heads, query_length, key_length) "
-                  "= " +
-                      ToString(scores),
+bool BroadcastsTo(const Dims& wanted, const Dims& received) {
+  if (received.size() > wanted.size()) return false;
+  const size_t missing = wanted.size() - received.size();
+  for (size_t i = 0; i < received.size(); ++i)
+    if (received[i] != 1 && received[i] != wanted[missing + i]) return false;
+  return true;
+}
+
+std::string WrongBroadcast(const char* name, const std::string& names,
+                           const Dims& wanted, const Dims& received) {
+  return Sentence(name, "broadcast to (" + names + ") = " + ToString(wanted),
                   ".shape=" + ToString(received));
 }
 

@@ -34,10 +34,11 @@ std::string WrongDType(const char* name, const std::string& expected,
 std::string CheckDims(const char* name, const Dims& received,
                       const Dims& expected);
 
-// NumPy's rules: axes are aligned at the right, each is 1 or that of `scores`,
-// (B, N, T, S).
-std::string CheckBroadcasts(const char* name, const Dims& received,
-                            const Dims& scores);
+// NumPy's rules: axes are aligned at the right, each is 1 or that of `wanted`,
+// whose axes have these names, "batch, num_heads".
+bool BroadcastsTo(const Dims& wanted, const Dims& received);
+std::string WrongBroadcast(const char* name, const std::string& names,
+                           const Dims& wanted, const Dims& received);
 
 // Whether 8-byte elements of this shape can be counted in bytes. An axis of
 // size 0 counts as 1, because strides are products of the other axes.
@@ -48,7 +49,8 @@ bool IsEmpty(const Dims& dims);
 
 Dims ContiguousStrides(const Dims& dims);
 
-// Of an array that CheckBroadcasts let pass, from its strides in elements.
+// Of an array over the scores, (B, N, T, S), to which it broadcasts, from its
+// strides in elements.
 ScoreStrides BroadcastStrides(const Dims& dims, const Dims& strides);
 
 // Of (batch, length, heads, size) or, packed, (length, heads, size). The stride
