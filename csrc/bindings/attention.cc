@@ -1,6 +1,6 @@
 // Attention on NumPy arrays: check, allocate, release the GIL, call the kernel.
 
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -143,7 +143,7 @@ void RegisterAttention(py::module_& m) {
   Define(
       m, "attention_forward", &AttentionFunctions::Forward,
       "Returns (output, statistics, logsumexp); see\n"
-      "csrc/kernels/attention.h for what each option means.\n\n"
+      "csrc/kernels/attention/attention.h for what each option means.\n\n"
       "query (B, T, N, H), key (B, S, K, H), value (B, S, K, V): float32,\n"
       "float64, float16 or bfloat16 (of ml_dtypes), contiguous along the\n"
       "last axis. bias (float64 if query is, else float32) and mask (bool)\n"

@@ -10,7 +10,7 @@
 
 #include "bindings/arrays.h"
 #include "checks/attention_checks.h"
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 
 namespace hw3tf {
 

@@ -1,7 +1,7 @@
 // The integer recurrence on NumPy arrays: check, allocate, release the GIL,
 // call the kernel.
 
-#include "kernels/recurrence.h"
+#include "kernels/recurrence/recurrence.h"
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -144,7 +144,7 @@ void RegisterRecurrence(py::module_& m) {
       py::arg("reverse") = false, py::arg("return_sequences") = false,
       py::arg("overflow") = "raise", py::arg("fractional_bits") = 0,
       "Returns the last state, (B, units), or all, (B, T, units); see\n"
-      "csrc/kernels/recurrence.h.\n\n"
+      "csrc/kernels/recurrence/recurrence.h.\n\n"
       "inputs (B, T, F): bool, int8, uint8, int16, int32 or int64, contiguous\n"
       "along the last axis, no wider than the state. kernel (F, units) and\n"
       "recurrent_kernel (units, units): int64 for an int64 state, int32 or\n"

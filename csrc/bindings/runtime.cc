@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "bindings/bindings.h"
-#include "kernels/dispatch.h"
-#include "kernels/parallel.h"
+#include "kernels/runtime/dispatch.h"
+#include "kernels/runtime/parallel.h"
 
 namespace py = pybind11;
 

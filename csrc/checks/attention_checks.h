@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "checks/dims.h"
-#include "kernels/attention.h"
+#include "operations/dims.h"
+#include "kernels/attention/attention.h"
 
 namespace hw3tf {
 

@@ -4,8 +4,8 @@
 
 #pragma once
 
-#include "checks/dims.h"
-#include "kernels/attention.h"
+#include "operations/dims.h"
+#include "kernels/attention/attention.h"
 
 namespace hw3tf {
 

@@ -6,8 +6,8 @@
 #include <optional>
 #include <string>
 
-#include "checks/dims.h"
-#include "kernels/recurrence.h"
+#include "operations/dims.h"
+#include "kernels/recurrence/recurrence.h"
 
 namespace hw3tf {
 

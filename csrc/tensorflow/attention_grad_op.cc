@@ -1,6 +1,6 @@
 // The TensorFlow op Hw3tfAttentionGrad.
 
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 #include "tensorflow/attention_inputs.h"
 
 namespace hw3tf {

@@ -1,7 +1,7 @@
 // The TensorFlow op Hw3tfAttention: inputs checked, outputs allocated, one call
 // of the kernel.
 
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 #include "tensorflow/attention_inputs.h"
 #include "tensorflow/shape_builder.h"
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "checks/attention_checks.h"
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 #include "tensorflow/operand.h"
 
 namespace hw3tf {

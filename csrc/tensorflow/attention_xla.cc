@@ -8,7 +8,7 @@
 
 #include <cstring>
 
-#include "kernels/attention.h"
+#include "kernels/attention/attention.h"
 #include "tensorflow/attention_operands.h"
 #include "tensorflow/xla_call.h"
 

@@ -8,7 +8,7 @@
 
 #include <vector>
 
-#include "checks/libraries.h"
+#include "operations/libraries.h"
 
 namespace hw3tf {
 namespace {

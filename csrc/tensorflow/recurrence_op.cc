@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "checks/recurrence_checks.h"
-#include "kernels/recurrence.h"
+#include "kernels/recurrence/recurrence.h"
 #include "tensorflow/op_support.h"
 #include "tensorflow/recurrence_operands.h"
 #include "tensorflow/shape_builder.h"

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "kernels/recurrence.h"
+#include "kernels/recurrence/recurrence.h"
 #include "tensorflow/operand.h"
 
 namespace hw3tf {

@@ -7,7 +7,7 @@
 // kernel.
 
 #include "checks/recurrence_checks.h"
-#include "kernels/recurrence.h"
+#include "kernels/recurrence/recurrence.h"
 #include "tensorflow/recurrence_operands.h"
 #include "tensorflow/xla_call.h"
 

@@ -14,7 +14,7 @@
 #include <new>
 #include <string>
 
-#include "kernels/dispatch.h"
+#include "kernels/runtime/dispatch.h"
 #include "tests/check.h"
 
 namespace hw3tf {

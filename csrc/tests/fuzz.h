@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <random>
 
-#include "kernels/test_hooks.h"
+#include "kernels/runtime/test_hooks.h"
 
 namespace hw3tf {
 

@@ -2,7 +2,7 @@
 
 from keras import backend, ops
 
-# Philox4x32-10; csrc/kernels/dropout.h is the same in C++.
+# Philox4x32-10; csrc/kernels/attention/dropout.h is the same in C++.
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10

@@ -32,7 +32,7 @@ PATHS = 16  # kTestPaths
 
 
 class PathCounts(ctypes.Structure):
-    """As in csrc/kernels/test_hooks.h."""
+    """As in csrc/kernels/runtime/test_hooks.h."""
 
     _fields_ = [
         (name, ctypes.c_int64)

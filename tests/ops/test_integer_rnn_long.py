@@ -9,7 +9,7 @@ from integer_rnn_cases import assert_exact, integers
 
 from hw3tf import _core
 
-BLOCK = 32768  # inputs of a block of a line, csrc/kernels/recurrence_lines.cc
+BLOCK = 32768  # inputs of a block of a line, csrc/kernels/recurrence/lines.cc
 
 
 @pytest.fixture(params=[1, 2, 5], ids=lambda n: f"{n}-threads")

@@ -1,0 +1,19 @@
+// Attention as the formula reads: every option and type of attention.h, one
+// query at a time, all arithmetic in double. It is the path of float64 and what
+// the tests compare the fast kernels with.
+//
+// The results are those that attention.h promises. Scratch per thread: O(S) in
+// forward, O(H) in backward; the backward pass of a type narrower than float64
+// also keeps grad_key and grad_value of one head per thread and grad_bias in
+// double.
+
+#pragma once
+
+#include "kernels/attention/attention.h"
+
+namespace hw3tf {
+
+bool AttentionForwardPlain(const AttentionForwardArgs& args, int num_threads);
+bool AttentionBackwardPlain(const AttentionBackwardArgs& args, int num_threads);
+
+}  // namespace hw3tf

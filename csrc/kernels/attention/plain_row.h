@@ -1,0 +1,133 @@
+// What forward and backward of plain.h share: rows of elements, the
+// score of one query and key, memory and threads.
+
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+#include "kernels/attention/attention.h"
+#include "kernels/attention/dropout.h"
+#include "kernels/attention/kernel_table.h"
+#include "kernels/attention/visibility.h"
+#include "kernels/runtime/parallel.h"
+#include "kernels/runtime/test_hooks.h"
+#include "kernels/vector/element.h"
+
+namespace hw3tf {
+
+// Row i of one head of sequence b.
+template <typename T>
+const T* RowOf(const ConstArray& array, const int64_t* splits, int64_t b,
+               int64_t i, int64_t head) {
+  return static_cast<const T*>(array.data) +
+         SequenceOffset(array.strides, splits, b) + i * array.strides.length +
+         head * array.strides.head;
+}
+
+template <typename T>
+T* RowOf(const MutableArray& array, const int64_t* splits, int64_t b, int64_t i,
+         int64_t head) {
+  return static_cast<T*>(array.data) +
+         SequenceOffset(array.strides, splits, b) + i * array.strides.length +
+         head * array.strides.head;
+}
+
+template <typename T>
+void LoadRow(const T* row, int64_t size, double* out) {
+  for (int64_t i = 0; i < size; ++i) out[i] = Load(row[i]);
+}
+
+template <typename T>
+void StoreRow(const double* values, int64_t size, T* row) {
+  for (int64_t i = 0; i < size; ++i) Store(values[i], row + i);
+}
+
+// Eight sums side by side: the compiler may not reorder one.
+template <typename T>
+double Dot(const double* a, const T* b, int64_t size) {
+  constexpr int kLanes = 8;
+  double sums[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes)
+    for (int lane = 0; lane < kLanes; ++lane)
+      sums[lane] += a[i + lane] * Load(b[i + lane]);
+  for (int lane = 0; i < size; ++i, ++lane) sums[lane] += a[i] * Load(b[i]);
+  return ((sums[0] + sums[4]) + (sums[1] + sums[5])) +
+         ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+}
+
+template <typename T>
+void AddScaled(double factor, const T* row, int64_t size, double* sum) {
+  for (int64_t i = 0; i < size; ++i) sum[i] += factor * Load(row[i]);
+}
+
+// The weight of a key is exp(factor() * (Score::value - m)) / sum.
+struct Score {
+  double value;
+  double slope;  // of factor() * value with respect to query . key
+};
+
+template <typename T>
+class Scorer {
+ public:
+  explicit Scorer(const AttentionOptions& options)
+      : options_(options),
+        bare_(!options.bias && options.soft_cap <= 0.0),
+        sign_(options.scale < 0.0 ? -1.0 : 1.0),
+        threshold_(DropoutThreshold(options.dropout_rate)) {}
+
+  // With neither soft cap nor bias, values are taken before the scale.
+  double factor() const { return bare_ ? std::fabs(options_.scale) : 1.0; }
+
+  Score Of(double dot, int64_t b, int64_t n, int64_t t, int64_t s) const {
+    if (bare_) return {sign_ * dot, options_.scale};
+    Score score{options_.scale * dot, options_.scale};
+    if (options_.soft_cap > 0.0) {
+      const double tanh = std::tanh(score.value / options_.soft_cap);
+      score.value = options_.soft_cap * tanh;
+      score.slope *= 1.0 - tanh * tanh;
+    }
+    if (options_.bias)
+      score.value += Load(static_cast<const RealOf<T>*>(
+          options_.bias)[ScoreOffset(options_.bias_strides, b, n, t, s)]);
+    return score;
+  }
+
+  // By what dropout multiplies a weight.
+  double Dropout(int64_t b, int64_t n, int64_t t, int64_t s) const {
+    if (options_.dropout_rate <= 0.0) return 1.0;
+    return DropoutKeeps(threshold_, options_.dropout_seed, b, n, t, s)
+               ? 1.0 / (1.0 - options_.dropout_rate)
+               : 0.0;
+  }
+
+ private:
+  const AttentionOptions& options_;
+  const bool bare_;
+  const double sign_;
+  const uint32_t threshold_;
+};
+
+// nullptr if there is no memory.
+template <typename T>
+std::unique_ptr<T[]> Allocate(int64_t count) {
+  return std::unique_ptr<T[]>(new (std::nothrow) T[static_cast<size_t>(count)]);
+}
+
+// As in attention.cc: below about 100 us of work a second core is not worth its
+// waking, 1e5 products at the 1e9 a second that this code reaches.
+static inline int PlainThreads(const AttentionShape& shape, int requested,
+                               int64_t tasks) {
+  const double products = static_cast<double>(shape.batch * shape.num_heads) *
+                          static_cast<double>(shape.query_len) *
+                          static_cast<double>(shape.key_len) *
+                          static_cast<double>(shape.head_dim + shape.value_dim);
+  if (products < 1e5 && !test_hooks.always_threads) return 1;
+  const int threads = ResolveNumThreads(requested);
+  return tasks < threads ? static_cast<int>(tasks) : threads;
+}
+
+}  // namespace hw3tf

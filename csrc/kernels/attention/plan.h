@@ -1,0 +1,49 @@
+// Makes the plan of a call: every batch entry in common terms, and the tasks.
+
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/attention/attention.h"
+#include "kernels/attention/kernel_table.h"
+
+namespace hw3tf {
+
+class PlanStorage {
+ public:
+  PlanStorage(const AttentionShape& shape, const AttentionOptions& options);
+
+  // Cuts the keys of every batch entry into `splits` parts, before any task is
+  // added; their results go to `partials`.
+  void Split(int64_t splits, float* partials);
+
+  // Blocks of at most `largest` query rows, a multiple of `multiple`.
+  void AddQueryBlocks(int64_t largest, int64_t multiple);
+
+  // Chunks of at most `largest` visible keys; at least one, possibly empty, for
+  // every batch entry and head. If aligned, chunk i of every batch entry lies
+  // within the same range of positions.
+  void AddKeyChunks(int64_t largest, int64_t multiple, bool aligned);
+
+  // All keys of a batch entry, or of a part of it, with all heads.
+  void AddKeyRanges();
+
+  // Whether every query sees every key in the range of its batch entry.
+  bool AllVisible() const;
+
+  // Valid as long as this object and the masks.
+  AttentionPlan View() const;
+
+  // Query-key pairs that may see each other, all heads: the work.
+  double VisiblePairs() const;
+
+ private:
+  AttentionShape shape_;
+  bool is_causal_;
+  AttentionPlan plan_;
+  std::vector<Sequence> sequences_;
+  std::vector<AttentionTask> tasks_;
+};
+
+}  // namespace hw3tf

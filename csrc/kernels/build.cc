@@ -1,7 +1,0 @@
-#include "kernels/build.h"
-
-namespace hw3tf {
-
-const char* KernelsBuild() { return HW3TF_KERNELS_BUILD; }
-
-}  // namespace hw3tf

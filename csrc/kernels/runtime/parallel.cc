@@ -1,0 +1,273 @@
+#include "kernels/runtime/parallel.h"
+
+#include <pthread.h>
+#include <sched.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "kernels/runtime/processors.h"
+#include "kernels/runtime/test_hooks.h"
+
+namespace hw3tf {
+namespace {
+
+// Idle workers watch for work this long before they sleep: an attention layer
+// is followed by the next within that time in a small model, and waking a
+// sleeping thread takes as long. Longer would take the core from TensorFlow.
+constexpr std::chrono::microseconds kSpin{50};
+
+void Pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+
+struct Job {
+  ParallelBody body = nullptr;
+  void* context = nullptr;
+  int64_t tasks = 0;
+  std::atomic<int64_t> next{0};
+  std::atomic<int> threads{0};  // that took a task
+  int expected = 0;  // so many wait for each other, with a task in hand
+
+  void Run(int worker) {
+    const FloatingPointScope scope;
+    int64_t task = next.fetch_add(1);
+    if (task < tasks) threads.fetch_add(1);
+    while (threads.load() < expected) sched_yield();
+    for (; task < tasks; task = next.fetch_add(1)) body(context, task, worker);
+  }
+};
+
+class Pool {
+ public:
+  // Returns false if another call holds the pool.
+  bool Run(Job* job, int threads) {
+    std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
+    if (!owner.owns_lock()) return false;
+    StartWorkers(threads - 1);
+    KeepWorkersOffThisProcessor();
+    if (test_hooks.meet)
+      job->expected =
+          1 + std::min(threads - 1, static_cast<int>(workers_.size()));
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = job;
+      free_places_ = threads - 1;
+      next_worker_ = 1;
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    job->Run(0);
+    // No task is left to take. Workers that have not woken yet find the job
+    // gone; those inside finish what they took.
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = nullptr;
+    }
+    while (inside_.load(std::memory_order_acquire) != 0) Pause();
+    return true;
+  }
+
+ private:
+  void StartWorkers(int count) {
+    // Before there is a thread: one that finds no place here ends the process.
+    workers_.reserve(static_cast<size_t>(count));
+    while (static_cast<int>(workers_.size()) < count) {
+      try {
+        std::thread worker(&Pool::Work, this);
+        workers_.push_back(worker.native_handle());
+        worker.detach();
+      } catch (const std::system_error&) {
+        return;  // fewer threads, same result
+      }
+      avoided_processor_ = -1;
+    }
+  }
+
+  // Linux may wake a worker on the processor of the thread that wakes it, idle
+  // as another may be, and there it waits for the end of the other's time
+  // slice: on 2 processors (kernel 6.18) the second thread came 2.8 ms late in
+  // 7 to 90 % of the calls after a pause of 1 to 5 ms; kept away, in 0 to 4 %.
+  // With many workers there are many idle processors to choose from, and moving
+  // them all would take longer than it gains.
+  void KeepWorkersOffThisProcessor() {
+#if defined(__linux__)
+    constexpr size_t kFewWorkers = 7;
+    const int processor = sched_getcpu();
+    if (processor < 0 || processor == avoided_processor_ ||
+        workers_.size() > kFewWorkers)
+      return;
+    avoided_processor_ = processor;
+    cpu_set_t others;
+    if (sched_getaffinity(0, sizeof others, &others) != 0) return;
+    CPU_CLR(processor, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    for (const pthread_t worker : workers_)
+      pthread_setaffinity_np(worker, sizeof others, &others);
+#endif
+  }
+
+  void Work() {
+    uint64_t seen = 0;
+    for (;;) {
+      WaitForJob(&seen);
+      Job* job = nullptr;
+      int worker = 0;
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (job_ && free_places_ > 0) {
+          --free_places_;
+          job = job_;
+          worker = next_worker_++;
+          inside_.fetch_add(1, std::memory_order_relaxed);
+        }
+      }
+      if (!job) continue;
+      job->Run(worker);
+      inside_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  void WaitForJob(uint64_t* seen) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int spins = 1;; ++spins) {
+      if (generation_.load(std::memory_order_acquire) != *seen) break;
+      if (spins % 64 == 0 && std::chrono::steady_clock::now() - start > kSpin) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return generation_.load() != *seen; });
+        break;
+      }
+      Pause();
+    }
+    *seen = generation_.load(std::memory_order_acquire);
+  }
+
+  std::mutex owner_;  // held by the call that uses the pool
+  std::mutex mutex_;  // of job_, free_places_, next_worker_
+  std::condition_variable wake_;
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> inside_{0};
+  Job* job_ = nullptr;
+  int free_places_ = 0;
+  int next_worker_ = 1;
+  std::vector<pthread_t> workers_;
+  int avoided_processor_ = -1;
+};
+
+// Never destroyed: workers may still look at it while the process exits.
+std::atomic<Pool*> the_pool{nullptr};
+
+// A forked child has no workers, and locks that nobody will release: it starts
+// with a new pool.
+void ForgetPool() { the_pool.store(new Pool); }
+
+Pool* ThePool() {
+  static const bool made = [] {
+    the_pool.store(new Pool);
+    pthread_atfork(nullptr, nullptr, ForgetPool);
+    return true;
+  }();
+  (void)made;
+  return the_pool.load();
+}
+
+// HW3TF_NUM_THREADS; 0 if absent, -1 if it is not a number from 1 to
+// kMaxThreads.
+int EnvironmentNumThreads() {
+  static const int threads = [] {
+    const char* text = std::getenv("HW3TF_NUM_THREADS");
+    if (!text || !*text) return 0;
+    char* end = nullptr;
+    const long value = std::strtol(text, &end, 10);
+    if (*end || value < 1 || value > kMaxThreads) return -1;
+    return static_cast<int>(value);
+  }();
+  return threads;
+}
+
+std::atomic<int> set_num_threads{0};
+
+// Adds a job to the counts of tests.
+void Count(const Job& job, int wanted_threads, uint32_t paths) {
+  const auto add = [](int64_t* count, int64_t number) {
+    __atomic_fetch_add(count, number, __ATOMIC_RELAXED);
+  };
+  for (int i = 0; i < kTestPaths; ++i) {
+    if (!(paths >> i & 1)) continue;
+    PathCounts* const counts = test_hooks.counts + i;
+    add(&counts->calls, 1);
+    add(&counts->wanted_threads, wanted_threads > 1);
+    add(&counts->on_threads, job.threads > 1);
+    add(&counts->tasks, job.tasks);
+  }
+}
+
+}  // namespace
+
+#if defined(__x86_64__)
+FloatingPointScope::FloatingPointScope() : saved_(_mm_getcsr()) {
+  // Round to nearest, all exceptions masked, none raised yet.
+  constexpr unsigned kDefault = 0x1F80;
+  constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
+  _mm_setcsr(kDefault | kFlushToZero | kDenormalsAreZero);
+}
+FloatingPointScope::~FloatingPointScope() {
+  _mm_setcsr(static_cast<unsigned>(saved_));
+}
+#elif defined(__aarch64__)
+FloatingPointScope::FloatingPointScope() {
+  constexpr uint64_t kFlushToZero = uint64_t{1} << 24;  // all else: to nearest
+  __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
+  __asm__ volatile("msr fpcr, %0" : : "r"(kFlushToZero));
+}
+FloatingPointScope::~FloatingPointScope() {
+  __asm__ volatile("msr fpcr, %0" : : "r"(saved_));
+}
+#else
+FloatingPointScope::FloatingPointScope() : saved_(0) {}
+FloatingPointScope::~FloatingPointScope() = default;
+#endif
+
+void ParallelFor(int64_t tasks, int threads, uint32_t paths, ParallelBody body,
+                 void* context) {
+  Job job;
+  job.body = body;
+  job.context = context;
+  job.tasks = tasks;
+  if (threads > tasks) threads = static_cast<int>(tasks);
+  if (threads <= 1 || !ThePool()->Run(&job, threads)) job.Run(0);
+  if (test_hooks.counts) Count(job, threads, paths);
+}
+
+int ResolveNumThreads(int requested) {
+  const int set = set_num_threads.load(std::memory_order_relaxed);
+  if (set > 0) return set;
+  const int environment = EnvironmentNumThreads();
+  if (environment > 0) return environment;
+  if (requested > 0) return requested < kMaxThreads ? requested : kMaxThreads;
+  static const int available = AvailableProcessors();
+  return available;
+}
+
+void SetNumThreads(int threads) { set_num_threads.store(threads); }
+
+std::string NumThreadsError() {
+  if (EnvironmentNumThreads() >= 0) return "";
+  return "HW3TF_NUM_THREADS must be a number from 1 to " +
+         std::to_string(kMaxThreads) +
+         ". Received: HW3TF_NUM_THREADS=" + std::getenv("HW3TF_NUM_THREADS");
+}
+
+}  // namespace hw3tf

@@ -1,0 +1,118 @@
+// The thread pool: every task once, calls from many threads, a forked child,
+// allocations that fail.
+
+#include "kernels/runtime/parallel.h"
+
+#include <sys/wait.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "tests/check.h"
+
+namespace {
+
+// Allocations until the one that fails; below 0 none will.
+int allocations_left = -1;
+
+}  // namespace
+
+void* operator new(size_t size) {
+  const bool fails = allocations_left >= 0 && allocations_left-- == 0;
+  void* const memory = fails ? nullptr : std::malloc(size);
+  if (!memory) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+
+namespace hw3tf {
+namespace {
+
+void EveryTaskRunsOnce(int threads) {
+  constexpr int64_t kTasks = 1000;
+  std::vector<std::atomic<int>> runs(kTasks);
+  std::vector<std::atomic<int>> inside(static_cast<size_t>(threads));
+  ParallelFor(kTasks, threads, [&](int64_t task, int worker) {
+    CHECK(worker >= 0 && worker < threads, "worker %d", worker);
+    CHECK(inside[static_cast<size_t>(worker)]++ == 0,
+          "two threads are worker %d", worker);
+    ++runs[static_cast<size_t>(task)];
+    --inside[static_cast<size_t>(worker)];
+  });
+  for (const auto& count : runs) CHECK(count == 1, "%d runs", count.load());
+}
+
+void ManyCallersAtOnce() {
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 8; ++i)
+    callers.emplace_back([] {
+      for (int call = 0; call < 200; ++call) EveryTaskRunsOnce(3);
+    });
+  for (std::thread& caller : callers) caller.join();
+}
+
+// Runs it in a forked child, which ends with the status that it returns.
+template <typename Body>
+int StatusInAFork(const Body& body) {
+  const pid_t child = fork();
+  if (child == 0) _exit(body());
+  int status = 1;
+  CHECK(waitpid(child, &status, 0) == child, "waitpid");
+  CHECK(WIFEXITED(status), "the child's status is %d", status);
+  return WEXITSTATUS(status);
+}
+
+void ChildOfAForkWorks() {
+  const int status = StatusInAFork([] {
+    EveryTaskRunsOnce(4);
+    return 0;
+  });
+  CHECK(status == 0, "status %d", status);
+}
+
+// Whether a new pool met the failure of its `number`-th allocation. It throws
+// then, and starts what threads it can at the next call.
+bool PoolWithoutMemoryGoesOn(int number) {
+  enum { kNoFailure = 0, kFailure = 1 };
+  const int status = StatusInAFork([number] {
+    bool failed = false;
+    allocations_left = number;
+    try {
+      ParallelFor(100, 4, [](int64_t, int) {});
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+    allocations_left = -1;
+    EveryTaskRunsOnce(4);
+    return failed ? kFailure : kNoFailure;
+  });
+  CHECK(status == kNoFailure || status == kFailure, "status %d", status);
+  return status == kFailure;
+}
+
+// The pool's, that of its places for threads, and at least one of each of 3
+// threads.
+void EveryAllocationMayFail() {
+  int failures = 0;
+  while (PoolWithoutMemoryGoesOn(failures)) ++failures;
+  CHECK(failures >= 5, "%d allocations", failures);
+}
+
+}  // namespace
+}  // namespace hw3tf
+
+// With an argument without the fork: qemu-user stops in the child of a process
+// that has threads.
+int main(int argc, char**) {
+  // First, while a fork has no other threads to lose.
+  if (argc == 1) hw3tf::EveryAllocationMayFail();
+  for (int threads : {1, 2, 5, 16}) hw3tf::EveryTaskRunsOnce(threads);
+  hw3tf::ManyCallersAtOnce();
+  if (argc == 1) hw3tf::ChildOfAForkWorks();
+  std::printf("parallel: ok\n");
+  return 0;
+}
