@@ -1,4 +1,4 @@
-"""The table of operands that Python reads, against the ops and the module."""
+"""What Python reads of the description of the operations, against ops and functions."""
 
 import inspect
 
@@ -10,7 +10,7 @@ from hw3tf.ops.attention.options import AttentionOptions
 from hw3tf.ops.operations import ATTENTION, INTEGER_RNN
 
 ATTRIBUTES = ("dropout_seed", "numbers")  # inputs of the op that are no operands
-DTYPES = {"T": "float64", "real": "float64", "state": "int64", "weights": "int64"}
+DTYPES = {"T": "float64", "Real": "float64"}
 
 
 def inputs_of(name):

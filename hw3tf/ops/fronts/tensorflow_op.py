@@ -75,7 +75,7 @@ def op_library_error() -> str:
 
 def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> Any:
     """Output and logsumexp by the op `Hw3tfAttention`."""
-    dtypes = {"real": real_dtype(query.dtype)}
+    dtypes = {"Real": real_dtype(query.dtype)}
     tensors = []
     for operand in ATTENTION.optional:
         x = getattr(options, operand.name)
@@ -112,7 +112,7 @@ def integer_rnn(
     given = []
     for operand in INTEGER_RNN.operands:
         x = tensors.get(operand.name)
-        dtype = state_dtype if operand.type == "state" else operand.type
+        dtype = state_dtype if operand.type == "T" else operand.type
         given.append(_constant((), dtype) if x is None else tf.convert_to_tensor(x))
     try:
         return run(*given, **options.kernel_attributes)

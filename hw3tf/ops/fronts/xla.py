@@ -26,7 +26,12 @@ from hw3tf.ops.operations import ATTENTION, INTEGER_RNN
 from hw3tf.ops.recurrence.options import RecurrenceOptions
 from hw3tf.reference.integer_rnn_arguments import ACTIVATIONS, INPUT_DTYPES, OVERFLOWS
 
-DTYPES = ("float32", "bfloat16", "float16", "float64")  # as in kernels/attention.h
+DTYPES = (
+    "float32",
+    "bfloat16",
+    "float16",
+    "float64",
+)  # as in kernels/attention/attention.h
 FORWARD, BACKWARD = "hw3tf_attention_1", "hw3tf_attention_grad_1"
 RECURRENCE = "hw3tf_integer_rnn_1"
 FINITE_LOGSUMEXP = True  # as the op is called

@@ -49,7 +49,7 @@ class IntegerRnnCall:
         )
         if is_list and dtype_of(given["inputs"]) == "int64":
             given["inputs"] = _fitted("inputs", given["inputs"], state)
-        dtypes = {"state": state, "weights": weight, "bool": "bool"}
+        dtypes = {"T": state, "Weight": weight, "bool": "bool"}
         self.tensors = {
             x.name: _fitted(x.name, given[x.name], dtypes.get(x.type))
             for x in INTEGER_RNN.operands
