@@ -9,7 +9,7 @@
 #include <optional>
 #include <string>
 
-#include "checks/dims.h"
+#include "operations/dims.h"
 
 namespace hw3tf {
 

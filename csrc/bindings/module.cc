@@ -7,7 +7,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/without_gil.h"
-#include "checks/libraries.h"
+#include "operations/libraries.h"
 #include "kernels/runtime/dispatch.h"
 
 namespace {
@@ -36,6 +36,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("__version__") = HW3TF_VERSION;
   hw3tf::RegisterAttention(m);
   hw3tf::RegisterRecurrence(m);
+  hw3tf::RegisterOperations(m);
   hw3tf::RegisterRuntime(m);
   hw3tf::WaitForKernelsAtExit();
 }

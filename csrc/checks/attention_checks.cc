@@ -214,9 +214,11 @@ std::string CheckSizes(const AttentionArguments& args,
                             ToString(args.value) + ", fit into 64 bits",
                         args.query);
   std::string error;
-  if (args.bias) error = CheckBroadcasts("bias", *args.bias, scores);
-  if (error.empty() && args.mask)
-    error = CheckBroadcasts("mask", *args.mask, scores);
+  constexpr char kNames[] = "batch, num_heads, query_length, key_length";
+  if (args.bias && !BroadcastsTo(scores, *args.bias))
+    return WrongBroadcast("bias", kNames, scores, *args.bias);
+  if (args.mask && !BroadcastsTo(scores, *args.mask))
+    return WrongBroadcast("mask", kNames, scores, *args.mask);
   return error;
 }
 
@@ -295,18 +297,6 @@ std::string CheckResults(const AttentionArguments& arguments,
 
 bool HasGradBias(const AttentionArguments& arguments) {
   return arguments.bias && !IsEmpty(*arguments.bias);
-}
-
-std::string CheckDropoutMask(const Dims& dims, double rate,
-                             AttentionShape* shape) {
-  bool fits = dims.size() == 4 && Countable(dims);
-  for (int64_t size : dims) fits = fits && size >= 0;
-  if (!fits)
-    return "`shape` must be 4 sizes: (batch, num_heads, query_length, "
-           "key_length). Received: shape=" +
-           ToString(dims);
-  *shape = {dims[0], dims[2], dims[3], dims[1], dims[1], 1, 1};
-  return CheckDropoutRate("rate", rate);
 }
 
 }  // namespace hw3tf

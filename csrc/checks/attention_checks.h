@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "checks/dims.h"
+#include "operations/dims.h"
 #include "kernels/attention/attention.h"
 
 namespace hw3tf {

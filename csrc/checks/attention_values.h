@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include "checks/dims.h"
+#include "operations/dims.h"
 #include "kernels/attention/attention.h"
 
 namespace hw3tf {

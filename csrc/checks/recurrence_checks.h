@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "checks/dims.h"
+#include "operations/dims.h"
 #include "kernels/recurrence/recurrence.h"
 
 namespace hw3tf {

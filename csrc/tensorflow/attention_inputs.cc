@@ -107,7 +107,7 @@ bool RegisterAttentionOp(const char* name,
        // Models saved by 0.1 have no such attribute, and want -infinity.
        "finite_logsumexp: bool = false",
        // The bits of `numbers`, for gradients of the gradient, which must know
-       // them when a graph is made (hw3tf/ops/attention_gradient.py).
+       // them when a graph is made (hw3tf/ops/fronts/tensorflow_op.py).
        "number_bits: list(int) = []"},
       inputs,
       outputs,

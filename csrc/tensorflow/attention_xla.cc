@@ -2,8 +2,9 @@
 // Hw3tfAttentionGrad are where TensorFlow runs the graph itself.
 //
 // A custom call is told no shapes. So its first operand is a vector of int64
-// that hw3tf/ops/xla_module.py makes: the header below, then the sizes of every
-// array given. All else is as in the ops: the same checks, the same kernels.
+// that hw3tf/ops/fronts/xla_module.py makes: the header below, then the sizes
+// of every array given. All else is as in the ops: the same checks, the same
+// kernels.
 
 #include <cstring>
 

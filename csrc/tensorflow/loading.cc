@@ -8,7 +8,7 @@
 
 #include <vector>
 
-#include "checks/libraries.h"
+#include "operations/libraries.h"
 
 namespace hw3tf {
 namespace {
@@ -60,7 +60,7 @@ const std::string& LoadError() {
 
 }  // namespace hw3tf
 
-// For hw3tf/ops/libraries.py.
+// For hw3tf/ops/library.py.
 extern "C" __attribute__((visibility("default"))) const char* Hw3tfLoadError() {
   return hw3tf::LoadError().c_str();
 }

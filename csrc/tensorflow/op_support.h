@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "checks/dims.h"
+#include "operations/dims.h"
 #include "tensorflow/exceptions.h"
 #include "tensorflow/tf_c_api.h"
 

@@ -4,7 +4,7 @@
 
 #include <optional>
 
-#include "checks/dims.h"
+#include "operations/dims.h"
 
 namespace hw3tf {
 

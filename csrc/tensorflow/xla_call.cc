@@ -19,7 +19,7 @@ bool ReadOperands(const int64_t* ranks, int count, const void** arrays,
 
 }  // namespace hw3tf
 
-// For hw3tf/ops/xla_probe.py: both return "" or what is wrong.
+// For hw3tf/ops/fronts/xla_probe.py: both return "" or what is wrong.
 extern "C" __attribute__((visibility("default"))) const char*
 Hw3tfRegisterXlaTargets() {
   static const std::string error = [] {

@@ -24,11 +24,11 @@ void Guarded(void* results, const void** arrays, const char* config,
       });
 }
 
-// Fills `count` operands from what hw3tf/ops/xla_module.py has put together:
-// `ranks`, in the header, are those of each array, -1 where it is not given,
-// and are followed by their sizes. `arrays` are those that are given, and the
-// sizes once more, as they are at run time. Returns whether the two agree: the
-// header has bounds, which are larger, where sizes depend on values.
+// Fills `count` operands from what hw3tf/ops/fronts/xla_module.py has put
+// together: `ranks`, in the header, are those of each array, -1 where it is not
+// given, and are followed by their sizes. `arrays` are those that are given,
+// and the sizes once more, as they are at run time. Returns whether the two
+// agree: the header has bounds, which are larger, where sizes depend on values.
 bool ReadOperands(const int64_t* ranks, int count, const void** arrays,
                   Operand* operands);
 

@@ -3,8 +3,8 @@
 //
 // All of it is private to TensorFlow: names, and the layout of a status. Every
 // part is tested before it is used, and the caller tests the whole with a small
-// call (hw3tf/ops/xla_probe.py); where something is missing, attention under
-// XLA runs in pure Keras.
+// call (hw3tf/ops/fronts/xla_probe.py); where something is missing, attention
+// under XLA runs in pure Keras.
 
 #pragma once
 

@@ -1,6 +1,7 @@
 """`accelerate` and `restore`: the attention of a whole model on the kernel."""
 
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,7 +13,7 @@ from hw3tf.acceleration.keras_layers import verdict_on_keras_layer
 from hw3tf.acceleration.not_covered import NOT_COVERED
 from hw3tf.acceleration.patches import attach, detach, is_attached
 from hw3tf.acceleration.report import AccelerationReport, LayerReport
-from hw3tf.ops.libraries import kernel_path, logger
+from hw3tf.ops.paths import CallPath, kernel_path, logger
 
 FAMILIES = keras_hub_layers.FAMILIES | keras_hub_calls.FAMILIES
 
@@ -22,7 +23,7 @@ KERAS_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAtten
 COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
 
 
-def accelerate(model):
+def accelerate(model: keras.layers.Layer) -> AccelerationReport:
     """Puts the attention of a model onto the fused kernel: one line, same weights.
 
     In every attention layer that hw3tf understands, however deep in the model, the one
@@ -68,6 +69,19 @@ def accelerate(model):
     """
     _check_model("accelerate", model)
     path = kernel_path()
+    reports, changed = _put_on_kernel(model, path)
+    if not model.built:
+        reason = "the model is not built: call it once, then accelerate it again"
+        reports.append(LayerReport(model.name, type(model).__name__, False, reason))
+    if changed:
+        _reset_functions(model)
+    report = AccelerationReport(reports, path, changed, lambda: _reset_functions(model))
+    logger.debug("accelerate:\n%s", report)
+    return report
+
+
+def _put_on_kernel(model: Any, path: CallPath) -> tuple[list[LayerReport], list[Any]]:
+    """What is to say of each attention layer in `model`, and those that changed."""
     reports, changed = [], []
     for name, layer in _walk(model):
         verdict = _verdict(layer)
@@ -80,17 +94,10 @@ def accelerate(model):
             attach(layer, verdict.attributes)
             changed.append(layer)
         reports.append(LayerReport(name, type(layer).__name__, fused, reason))
-    if not model.built:
-        reason = "the model is not built: call it once, then accelerate it again"
-        reports.append(LayerReport(model.name, type(model).__name__, False, reason))
-    if changed:
-        _reset_functions(model)
-    report = AccelerationReport(reports, path, changed, lambda: _reset_functions(model))
-    logger.debug("accelerate:\n%s", report)
-    return report
+    return reports, changed
 
 
-def restore(model):
+def restore(model: keras.layers.Layer) -> int:
     """Takes `hw3tf.accelerate` back: the model computes as before, exactly.
 
     Args:
@@ -132,11 +139,11 @@ def _check_model(function: str, model: Any) -> None:
     )
 
 
-def _walk(model):
+def _walk(model: Any) -> Iterator[tuple[str, Any]]:
     """Path and layer of `model` and all in it, each once, in the order of the calls."""
     seen = {id(model)}
 
-    def below(parent, prefix):
+    def below(parent: Any, prefix: Any) -> Iterator[tuple[str, Any]]:
         for layer in parent._flatten_layers(include_self=False, recursive=False):
             if id(layer) not in seen:
                 seen.add(id(layer))
@@ -147,7 +154,7 @@ def _walk(model):
     yield from below(model, "")
 
 
-def _verdict(layer):
+def _verdict(layer: Any) -> Verdict | None:
     """A `Verdict`, or None for a layer that is not attention."""
     if is_attached(layer):
         return Verdict({}, "accelerated already")
@@ -200,7 +207,7 @@ def _names_the_function(code: types.CodeType) -> bool:
     )
 
 
-def _verdict_on_name(layer):
+def _verdict_on_name(layer: Any) -> Verdict | None:
     """The verdict on an unknown layer that has "Attention" in its name, so that the
     report lists it."""
     name = type(layer).__name__
@@ -211,7 +218,7 @@ def _verdict_on_name(layer):
     return Verdict(None, f"hw3tf does not know how `{name}` computes attention")
 
 
-def _reset_functions(model):
+def _reset_functions(model: Any) -> None:
     for _, layer in _walk(model):
         for name in COMPILED:
             if isinstance(layer, keras.Model) and getattr(layer, name, None):

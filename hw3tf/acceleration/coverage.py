@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from hw3tf.layers.fused_attention import Refused
-from hw3tf.layers.stock import NOTHING, Stock, overrides
-from hw3tf.ops.libraries import logger
+from hw3tf.layers.attention.attend import Refused
+from hw3tf.layers.attention.stock import NOTHING, Stock, overrides
+from hw3tf.ops.paths import logger
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ import contextlib
 import functools
 import importlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
-from hw3tf.layers.fused_attention import fitting_or
-from hw3tf.ops.attention_call import AttentionCall
-from hw3tf.ops.libraries import kernel_path, logger
+from hw3tf.layers.attention.attend import fitting_or
+from hw3tf.ops.attention.call import AttentionCall
+from hw3tf.ops.attention.options import AttentionOptions
+from hw3tf.ops.paths import kernel_path, logger
 
 _NAME = "dot_product_attention"
 
@@ -47,19 +48,19 @@ _lock, _scope = _hook.lock, _hook.scope
 class Enabled:
     """What `enable` returns: leaving a `with` statement takes that call back."""
 
-    def __init__(self, changed):
+    def __init__(self, changed: bool) -> None:
         self._changed = changed
 
-    def __enter__(self):
+    def __enter__(self) -> "Enabled":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         if self._changed:
             disable()
         self._changed = False
 
 
-def enable():
+def enable() -> Enabled:
     """Makes `keras.ops.dot_product_attention` itself run on the fused kernel.
 
     This speeds up code without changing it: the layers of Keras and KerasHub that call
@@ -100,7 +101,7 @@ def enable():
     return Enabled(changed)
 
 
-def disable():
+def disable() -> None:
     """Takes `hw3tf.enable` back, however often it was called.
 
     Example:
@@ -120,7 +121,7 @@ def is_enabled() -> bool:
 
 
 @contextlib.contextmanager
-def fused_scope():
+def fused_scope() -> Iterator[None]:
     """Makes calls of `keras.ops.dot_product_attention` inside, in this thread, run
     on the kernel."""
     with _lock:
@@ -134,14 +135,14 @@ def fused_scope():
             _remove_user()
 
 
-def _backend():
+def _backend() -> Any:
     """The module in which Keras looks the function up; None on other backends."""
     if keras.backend.backend() != "tensorflow":
         return None
     return importlib.import_module("keras.src.backend").nn
 
 
-def _add_user():
+def _add_user() -> None:
     module = _backend()
     if _hook.users == 0 and module is not None:
         _hook.stock = getattr(module, _NAME)
@@ -150,7 +151,7 @@ def _add_user():
     _hook.users += 1
 
 
-def _remove_user():
+def _remove_user() -> None:
     module = _backend()
     _hook.users -= 1
     if _hook.users == 0 and module is not None:
@@ -163,9 +164,11 @@ def _remove_user():
 
 def _replacement(stock: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(stock)
-    def dot_product_attention(query, key, value, *args, **kwargs):
+    def dot_product_attention(
+        query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         call = None
-        if _hook.enabled or getattr(_scope, "depth", 0):
+        if _hook.enabled or getattr(_scope, "depth", 0) > 0:
             call = _kernel_call(query, key, value, *args, **kwargs)
         own = functools.partial(stock, query, key, value, *args, **kwargs)
         return own() if call is None else fitting_or(call, call.run, own)
@@ -174,31 +177,29 @@ def _replacement(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _kernel_call(
-    query,
-    key,
-    value,
-    bias=None,
-    mask=None,
-    scale=None,
-    is_causal=False,
-    flash_attention=None,
-    attn_logits_soft_cap=None,
-):
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    mask: Any = None,
+    scale: Any = None,
+    is_causal: bool = False,
+    flash_attention: bool | None = None,
+    attn_logits_soft_cap: float | None = None,
+) -> AttentionCall | None:
     """An `AttentionCall` that the kernel runs, or None: then Keras computes the call,
     or raises its own error."""
     if flash_attention is False:
         return None
     try:
-        call = AttentionCall(
-            query,
-            key,
-            value,
-            bias=bias,
-            mask=mask,
+        options = AttentionOptions(
             scale=scale,
             is_causal=is_causal,
             attn_logits_soft_cap=attn_logits_soft_cap,
+            bias=bias,
+            mask=mask,
         )
+        call = AttentionCall(query, key, value, options)
     except (TypeError, ValueError) as error:
         logger.debug("keras.ops.dot_product_attention stays in Keras: %s", error)
         return None

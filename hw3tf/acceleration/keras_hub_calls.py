@@ -11,14 +11,16 @@ import keras
 from hw3tf.acceleration.coverage import Family, own_method
 from hw3tf.acceleration.enabling import fused_scope
 from hw3tf.acceleration.subtracted_masks import if_out, masked_keys_are_out
+from hw3tf.layers.attention.attend import attend
+from hw3tf.layers.attention.stock import NOTHING, Stock
 from hw3tf.layers.call_context import training_under_way
-from hw3tf.layers.fused_attention import attend
-from hw3tf.layers.stock import NOTHING, Stock
 
 ops = keras.ops
 
 
-def _cached(layer, key, value, cache, cache_update_index):
+def _cached(
+    layer: Any, key: Any, value: Any, cache: Any, cache_update_index: Any
+) -> tuple[Any, Any, Any]:
     """Keys and values with what the cache holds, and the cache, as in KerasHub."""
     if cache is None:
         if cache_update_index is not None:
@@ -36,15 +38,19 @@ def _cached(layer, key, value, cache, cache_update_index):
     return key, value, ops.stack((key, value), axis=1)
 
 
-def _joined(output):
+def _joined(output: Any) -> Any:
     """The output with the heads of a position side by side."""
     shape = ops.shape(output)
     return ops.reshape(output, (shape[0], shape[1], shape[2] * shape[3]))
 
 
 def _bloom_call(
-    layer, hidden_states, attention_mask=None, cache=None, cache_update_index=None
-):
+    layer: Any,
+    hidden_states: Any,
+    attention_mask: Any = None,
+    cache: Any = None,
+    cache_update_index: Any = None,
+) -> Any:
     key, value, cache = _cached(
         layer,
         layer._key_dense(hidden_states),
@@ -68,8 +74,13 @@ def _bloom_call(
 
 
 def _falcon_call(
-    layer, inputs, alibi, attention_mask=None, cache=None, cache_update_index=None
-):
+    layer: Any,
+    inputs: Any,
+    alibi: Any,
+    attention_mask: Any = None,
+    cache: Any = None,
+    cache_update_index: Any = None,
+) -> Any:
     key, value, cache = _cached(
         layer, layer.key_dense(inputs), layer.value_dense(inputs), cache,
         cache_update_index,
@@ -89,20 +100,20 @@ def _falcon_call(
 
 
 def _t5_call(
-    layer,
-    hidden_states,
-    mask=None,
-    key_value_states=None,
-    position_bias=None,
-    cache=None,
-    cache_update_index=None,
-    training=False,
-):
+    layer: Any,
+    hidden_states: Any,
+    mask: Any = None,
+    key_value_states: Any = None,
+    position_bias: Any = None,
+    cache: Any = None,
+    cache_update_index: Any = None,
+    training: Any = False,
+) -> Any:
     """The bias includes the mask: later layers get it instead of a mask."""
     states = hidden_states if key_value_states is None else key_value_states
     batch = ops.shape(hidden_states)[0]
 
-    def heads(x):
+    def heads(x: Any) -> Any:
         return ops.reshape(x, (batch, -1, layer.num_heads, layer.key_value_dim))
 
     key = value = None
@@ -129,7 +140,9 @@ def _t5_call(
     return layer.output_projector(_joined(output)), position_bias, cache
 
 
-def _t5_bias(layer, query_length, key_length, cache_update_index):
+def _t5_bias(
+    layer: Any, query_length: Any, key_length: Any, cache_update_index: Any
+) -> Any:
     if layer.use_relative_attention_bias:
         start = 0 if cache_update_index is None else cache_update_index
         return layer.compute_bias(query_length, key_length, query_start_index=start)
@@ -138,8 +151,12 @@ def _t5_bias(layer, query_length, key_length, cache_update_index):
 
 
 def _vision_call(
-    layer, x, attention_mask=None, return_attention_scores=None, training=False
-):
+    layer: Any,
+    x: Any,
+    attention_mask: Any = None,
+    return_attention_scores: Any = None,
+    training: Any = False,
+) -> Any:
     """The vision towers of PaliGemma and Gemma 3. Their mask is a bias. The second
     result is for callers that need the weights; KerasHub's models do not."""
     if return_attention_scores:
@@ -162,8 +179,8 @@ def _vision_call(
     return layer.out_proj(_joined(output)), None
 
 
-def _sam_call(layer, query, value, key):
-    def heads(x):  # not `_separate_heads`, which transposes
+def _sam_call(layer: Any, query: Any, value: Any, key: Any) -> Any:
+    def heads(x: Any) -> Any:  # not `_separate_heads`, which transposes
         shape = ops.shape(x)
         size = x.shape[-1] // layer.num_heads
         return ops.reshape(x, (shape[0], shape[1], layer.num_heads, size))
@@ -176,12 +193,12 @@ def _sam_call(layer, query, value, key):
     return layer.out_proj(_joined(output))
 
 
-def _seg_former_call(layer, x):
+def _seg_former_call(layer: Any, x: Any) -> Any:
     """Keys and values come from an image that is reduced by `sr_ratio`."""
     batch, length = ops.shape(x)[:2]
     channels = x.shape[-1]
 
-    def heads(x):
+    def heads(x: Any) -> Any:
         size = channels // layer.num_heads
         return ops.reshape(x, (batch, -1, layer.num_heads, size))
 
@@ -243,14 +260,14 @@ def _video_prism_call(
     return if_out(out, fused, own, drops)
 
 
-def _scoped(layer):
+def _scoped(layer: Any) -> dict[str, Any]:
     """For layers that call `keras.ops.dot_product_attention` themselves."""
 
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         with fused_scope():
             return type(layer).call(layer, *args, **kwargs)
 
-    call.__wrapped__ = type(layer).call.__get__(layer)  # its signature
+    vars(call)["__wrapped__"] = type(layer).call.__get__(layer)  # its signature
     return {"call": call}
 
 

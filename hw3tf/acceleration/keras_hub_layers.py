@@ -14,9 +14,9 @@ from typing import Any
 import keras
 
 from hw3tf.acceleration.coverage import Family
-from hw3tf.layers.fused_attention import Refused, attend
-from hw3tf.layers.stock import Stock
-from hw3tf.ops.attention_call import AttentionCall
+from hw3tf.layers.attention.attend import attend, kernel_call
+from hw3tf.layers.attention.stock import Stock
+from hw3tf.ops.attention.options import AttentionOptions
 
 _PRODUCT = ("_compute_attention",)
 _SOFTMAX = (*_PRODUCT, "_masked_softmax")
@@ -91,7 +91,9 @@ def _decoder_product(
     )[0]
 
 
-def _window(layer, window, mask, cache_update_index):
+def _window(
+    layer: Any, window: int | None, mask: Any, cache_update_index: Any
+) -> tuple[Any, int | None]:
     """Mask and sliding window for the kernel. The kernel counts from position 0, so
     with a cache the layer's own mask of the window is used."""
     at_start = cache_update_index is None or (
@@ -106,18 +108,24 @@ _CAPPED = Stock(softmax="softmax", dropout="dropout_layer", rate="dropout")
 _BIASED = Stock(softmax="softmax", dropout="dropout_layer", scales=("scaling",))
 
 
-def _gemma(layer):
+def _gemma(layer: Any) -> dict[str, Any] | str:
     product = functools.partial(_gemma_product, layer)
     return _unless_all_drops(layer, {"_compute_attention": product})
 
 
-def _unless_all_drops(layer, attributes):
+def _unless_all_drops(layer: Any, attributes: dict[str, Any]) -> dict[str, Any] | str:
     return "its dropout drops all weights" if layer.dropout >= 1 else attributes
 
 
 def _gemma_product(
-    layer, q, k, v, attention_mask, training=False, cache_update_index=0
-):
+    layer: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    attention_mask: Any,
+    training: Any = False,
+    cache_update_index: Any = 0,
+) -> Any:
     head_dim = layer.head_dim
     if not layer.query_head_dim_normalize:
         head_dim = layer.hidden_dim // layer.num_query_heads
@@ -141,8 +149,15 @@ def _gemma_product(
     )[0]
 
 
-def _gemma4_text(layer):
-    def product(q, k, v, attention_mask, training=False, cache_update_index=0):
+def _gemma4_text(layer: Any) -> dict[str, Any] | str:
+    def product(
+        q: Any,
+        k: Any,
+        v: Any,
+        attention_mask: Any,
+        training: Any = False,
+        cache_update_index: Any = 0,
+    ) -> Any:
         return attend(
             q,
             k,
@@ -157,8 +172,10 @@ def _gemma4_text(layer):
     return _unless_all_drops(layer, {"_compute_attention": product})
 
 
-def _gemma4_vision(layer):
-    def product(q, k, v, attention_mask, training=False):
+def _gemma4_vision(layer: Any) -> dict[str, Any] | str:
+    def product(
+        q: Any, k: Any, v: Any, attention_mask: Any, training: Any = False
+    ) -> Any:
         return attend(
             q,
             k,
@@ -173,10 +190,16 @@ def _gemma4_vision(layer):
     return _unless_all_drops(layer, {"_compute_attention": product})
 
 
-def _t5_gemma(layer):
+def _t5_gemma(layer: Any) -> dict[str, Any] | str:
     """Their mask is a bias."""
 
-    def product(query_states, key_states, value_states, attention_mask, training):
+    def product(
+        query_states: Any,
+        key_states: Any,
+        value_states: Any,
+        attention_mask: Any,
+        training: Any,
+    ) -> Any:
         return attend(
             query_states,
             key_states,
@@ -192,12 +215,18 @@ def _t5_gemma(layer):
     return _unless_all_drops(layer, attributes)
 
 
-def _gpt_oss(layer):
+def _gpt_oss(layer: Any) -> dict[str, Any]:
     """Each head has a sink, one more logit for every query, which takes weight and adds
     no value: the output shrinks by the factor `sigmoid(logsumexp - sink)`."""
     ops = keras.ops
 
-    def product(query, key, value, attention_mask=None, start_index=0):
+    def product(
+        query: Any,
+        key: Any,
+        value: Any,
+        attention_mask: Any = None,
+        start_index: Any = 0,
+    ) -> Any:
         window = layer.sliding_window
         if window is not None and window > 0:
             at = ops.arange(ops.shape(query)[1])[:, None] + start_index
@@ -212,28 +241,21 @@ def _gpt_oss(layer):
     return {"_compute_attention": product, "num_key_value_groups": 1}
 
 
-def _with_sink(query, key, value, mask, layer):
+def _with_sink(query: Any, key: Any, value: Any, mask: Any, layer: Any) -> Any:
     ops = keras.ops
-    try:
-        call = AttentionCall(
-            query,
-            key,
-            value,
-            mask=None if mask is None else mask[:, None],
-            scale=layer._inv_norm_factor,
-        )
-    except (TypeError, ValueError) as error:
-        raise Refused(str(error)) from error
+    mask = None if mask is None else mask[:, None]
+    options = AttentionOptions(mask=mask, scale=layer._inv_norm_factor)
+    call = kernel_call(query, key, value, options)
     output, logsumexp = call.run(return_logsumexp=True, finite_logsumexp=True)
     sinks = ops.cast(ops.reshape(layer.sinks, (1, -1, 1)), logsumexp.dtype)
     share = ops.transpose(ops.sigmoid(logsumexp - sinks), (0, 2, 1))[..., None]
     return ops.multiply(output, ops.cast(share, output.dtype))
 
 
-def _mmdit(layer):
+def _mmdit(layer: Any) -> dict[str, Any]:
     """The two streams of Stable Diffusion 3, joined; no mask."""
 
-    def product(query, key, value):
+    def product(query: Any, key: Any, value: Any) -> Any:
         scale = layer._inverse_sqrt_key_dim
         output = attend(query, key, value, scale=float(scale))[0]
         shape = keras.ops.shape(query)
@@ -242,11 +264,11 @@ def _mmdit(layer):
     return {"_compute_attention": product}
 
 
-def _qwen_window(layer):
+def _qwen_window(layer: Any) -> int | None:
     return layer.sliding_window_size if layer.use_sliding_window_attention else None
 
 
-def _qwen3_window(layer):
+def _qwen3_window(layer: Any) -> int | None:
     return layer.sliding_window_size or None
 
 

@@ -7,17 +7,16 @@ import keras
 
 from hw3tf.acceleration.attention_layer import ATTENTION
 from hw3tf.acceleration.coverage import Family, Verdict, guard, own_method
-from hw3tf.layers.attention_calls import (
+from hw3tf.layers.attention.attend import Refused
+from hw3tf.layers.attention.keras_calls import (
     GROUPED,
     MULTI_HEAD,
     OVERRIDABLE,
-    call_group_query_attention,
-    call_multi_head_attention,
-    group_query_product,
-    multi_head_product,
+    KerasAttention,
+    attention_product,
+    call_attention,
 )
-from hw3tf.layers.fused_attention import Refused
-from hw3tf.layers.stock import overrides
+from hw3tf.layers.attention.stock import overrides
 
 _MULTI_HEAD = keras.layers.MultiHeadAttention
 _GROUPED = keras.layers.GroupQueryAttention
@@ -52,18 +51,18 @@ def _multi_head_call(
     """Replaces `keras.layers.MultiHeadAttention.call`, which looks for the query mask
     on the tensor only."""
     query_mask = getattr(query, "_keras_mask", None)
-    product = functools.partial(_guarded_product, multi_head_product)
-    return call_multi_head_attention(
-        layer, query, value, key, query_mask, *masks, product=product, **more
+    product = functools.partial(_guarded_product, MULTI_HEAD)
+    more |= {"keep_masks": False, "product": product}
+    return call_attention(
+        MULTI_HEAD, layer, query, value, key, query_mask, *masks, **more
     )
 
 
 def _multi_head_product(layer: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     _check_causality(layer, _MULTI_HEAD, **kwargs)
     own = own_method(layer, "_compute_attention")
-    return multi_head_product(
-        layer, *args, instead=functools.partial(own, *args, **kwargs), **kwargs
-    )
+    instead = functools.partial(own, *args, **kwargs)
+    return attention_product(MULTI_HEAD, layer, *args, instead=instead, **kwargs)
 
 
 def _grouped(layer: Any) -> dict[str, Any]:
@@ -76,15 +75,31 @@ def _grouped(layer: Any) -> dict[str, Any]:
 
 
 def _grouped_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-    product = functools.partial(_guarded_product, group_query_product)
-    return call_group_query_attention(layer, *args, product=product, **kwargs)
+    product = functools.partial(_guarded_product, GROUPED)
+    return call_attention(GROUPED, layer, *args, product=product, **kwargs)
 
 
-def _grouped_product(layer: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    _check_causality(layer, _GROUPED, **kwargs)
+def _grouped_product(
+    layer: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any = None,
+    training: Any = None,
+    use_causal_mask: bool = False,
+) -> tuple[Any, Any]:
+    """In place of the method, which is not told whether scores are asked for."""
+    causality = {"use_causal_mask": True} if use_causal_mask else {}
+    _check_causality(layer, _GROUPED, **causality)
     own = own_method(layer, "_compute_attention", shared=True)
-    return group_query_product(
-        layer, *args, instead=functools.partial(own, *args, **kwargs), **kwargs
+    arguments = query, key, value, attention_mask, training
+    return attention_product(
+        GROUPED,
+        layer,
+        *arguments,
+        layer._return_attention_scores,
+        instead=functools.partial(own, *arguments, **causality),
+        **causality,
     )
 
 
@@ -101,49 +116,49 @@ def _check_causality(
 
 
 def _guarded_product(
-    function: Any,
+    traits: KerasAttention,
     layer: Any,
     query: Any,
     key: Any,
     value: Any,
     attention_mask: Any,
-    *settings: Any,
-    query_mask: Any,
-    key_mask: Any,
-    sliding_window: Any,
+    training: Any,
+    return_attention_scores: bool,
+    use_causal_mask: bool,
+    **positions: Any,
 ) -> tuple[Any, Any]:
     """`function`, or Keras's `_compute_attention` if it refuses: with the tensors that
     are projected already, and all masks combined."""
 
     def own() -> tuple[Any, Any]:
-        # The last of the settings is causality, which becomes a part of the mask. Older
-        # versions of Keras have no argument for the scores.
         mask = layer._compute_attention_mask(
             query,
             value,
-            query_mask=query_mask,
-            key_mask=key_mask,
+            query_mask=positions["query_mask"],
+            key_mask=positions["key_mask"],
             attention_mask=attention_mask,
-            use_causal_mask=settings[-1],
+            use_causal_mask=use_causal_mask,
         )
-        method = own_method(
-            layer, "_compute_attention", shared=isinstance(layer, _GROUPED)
-        )
-        training, *scores = settings[:-1]
-        return method(query, key, value, mask, training, *filter(None, scores))
+        shared = traits is GROUPED
+        method = own_method(layer, "_compute_attention", shared=shared)
+        if shared or not return_attention_scores:
+            # Older versions of Keras have no argument for the scores.
+            return method(query, key, value, mask, training)
+        return method(query, key, value, mask, training, return_attention_scores)
 
     run = functools.partial(
-        function,
+        attention_product,
+        traits,
         layer,
         query,
         key,
         value,
         attention_mask,
-        *settings,
+        training,
+        return_attention_scores,
+        use_causal_mask,
         instead=own,
-        query_mask=query_mask,
-        key_mask=key_mask,
-        sliding_window=sliding_window,
+        **positions,
     )
     return guard(layer, run, own)()
 

@@ -5,6 +5,8 @@ attributes that are set, and would save them. Config, class and weights stay as 
 are; copies, clones and saved files do not contain the replacements.
 """
 
+from typing import Any
+
 _PATCH = "_hw3tf_patch"
 _ABSENT = object()
 
@@ -13,23 +15,23 @@ class _Patch:
     """The replaced attributes. They are in an object of their own, because Keras looks
     for weights inside the dicts and lists that a layer has as attributes."""
 
-    def __init__(self, before):
+    def __init__(self, before: Any) -> None:
         self.before = before
 
 
-def is_attached(layer):
+def is_attached(layer: Any) -> bool:
     """Whether `attach` was called on `layer`, and `detach` not since."""
     return _PATCH in layer.__dict__
 
 
-def attach(layer, attributes):
+def attach(layer: Any, attributes: dict[str, Any]) -> None:
     """Replaces `attributes`, a dict of names and values, on `layer` alone."""
     before = {name: layer.__dict__.get(name, _ABSENT) for name in attributes}
     layer.__dict__[_PATCH] = _Patch(before)
     layer.__dict__.update(attributes)
 
 
-def detach(layer):
+def detach(layer: Any) -> bool:
     """Undoes `attach`. Returns whether there was anything to undo."""
     patch = layer.__dict__.pop(_PATCH, None)
     if patch is None:

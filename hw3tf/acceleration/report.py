@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw3tf.acceleration.patches import detach
-from hw3tf.ops import AttentionPath
+from hw3tf.ops.paths import CallPath
 
 
 @dataclass(frozen=True)
@@ -45,27 +45,29 @@ class AccelerationReport:
     (1, 'attention')
     """
 
-    def __init__(self, layers, path: AttentionPath, changed: list[Any], reset):
+    def __init__(
+        self, layers: Any, path: CallPath, changed: list[Any], reset: Any
+    ) -> None:
         self.layers = list(layers)
         self.path = path
         self._changed = changed
         self._reset = reset
 
     @property
-    def num_fused(self):
+    def num_fused(self) -> int:
         return sum(layer.fused for layer in self.layers)
 
-    def __enter__(self):
+    def __enter__(self) -> "AccelerationReport":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         for layer in self._changed:
             detach(layer)
         if self._changed:
             self._reset()
         self._changed = []
 
-    def __str__(self):
+    def __str__(self) -> str:
         if not self.layers:
             return f"No attention layer found. Kernel: {self.path}"
         rows = [("layer", "class", "fused", "why")]

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 from keras.src import backend
 
-from hw3tf.layers.fused_attention import Refused
-from hw3tf.ops.libraries import kernel_path
+from hw3tf.layers.attention.attend import Refused
+from hw3tf.ops.paths import kernel_path
 
 ops = keras.ops
 

@@ -1,18 +1,19 @@
 """`GroupQueryAttention`: Keras's layer on the fused kernel."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from hw3tf.layers.attention_calls import (
+from hw3tf.layers.attention.keras_calls import (
     GROUPED,
     OVERRIDABLE,
-    call_group_query_attention,
-    group_query_product,
+    attention_product,
+    call_attention,
 )
-from hw3tf.layers.stock import overrides
-from hw3tf.ops.attention_checks import batch_of
-from hw3tf.ops.libraries import logger
+from hw3tf.layers.attention.stock import overrides
+from hw3tf.ops.paths import logger
+from hw3tf.ops.shapes import batch_of
 
 
 @keras.saving.register_keras_serializable(package="hw3tf")
@@ -94,17 +95,17 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
 
     def call(
         self,
-        query,
-        value,
-        key=None,
-        query_mask=None,
-        value_mask=None,
-        key_mask=None,
-        attention_mask=None,
-        return_attention_scores=False,
-        training=None,
-        use_causal_mask=False,
-    ):
+        query: Any,
+        value: Any,
+        key: Any = None,
+        query_mask: Any = None,
+        value_mask: Any = None,
+        key_mask: Any = None,
+        attention_mask: Any = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        use_causal_mask: bool = False,
+    ) -> Any:
         arguments = {
             "key": key,
             "query_mask": query_mask,
@@ -116,30 +117,32 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
             "use_causal_mask": use_causal_mask,
         }
         overridden = self._differs(OVERRIDABLE)
-        if overridden:
-            logger.debug("%s builds masks as in Keras: %s", self.name, overridden)
-            return super().call(query, value, **arguments)
-        return call_group_query_attention(self, query, value, **arguments)
+        if not overridden:
+            return call_attention(GROUPED, self, query, value, **arguments)
+        logger.debug("%s builds masks as in Keras: %s", self.name, overridden)
+        return super().call(query, value, **arguments)
 
     def _compute_attention(
         self,
-        query,
-        key,
-        value,
-        attention_mask=None,
-        training=None,
-        use_causal_mask=False,
-    ):
+        query: Any,
+        key: Any,
+        value: Any,
+        attention_mask: Any = None,
+        training: bool | None = None,
+        use_causal_mask: bool = False,
+    ) -> tuple[Any, Any]:
         """Keras's hook for subclasses, on the kernel, too."""
+        arguments = query, key, value, attention_mask, training
         overridden = self._differs(("_masked_softmax",))
-        if overridden:
-            logger.debug("%s builds scores as in Keras: %s", self.name, overridden)
-        compute = super()._compute_attention if overridden else self._fused
-        return compute(
-            query, key, value, attention_mask, training, use_causal_mask=use_causal_mask
-        )
+        if not overridden:
+            scores = self._return_attention_scores
+            return attention_product(GROUPED, self, *arguments, scores, use_causal_mask)
+        logger.debug("%s builds scores as in Keras: %s", self.name, overridden)
+        return super()._compute_attention(*arguments, use_causal_mask=use_causal_mask)
 
-    def compute_output_spec(self, query, value, key=None, **kwargs):
+    def compute_output_spec(
+        self, query: Any, value: Any, key: Any = None, **kwargs: Any
+    ) -> Any:
         if query.shape[0] == 1:  # serves a larger batch
             batch = batch_of(*(x for x in (value, key) if x is not None))
             query = keras.KerasTensor((batch, *query.shape[1:]), query.dtype)
@@ -148,6 +151,3 @@ class GroupQueryAttention(keras.layers.GroupQueryAttention):
     def _differs(self, methods: Sequence[str]) -> str:
         """Empty if `methods` and the layers within are Keras's, else what is not."""
         return overrides(self, GroupQueryAttention, methods) or GROUPED.changed(self)
-
-    def _fused(self, *args, **kwargs):
-        return group_query_product(self, *args, **kwargs)

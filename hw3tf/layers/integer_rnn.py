@@ -1,13 +1,16 @@
 """`IntegerRNN`: a recurrent layer whose every state is exact."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops as keras_ops
+from numpy.typing import NDArray
 
 from hw3tf import ops
-from hw3tf.layers import fixed_point
+from hw3tf.layers import from_simple_rnn
 from hw3tf.layers.merged_directions import refuse_merging
-from hw3tf.ops import libraries
+from hw3tf.ops.paths import kernel_path
 from hw3tf.reference import IntegerRNNCell
 from hw3tf.reference.integer_rnn_arguments import OVERFLOWS
 from hw3tf.reference.integers import check_integers, check_whole
@@ -105,21 +108,21 @@ class IntegerRNN(keras.layers.RNN):
 
     def __init__(
         self,
-        units,
-        activation=None,
-        clip=None,
-        use_bias=True,
-        kernel_initializer="ones",
-        recurrent_initializer="identity",
-        bias_initializer="zeros",
-        return_sequences=False,
-        return_state=False,
-        go_backwards=False,
-        stateful=False,
-        overflow="raise",
-        fractional_bits=0,
-        **kwargs,
-    ):
+        units: int,
+        activation: str | None = None,
+        clip: tuple[int, int] | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "ones",
+        recurrent_initializer: Any = "identity",
+        bias_initializer: Any = "zeros",
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        overflow: str = "raise",
+        fractional_bits: int = 0,
+        **kwargs: Any,
+    ) -> None:
         if overflow not in OVERFLOWS:
             raise ValueError(
                 f"`overflow` must be one of {OVERFLOWS}. Received: {overflow!r}"
@@ -151,7 +154,13 @@ class IntegerRNN(keras.layers.RNN):
         # Of the states from those of a float layer: `from_simple_rnn` measures it.
         self.largest_deviation = None
 
-    def call(self, sequences, initial_state=None, mask=None, training=False):
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: Any = False,
+    ) -> Any:
         check_integers("sequences", sequences, self.compute_dtype)
         self.cell.check_weights_do_not_train()
         if not self._merging_asked:
@@ -180,7 +189,7 @@ class IntegerRNN(keras.layers.RNN):
             output = self._zeroed(output, mask)
         return (output, state) if self.return_state else output
 
-    def _zeroed(self, output, mask):
+    def _zeroed(self, output: Any, mask: Any) -> Any:
         """Zeros where a step is masked, and for the last state, if the last step is."""
         if self.go_backwards:
             mask = keras_ops.flip(mask, axis=1)
@@ -188,7 +197,7 @@ class IntegerRNN(keras.layers.RNN):
             mask = keras_ops.all(mask[:, -1:], axis=1)  # true without steps
         return keras_ops.where(mask[..., None], output, keras_ops.zeros_like(output))
 
-    def _first_state(self, sequences, initial_state):
+    def _first_state(self, sequences: Any, initial_state: Any) -> Any:
         if initial_state is None:
             if self.stateful:
                 return keras_ops.convert_to_tensor(self.states[0])
@@ -203,7 +212,7 @@ class IntegerRNN(keras.layers.RNN):
         check_integers("initial_state", initial_state, self.compute_dtype)
         return initial_state
 
-    def _last_state(self, first, output):
+    def _last_state(self, first: Any, output: Any) -> Any:
         if not self.return_sequences:
             return output
         # The last of the first state and, if there is one, the last output.
@@ -211,14 +220,18 @@ class IntegerRNN(keras.layers.RNN):
         return keras_ops.concatenate(ends, axis=1)[:, -1]
 
     def compute_output_spec(
-        self, sequences, initial_state=None, mask=None, training=False
-    ):
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: Any = False,
+    ) -> Any:
         check_integers("sequences", sequences, self.compute_dtype)
         return super().compute_output_spec(
             sequences, initial_state=initial_state, mask=mask, training=training
         )
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Any) -> None:
         """Sets the weights: kernel, recurrent kernel and, if there is one, bias.
 
         Args:
@@ -235,8 +248,13 @@ class IntegerRNN(keras.layers.RNN):
 
     @classmethod
     def from_simple_rnn(
-        cls, layer, fractional_bits, calibration=None, dtype="int32", **kwargs
-    ):
+        cls,
+        layer: Any,
+        fractional_bits: int,
+        calibration: Any = None,
+        dtype: str = "int32",
+        **kwargs: Any,
+    ) -> Any:
         """Converts a trained `keras.layers.SimpleRNN` into fixed point.
 
         Weights are rounded to the nearest multiple of `2**-fractional_bits` (the
@@ -280,18 +298,18 @@ class IntegerRNN(keras.layers.RNN):
         >>> bool(np.abs(h - simple(x)).max() <= layer.largest_deviation + 1e-5)
         True
         """
-        return fixed_point.convert(
+        return from_simple_rnn.convert(
             cls, layer, fractional_bits, calibration, dtype, kwargs
         )
 
-    def to_fixed_point(self, values):
+    def to_fixed_point(self, values: Any) -> NDArray[Any]:
         """The integers that stand for an array of real `values`: rounded to the
         nearest multiple of `2**-fractional_bits`. ValueError if one does not fit."""
-        return fixed_point.quantized(
+        return from_simple_rnn.quantized(
             "values", values, self.fractional_bits, self.compute_dtype
         )
 
-    def from_fixed_point(self, states):
+    def from_fixed_point(self, states: Any) -> NDArray[np.float64]:
         """The float64 numbers that an array of integers stands for."""
         return np.asarray(states) / 2.0**self.fractional_bits
 
@@ -299,21 +317,21 @@ class IntegerRNN(keras.layers.RNN):
     def supports_jit(self) -> bool:
         """Whether Keras may compile a model by XLA: where the kernel serves there. What
         would stand in for it cannot raise."""
-        return self._supports_jit and libraries.kernel_path(compiled=True).path == "xla"
+        return self._supports_jit and kernel_path(compiled=True).path == "xla"
 
     @supports_jit.setter
     def supports_jit(self, value: bool) -> None:
         self._supports_jit = value
 
     @property
-    def units(self):
+    def units(self) -> int:
         return self.cell.units
 
     @property
-    def fractional_bits(self):
+    def fractional_bits(self) -> int:
         return self.cell.fractional_bits
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         cell = self.cell.get_config()
         for name in ("cell", "unroll"):
@@ -323,5 +341,5 @@ class IntegerRNN(keras.layers.RNN):
         return {**config, **cell, "overflow": self.overflow}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Any) -> Any:
         return cls(**config)

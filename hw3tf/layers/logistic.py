@@ -1,6 +1,7 @@
 """`Logistic`: a yes or no, and everything between, from an integer."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -51,7 +52,7 @@ class Logistic(keras.layers.Layer):
         - Haykin, *Neural Networks*, 2nd edition, section 1.3, for the slope
     """
 
-    def __init__(self, gain=1000.0, **kwargs):
+    def __init__(self, gain: float = 1000.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if "float" not in self.compute_dtype:
             raise ValueError(
@@ -67,7 +68,7 @@ class Logistic(keras.layers.Layer):
         self.gain = float(gain)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         if "int" not in dtype and "float" not in dtype and dtype != "bool":
             raise TypeError(
@@ -80,13 +81,13 @@ class Logistic(keras.layers.Layer):
         x = ops.clip(ops.cast(inputs, self.compute_dtype), -limit, limit)
         return ops.sigmoid(x * ops.convert_to_tensor(self.gain, x.dtype))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "gain": self.gain}
 
 
-def _largest(dtype):
+def _largest(dtype: str) -> float:
     """The largest finite number of a float dtype."""
     return {"float16": 65504.0, "float64": 1.7976931348623157e308}.get(dtype, 3.3e38)

@@ -1,20 +1,21 @@
 """`MultiHeadAttention`: Keras's layer on the fused kernel."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from hw3tf.layers.attention_calls import (
+from hw3tf.layers.attention.keras_calls import (
     MULTI_HEAD,
     OVERRIDABLE,
-    call_multi_head_attention,
+    attention_product,
+    call_attention,
     masks_put_back,
-    multi_head_product,
     set_mask,
 )
-from hw3tf.layers.stock import overrides
-from hw3tf.ops.attention_checks import batch_of
-from hw3tf.ops.libraries import logger
+from hw3tf.layers.attention.stock import overrides
+from hw3tf.ops.paths import logger
+from hw3tf.ops.shapes import batch_of
 
 
 @keras.saving.register_keras_serializable(package="hw3tf")
@@ -111,17 +112,17 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
 
     def call(
         self,
-        query,
-        value,
-        key=None,
-        query_mask=None,
-        value_mask=None,
-        key_mask=None,
-        attention_mask=None,
-        return_attention_scores=False,
-        training=None,
-        use_causal_mask=False,
-    ):
+        query: Any,
+        value: Any,
+        key: Any = None,
+        query_mask: Any = None,
+        value_mask: Any = None,
+        key_mask: Any = None,
+        attention_mask: Any = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        use_causal_mask: bool = False,
+    ) -> Any:
         arguments = {
             "key": key,
             "query_mask": query_mask,
@@ -133,46 +134,38 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
             "use_causal_mask": use_causal_mask,
         }
         overridden = self._differs(OVERRIDABLE)
+        if not overridden:
+            return call_attention(MULTI_HEAD, self, query, value, **arguments)
+        logger.debug("%s builds masks as in Keras: %s", self.name, overridden)
         with masks_put_back(query, value, key):
-            if overridden:
-                logger.debug("%s builds masks as in Keras: %s", self.name, overridden)
-                set_mask(query, query_mask)  # Keras looks for it there only
-                return super().call(query, value, **arguments)
-            return call_multi_head_attention(self, query, value, **arguments)
+            set_mask(query, query_mask)  # Keras looks for it there only
+            return super().call(query, value, **arguments)
 
     def _compute_attention(
         self,
-        query,
-        key,
-        value,
-        attention_mask=None,
-        training=None,
-        return_attention_scores=False,
-        use_causal_mask=False,
-    ):
+        query: Any,
+        key: Any,
+        value: Any,
+        attention_mask: Any = None,
+        training: bool | None = None,
+        return_attention_scores: bool = False,
+        use_causal_mask: bool = False,
+    ) -> tuple[Any, Any]:
         """Keras's hook for subclasses, on the kernel, too."""
+        arguments = query, key, value, attention_mask, training, return_attention_scores
         overridden = self._differs(("_masked_softmax",))
-        if overridden:
-            logger.debug("%s builds scores as in Keras: %s", self.name, overridden)
-        compute = super()._compute_attention if overridden else self._fused
-        return compute(
-            query,
-            key,
-            value,
-            attention_mask,
-            training,
-            return_attention_scores,
-            use_causal_mask=use_causal_mask,
-        )
+        if not overridden:
+            return attention_product(MULTI_HEAD, self, *arguments, use_causal_mask)
+        logger.debug("%s builds scores as in Keras: %s", self.name, overridden)
+        return super()._compute_attention(*arguments, use_causal_mask=use_causal_mask)
 
     def _differs(self, methods: Sequence[str]) -> str:
         """Empty if `methods` and the layers within are Keras's, else what is not."""
         return overrides(self, MultiHeadAttention, methods) or MULTI_HEAD.changed(self)
 
-    def _fused(self, *args, **kwargs):
-        return multi_head_product(self, *args, **kwargs)
-
-    def compute_output_spec(self, query, value, key=None, **kwargs):
+    def compute_output_spec(
+        self, query: Any, value: Any, key: Any = None, **kwargs: Any
+    ) -> Any:
         if len(query.shape) == 3 and query.shape[0] == 1:  # serves a larger batch
             batch = batch_of(*(x for x in (value, key) if x is not None))
             query = keras.KerasTensor((batch, *query.shape[1:]), query.dtype)

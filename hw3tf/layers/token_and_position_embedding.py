@@ -1,5 +1,7 @@
 """`TokenAndPositionEmbedding`: where a Transformer begins."""
 
+from typing import Any
+
 import keras
 
 
@@ -35,8 +37,13 @@ class TokenAndPositionEmbedding(keras.layers.Layer):
     """
 
     def __init__(
-        self, vocab_size, sequence_length, embed_dim, mask_zero=True, **kwargs
-    ):
+        self,
+        vocab_size: int,
+        sequence_length: int,
+        embed_dim: int,
+        mask_zero: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.vocab_size = vocab_size
         self.sequence_length = sequence_length
@@ -58,11 +65,11 @@ class TokenAndPositionEmbedding(keras.layers.Layer):
             name="positions",
         )
 
-    def build(self, tokens_shape):
+    def build(self, tokens_shape: Any) -> None:
         self.token_embedding.build(tokens_shape)
         self.position_embedding.build((self.sequence_length,))
 
-    def call(self, tokens):
+    def call(self, tokens: Any) -> Any:
         length = tokens.shape[1]
         if length is not None and length > self.sequence_length:
             raise ValueError(
@@ -72,13 +79,13 @@ class TokenAndPositionEmbedding(keras.layers.Layer):
         positions = keras.ops.arange(keras.ops.shape(tokens)[1])
         return self.token_embedding(tokens) + self.position_embedding(positions)
 
-    def compute_mask(self, tokens, mask=None):
+    def compute_mask(self, tokens: Any, mask: Any = None) -> Any:
         return self.token_embedding.compute_mask(tokens, mask)
 
-    def compute_output_shape(self, tokens_shape):
+    def compute_output_shape(self, tokens_shape: Any) -> Any:
         return (*tokens_shape, self.embed_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "vocab_size": self.vocab_size,

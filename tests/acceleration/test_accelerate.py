@@ -18,7 +18,7 @@ from backbones import BACKBONES, HEADS, segments, tokens
 from checks import run_python
 
 import hw3tf
-from hw3tf.ops import libraries
+from hw3tf.ops import paths
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def test_model_that_is_not_built_is_reported():
     ("place", "replacement", "reason"),
     [
         ((keras.backend, "backend"), lambda: "jax", "the backend is jax"),
-        ((libraries, "_gpu_visible"), lambda: True, "TensorFlow sees a GPU"),
+        ((paths, "_gpu_visible"), lambda: True, "TensorFlow sees a GPU"),
     ],
 )
 def test_model_that_the_kernel_cannot_serve_stays_as_it_is(
@@ -303,7 +303,7 @@ def test_library_that_cannot_be_loaded_leaves_the_way_through_pybind(
 ):
     stock = outputs(bert, segments())
     monkeypatch.delenv("HW3TF_PATH", raising=False)
-    monkeypatch.setattr(libraries, "op_library_error", lambda: "NotFoundError: gone")
+    monkeypatch.setattr(paths, "op_library_error", lambda: "NotFoundError: gone")
     report = hw3tf.accelerate(bert)
     assert str(report.path) == "pybind (the op library fails: NotFoundError: gone)"
     assert_equal_up_to_rounding(outputs(bert, segments()), stock)

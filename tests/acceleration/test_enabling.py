@@ -17,7 +17,7 @@ from checks import (
 
 import hw3tf
 from hw3tf.acceleration import enabling
-from hw3tf.ops import libraries
+from hw3tf.ops import paths
 
 BACKEND = keras.src.backend.nn
 STOCK = BACKEND.dot_product_attention
@@ -151,7 +151,7 @@ def test_errors_are_those_of_keras(x):
 def test_where_the_kernel_cannot_serve_keras_does(x, kernel_calls, monkeypatch):
     monkeypatch.delenv("HW3TF_PATH", raising=False)
     stock = keras.ops.dot_product_attention(x, x, x)
-    monkeypatch.setattr(libraries, "_gpu_visible", lambda: True)
+    monkeypatch.setattr(paths, "_gpu_visible", lambda: True)
     with hw3tf.enable():
         got = keras.ops.dot_product_attention(x, x, x)
     np.testing.assert_array_equal(got, stock)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 import hw3tf
-from hw3tf.ops import attention_call
+from hw3tf.ops.fronts import tensorflow_op
 
 VOCABULARY, EXAMPLES, BATCH = 20, 16, 4
 
@@ -69,13 +69,13 @@ def train_on_shards(model, epochs=2):
 
 def count_kernel_calls():
     """A list that grows with every call of the kernel that is traced."""
-    calls, run = [], attention_call.run_kernel
+    calls, run = [], tensorflow_op.attention
 
     def counted(*args):
-        calls.append(args[0].path)
+        calls.append("op")
         return run(*args)
 
-    attention_call.run_kernel = counted
+    tensorflow_op.attention = counted
     return calls
 
 

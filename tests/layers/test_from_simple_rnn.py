@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from integer_formula import integer_rnn
 
-from hw3tf.layers import IntegerRNN, fixed_point
+from hw3tf.layers import IntegerRNN, from_simple_rnn
 
 FEATURES, UNITS = 3, 5
 
@@ -134,7 +134,11 @@ def test_no_argument_of_keras_is_unknown():
     names -= {"self", "kwargs", "cell", "units", "activation"}
     assert names == {*COMPUTED, *WITHOUT_EFFECT}
     config = set(keras.layers.SimpleRNN(1).get_config())
-    known = (fixed_point.CARRIED_OVER, fixed_point.CONVERTED, fixed_point.LEFT_OUT)
+    known = (
+        from_simple_rnn.CARRIED_OVER,
+        from_simple_rnn.CONVERTED,
+        from_simple_rnn.LEFT_OUT,
+    )
     assert config <= set(itertools.chain(*known))
 
 

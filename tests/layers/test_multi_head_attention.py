@@ -7,7 +7,7 @@ import tensorflow as tf
 from checks import run_python
 
 from hw3tf.layers import MultiHeadAttention
-from hw3tf.ops.attention_call import AttentionCall
+from hw3tf.ops.attention.call import AttentionCall
 
 # Outputs are of size 1 and sums over 16 features: float32 rounds at 1e-7 each.
 ATOL = 3e-6

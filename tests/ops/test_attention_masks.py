@@ -13,8 +13,8 @@ from checks import (
 )
 
 from hw3tf import ops
-from hw3tf.ops.attention_call import AttentionCall
-from hw3tf.ops.attention_options import kernel_options
+from hw3tf.ops.attention.call import AttentionCall
+from hw3tf.ops.attention.options import AttentionOptions, kernel_options
 
 
 def fused(inputs, **options):
@@ -83,7 +83,8 @@ def test_masks_of_any_shape_take_the_kernel(shape, kernel_path, rng):
 def test_padding_reaches_the_kernel_as_such_and_nothing_is_expanded(shape, rng):
     query, key, value, _ = make_inputs(rng, 2, 20, 30, 2, 2, 8, 8)
     bias = tf.zeros(shape)
-    call = AttentionCall(query, key, value, mask=rng.random(shape) < 0.7, bias=bias)
+    asked = AttentionOptions(mask=rng.random(shape) < 0.7, bias=bias)
+    call = AttentionCall(query, key, value, asked)
     options = kernel_options(call.options, call.query, call.key)
     assert [m is not None for m in (options.key_mask, options.query_mask)] == [
         shape in (*KEY_MASKS, (1, 1, 1, 1)),

@@ -8,7 +8,7 @@ from checks import run_python
 
 import hw3tf
 from hw3tf import ops, reference
-from hw3tf.ops import attention_second_order
+from hw3tf.ops.fronts import second_order
 
 SHAPE = (2, 6, 2, 4)
 OPTIONS = {
@@ -22,7 +22,7 @@ OPTIONS = {
 @pytest.fixture(autouse=True)
 def _already_said(monkeypatch):
     """The warning about the cost comes once in a process: here it has come already."""
-    monkeypatch.setattr(attention_second_order, "_say_once", lambda: None)
+    monkeypatch.setattr(second_order, "_say_once", lambda: None)
 
 
 @pytest.fixture

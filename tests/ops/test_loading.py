@@ -119,8 +119,8 @@ def test_second_copy_is_refused_and_named(copy):
     module = tf.load_op_library({str(copy / "libhw3tf_ops.so")!r})
     assert not hasattr(module, "hw3tf_attention")
     assert np.array_equal(output_and_gradient(hw3tf), want)
-    from hw3tf.ops import xla_probe
-    print(xla_probe.ask({str(copy / "libhw3tf_ops.so")!r}, "Hw3tfLoadError"))
+    from hw3tf.ops import library
+    print(library.ask({str(copy / "libhw3tf_ops.so")!r}, "Hw3tfLoadError"))
     """
     first, second = run(code, HW3TF_PATH=None).splitlines()
     # pybind11 2 loads a second module, and the ops are what is refused.

@@ -11,7 +11,7 @@ from checks import run_python
 
 from hw3tf import _core, ops
 from hw3tf.__main__ import main
-from hw3tf.ops import libraries
+from hw3tf.ops import paths
 
 X = np.ones((1, 4, 2, 8), "float32")
 
@@ -83,9 +83,9 @@ def test_path_is_logged(kernel_path, caplog):
 
 def test_op_library_that_fails_gives_way_to_pybind():
     code = """
-import hw3tf.ops.libraries as libraries
+from hw3tf.ops import paths
 import numpy as np
-libraries.op_library_error = lambda: "NotFoundError: gone"
+paths.op_library_error = lambda: "NotFoundError: gone"
 from hw3tf import ops
 x = np.ones((1, 4, 2, 8), "float32")
 print(ops.attention_path(x, x, x))
@@ -109,7 +109,7 @@ def test_other_backends_take_the_reference(monkeypatch):
 
 
 def test_visible_gpu_takes_the_reference(monkeypatch):
-    monkeypatch.setattr(libraries, "_gpu_visible", lambda: True)
+    monkeypatch.setattr(paths, "_gpu_visible", lambda: True)
     assert str(ops.attention_path(X, X, X)) == "reference (TensorFlow sees a GPU)"
 
 

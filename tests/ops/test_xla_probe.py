@@ -5,18 +5,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import tensorflow as tf
 from checks import run_python
 
 from hw3tf import layers, ops
-from hw3tf.ops import attention_xla, integer_rnn_paths, libraries, xla_probe
+from hw3tf.ops import library
+from hw3tf.ops.fronts import xla, xla_probe
 
 
 def probe():
     """As in a fresh process."""
-    return xla_probe.call_error.__wrapped__(libraries.op_library_path())
+    return xla_probe.call_error.__wrapped__(library.op_library_path())
 
 
 def test_probe_passes_here():
@@ -24,43 +26,43 @@ def test_probe_passes_here():
 
 
 def test_wrong_numbers_are_found(monkeypatch):
-    run = attention_xla.attention_xla
+    run = xla.attention
 
     def wrong(*args):
         output, logsumexp = run(*args)
         return output * 1.001, logsumexp
 
-    monkeypatch.setattr(attention_xla, "attention_xla", wrong)
+    monkeypatch.setattr(xla, "attention", wrong)
     with pytest.warns(RuntimeWarning, match="other numbers than the op"):
         assert "other numbers" in probe()
 
 
 def test_lost_errors_are_found(monkeypatch):
-    run = attention_xla.attention_xla
+    run = xla.attention
 
     def lenient(query, key, value, options):
         lengths = tf.minimum(options.key_lengths, 3)
         return run(query, key, value, xla_probe.options_of(lengths))
 
-    monkeypatch.setattr(attention_xla, "attention_xla", lenient)
+    monkeypatch.setattr(xla, "attention", lenient)
     with pytest.warns(RuntimeWarning, match="raises no error of ours"):
         probe()
 
 
 def test_wrong_states_are_found(monkeypatch):
-    run = integer_rnn_paths.integer_rnn_xla
-    monkeypatch.setattr(integer_rnn_paths, "integer_rnn_xla", lambda *x: run(*x) + 1)
+    run = xla.integer_rnn
+    monkeypatch.setattr(xla, "integer_rnn", lambda *x: run(*x) + 1)
     with pytest.warns(RuntimeWarning, match="a small recurrence gives other numbers"):
         probe()
 
 
 def test_lost_overflows_are_found(monkeypatch):
-    run = integer_rnn_paths.integer_rnn_xla
+    run = xla.integer_rnn
 
     def lenient(tensors, options, state_dtype):
-        return run(tensors, options | {"overflow": "wrap"}, state_dtype)
+        return run(tensors, replace(options, overflow="wrap"), state_dtype)
 
-    monkeypatch.setattr(integer_rnn_paths, "integer_rnn_xla", lenient)
+    monkeypatch.setattr(xla, "integer_rnn", lenient)
     with pytest.warns(RuntimeWarning, match="an overflow raises no error of ours"):
         probe()
 
@@ -78,7 +80,7 @@ def test_where_xla_cannot_call_us_an_overflow_is_refused_not_lost(monkeypatch):
 
 def test_unregistered_call_is_found(monkeypatch):
     """What a TensorFlow that ignores our registration would do."""
-    monkeypatch.setattr(attention_xla, "FORWARD", "hw3tf_unheard_of")
+    monkeypatch.setattr(xla, "FORWARD", "hw3tf_unheard_of")
     with pytest.warns(RuntimeWarning, match="cannot call hw3tf's kernel"):
         probe()
 
@@ -88,8 +90,8 @@ def test_failing_probe_takes_the_reference_and_warns_once():
 import warnings
 import numpy as np, tensorflow as tf
 from hw3tf import ops
-from hw3tf.ops import xla_probe
-xla_probe.register_targets = lambda path: "a symbol is not in this TensorFlow"
+from hw3tf.ops import library
+library.register_targets = lambda path: "a symbol is not in this TensorFlow"
 x = tf.constant(np.random.default_rng(0).standard_normal((2, 9, 2, 8), "float32"))
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")

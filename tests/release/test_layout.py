@@ -2,6 +2,8 @@
 of an instruction set export, the sizes of files, the README."""
 
 import ast
+import importlib
+import inspect
 import pathlib
 import re
 import shutil
@@ -10,6 +12,8 @@ import sys
 import sysconfig
 
 import pytest
+
+import hw3tf
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -51,9 +55,10 @@ ALLOWED_IN_FILES = {
 # folder of csrc -> the folders whose headers it may include
 CSRC_FOLDERS = {
     "kernels": {"kernels"},
-    "checks": {"checks", "kernels"},
-    "bindings": {"bindings", "checks", "kernels"},
-    "tensorflow": {"tensorflow", "checks", "kernels"},
+    "operations": {"operations", "kernels"},
+    "checks": {"checks", "operations", "kernels"},
+    "bindings": {"bindings", "checks", "operations", "kernels"},
+    "tensorflow": {"tensorflow", "checks", "operations", "kernels"},
     "tests": {"tests", "kernels"},
 }
 
@@ -102,6 +107,107 @@ def test_python_imports_follow_the_arrows(path):
             allowed = ALLOWED_PACKAGES[importing] | ALLOWED_IN_FILES.get(file, set())
             allowed = allowed | sys.stdlib_module_names
             assert package in allowed, f"{path}: {name}"
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules_imported(path, modules):
+    """The modules of hw3tf that a file imports, also inside functions. A package whose
+    submodule is imported counts only if something of its own is."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if name != "hw3tf._core":
+                    yield name if name in modules else node.module
+
+
+def cycle_in(graph):
+    """The nodes of a cycle, in order; empty if there is none."""
+    done, under_way = set(), []
+
+    def visit(node):
+        if node in under_way:
+            return under_way[under_way.index(node) :]
+        if node not in done:
+            under_way.append(node)
+            for other in sorted(graph[node]):
+                if cycle := visit(other):
+                    return cycle
+            done.add(under_way.pop())
+        return []
+
+    return next(filter(None, map(visit, sorted(graph))), [])
+
+
+def import_graph():
+    paths = {module_of(path): path for path in python_files()}
+    return {name: set(modules_imported(path, paths)) for name, path in paths.items()}
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert cycle_in(import_graph()) == []
+
+
+# module or package of hw3tf.ops -> what it may import of hw3tf.ops
+OPS_ARROWS = {
+    "library": set(),
+    "operations": set(),
+    "shapes": set(),
+    "exporting": set(),
+    "attention.options": {"operations"},
+    "recurrence.options": set(),
+    "fronts": {
+        "attention.options",
+        "fronts",
+        "library",
+        "operations",
+        "recurrence.options",
+        "shapes",
+    },
+    "paths": {"exporting", "fronts", "library"},
+    "runtime": {"fronts", "paths"},
+    "attention": {"attention", "fronts", "operations", "paths", "shapes"},
+    "recurrence": {"exporting", "fronts", "operations", "paths", "recurrence"},
+}
+
+
+def ops_arrow_of(module):
+    """The longest name in `OPS_ARROWS` that `module` is or is inside of."""
+    name = module.removeprefix("hw3tf.ops.")
+    while name not in OPS_ARROWS and "." in name:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def test_ops_know_fronts_and_fronts_know_options():
+    ours = "hw3tf.ops."
+    graph = {k: v for k, v in import_graph().items() if k.startswith(ours)}
+    assert {ops_arrow_of(name) for name in graph} == set(OPS_ARROWS)
+    for name, others in graph.items():
+        allowed = OPS_ARROWS[ops_arrow_of(name)]
+        for other in (x for x in others if x.startswith(ours)):
+            to = ops_arrow_of(other)
+            assert {to, to.partition(".")[0]} & allowed, f"{name}: {other}"
+
+
+def test_every_module_can_be_imported_and_hides_no_function():
+    """A module that had the name of a function would take its place."""
+    public = {name: getattr(hw3tf.ops, name) for name in hw3tf.ops.__all__}
+    for name in import_graph():
+        if name.startswith(("hw3tf.ops", "hw3tf.layers", "hw3tf.acceleration")):
+            importlib.import_module(name)
+    assert {name: getattr(hw3tf.ops, name) for name in hw3tf.ops.__all__} == public
+    assert inspect.isfunction(hw3tf.ops.integer_rnn)
+    from hw3tf.ops import integer_rnn
+
+    assert integer_rnn([[[2], [3]]], [[1]], [[1]]).numpy().tolist() == [[5]]
 
 
 def test_csrc_includes_follow_the_arrows():

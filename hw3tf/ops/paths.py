@@ -1,0 +1,100 @@
+"""The choice of a path: op, XLA's custom call, pybind11 or pure Keras."""
+
+import functools
+import logging
+import os
+from dataclasses import dataclass
+
+import keras
+
+from hw3tf.ops.exporting import export_format
+from hw3tf.ops.fronts.tensorflow_op import op_library_error
+from hw3tf.ops.library import op_library_path
+from hw3tf.reference.overflow import under_xla
+
+logger = logging.getLogger("hw3tf")
+
+FORCED = ("op", "pybind", "reference")
+
+
+@dataclass(frozen=True)
+class CallPath:
+    """Which implementation a call takes, and why.
+
+    Attributes:
+        path: `"op"`, `"xla"` (the kernel, called by XLA), `"pybind"`, `"reference"`.
+        reason: Half a sentence that explains the choice.
+    """
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.reason})"
+
+
+def forced_path() -> str | None:
+    """The value of HW3TF_PATH, or None; ValueError if it names no path."""
+    path = os.environ.get("HW3TF_PATH") or None
+    if path is not None and path not in FORCED:
+        raise ValueError(f"HW3TF_PATH must be one of {FORCED}. Received: {path!r}")
+    return path
+
+
+def kernel_path(compiled: bool | None = None) -> CallPath:
+    """The path of a call that the kernel covers, on this machine, now.
+
+    Args:
+        compiled: Whether XLA compiles the call. Defaults to whether it compiles what
+            is being traced.
+    """
+    forced = forced_path()
+    if forced == "reference":
+        return CallPath("reference", "HW3TF_PATH forces it")
+    if keras.backend.backend() != "tensorflow":
+        return CallPath("reference", f"the backend is {keras.backend.backend()}")
+    if _gpu_visible():
+        return CallPath("reference", "TensorFlow sees a GPU")
+    if made := _made_for():
+        reason = f"the graph is made for {made}, which knows no op of hw3tf"
+        logger.info("plain Keras computes: %s", reason)
+        return CallPath("reference", reason)
+    if under_xla() if compiled is None else compiled:
+        if forced != "pybind":
+            return _xla_path()
+        return CallPath("reference", "the call is compiled by XLA")
+    if forced == "pybind":
+        return CallPath("pybind", "HW3TF_PATH forces it")
+    error = op_library_error()
+    if forced == "op":
+        if error:
+            raise RuntimeError(f"HW3TF_PATH=op, but the op library fails: {error}")
+        return CallPath("op", "HW3TF_PATH forces it")
+    if error:
+        return CallPath("pybind", f"the op library fails: {error}")
+    return CallPath("op", "the kernel covers the call")
+
+
+def _xla_path() -> CallPath:
+    error = op_library_error()
+    if not error:
+        from hw3tf.ops.fronts import xla_probe
+
+        error = xla_probe.call_error(op_library_path())
+    if error:
+        reason = f"the call is compiled by XLA, which cannot call us: {error}"
+        return CallPath("reference", reason)
+    return CallPath("xla", "the kernel covers the call, compiled by XLA")
+
+
+@functools.cache
+def _gpu_visible() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _made_for() -> str | None:
+    import tensorflow as tf
+
+    return None if tf.executing_eagerly() else export_format()

@@ -1,0 +1,89 @@
+"""Gradients with respect to integers: there are none, and who asks is told.
+
+TensorFlow ends gradients at integer tensors before it asks any op: a gradient
+registered for the op, or a `tf.custom_gradient` around it, is never called, and
+`tape.gradient` answers `None`. What can be known is whether a tape is recording, when
+the recurrence is called, what the integers are made of. That is asked here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hw3tf.ops.paths import logger
+
+# Their integers tell nothing of the values of what they are made of.
+SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "StopGradient"}
+
+
+class _AsFloat:
+    """What the tape asks of a tensor, with a dtype that it does not pass over."""
+
+    def __init__(self, tensor: Any) -> None:
+        import tensorflow as tf
+
+        self._id, self.dtype = tensor._id, tf.float32
+
+
+def _recording() -> Callable[..., bool] | None:
+    """The function that tells whether a tape is recording tensors, or None.
+
+    It is no part of TensorFlow's public interface: where a version lacks it,
+    nothing is refused, and ops/test_integer_rnn_gradient.py fails.
+    """
+    try:
+        from tensorflow.python import pywrap_tfe
+
+        if pywrap_tfe.TFE_Py_TapeSetIsEmpty():
+            return None
+        return pywrap_tfe.TFE_Py_TapeSetShouldRecordBackprop
+    except (ImportError, AttributeError):
+        logger.debug("this TensorFlow does not tell what its tapes record")
+        return None
+
+
+def _made_of(tensor: Any) -> list[Any]:
+    """The tensor, and in a graph all integers that it is made of and the floats
+    where they begin."""
+    found, todo = {}, [tensor]
+    while todo:
+        x = todo.pop()
+        if x._id in found:
+            continue
+        found[x._id] = x
+        # Eager tensors do not know where they come from.
+        graph = not hasattr(x, "numpy")
+        if graph and not x.dtype.is_floating and x.op.type not in SHAPES:
+            todo += [y for y in x.op.inputs if hasattr(y, "_id")]
+    return list(found.values())
+
+
+def refuse_gradients(tensors: Mapping[str, Any]) -> None:
+    """Raises TypeError if a tape is recording what an argument is made of.
+
+    Args:
+        tensors: Dictionary of arguments by name. A mask is not looked at: nobody
+            asks how much a condition matters.
+    """
+    recording = _recording()
+    if recording is None:
+        return
+    import tensorflow as tf
+
+    for name, x in tensors.items():
+        if name == "mask" or not (tf.is_tensor(x) or hasattr(x, "value")):
+            continue
+        for part in _made_of(tf.convert_to_tensor(x)):
+            if recording([_AsFloat(part)]):
+                raise TypeError(
+                    "integers have no gradient, and a tape is recording what "
+                    f"`{name}` is made of: asked for its gradient, TensorFlow would "
+                    "answer None. If nothing is to flow there, say so: "
+                    "tf.stop_gradient before the cast to integers, "
+                    "trainable=False for an integer variable. "
+                    f"Received: {name} from {_in_words(part)}"
+                )
+
+
+def _in_words(tensor: Any) -> str:
+    kind = f"of shape {tensor.shape} and dtype {tensor.dtype.name}"
+    return f"a tensor {kind}" if hasattr(tensor, "numpy") else f"{tensor.name}, {kind}"
