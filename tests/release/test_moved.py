@@ -127,11 +127,11 @@ def test_reload_under_the_old_path():
 
 def test_module_that_moves_within_another_package(monkeypatch):
     """The table serves any package whose `__getattr__` asks it."""
-    old, new = "hw3tf.layers.old_stock", "hw3tf.layers.stock"
+    old, new = "hw3tf.layers.old_logistic", "hw3tf.layers.logistic"
     monkeypatch.setitem(_moved.MOVED, old, new)
     with pytest.warns(DeprecationWarning, match=f"{old} is now {new};"):
-        found = _moved.attribute("hw3tf.layers", "old_stock")
-    assert found is hw3tf.layers.stock is importlib.import_module(old)
+        found = _moved.attribute("hw3tf.layers", "old_logistic")
+    assert found is hw3tf.layers.logistic is importlib.import_module(old)
     forget()
 
 

@@ -336,7 +336,7 @@ def test_a_proxy_does_not_come_between_gradio_and_its_own_server(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "example.org")
     monkeypatch.setenv("NO_PROXY", "example.org")
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")  # or the demo sets it
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")  # as the demo does
     monkeypatch.setitem(sys.modules, "gradio", FakeGradio())
     monkeypatch.setattr(demo, "build_interface", lambda model: FakeGradio())
     model.save(folder / "a.keras")
