@@ -1,6 +1,6 @@
 """The kernel under XLA: two custom calls in place of the two ops.
 
-The C++ side, csrc/tensorflow/attention_xla.cc, reads what is put together here.
+The C++ side, csrc/tensorflow/xla_target.cc, reads what is put together here.
 
 A call costs what the op does: for (2, 512, 512, 12, 12, 64) the median ratio of 150
 interleaved calls, compiled by XLA / not, was 0.94 forward and 1.01 with gradients
@@ -9,17 +9,18 @@ interleaved calls, compiled by XLA / not, was 0.94 forward and 1.01 with gradien
 
 import tensorflow as tf
 
-from hw3tf.ops.attention_options import TENSORS, bits_of, real_dtype
+from hw3tf.ops.attention_options import TENSORS, real_dtype
 from hw3tf.ops.attention_second_order import second_order
-from hw3tf.ops.xla_module import Array, arrays_of, broadcast_size, run_custom_call
+from hw3tf.ops.xla_module import (
+    OPERATIONS,
+    Array,
+    arrays_of,
+    broadcast_size,
+    header_of,
+    run_custom_call,
+)
 
-DTYPES = (
-    "float32",
-    "bfloat16",
-    "float16",
-    "float64",
-)  # as in kernels/attention/attention.h
-FORWARD, BACKWARD = "hw3tf_attention_1", "hw3tf_attention_grad_1"
+FORWARD, BACKWARD = (OPERATIONS[n]["target"] for n in ("attention", "attention_grad"))
 FINITE_LOGSUMEXP = True  # as `attention_op`
 
 
@@ -39,7 +40,7 @@ def attention_xla(query, key, value, options):
         arrays = arrays_of([seed, *inputs, *masks, *results])
         grads = run_custom_call(
             BACKWARD,
-            _header(options, names, arrays, 4),
+            _header("attention_grad", options, names, arrays),
             [seed, *inputs, *masks, *results],
             [Array(x.sizes, x.dtype) for x in arrays[1 : 1 + len(inside)]],
         )
@@ -60,7 +61,7 @@ def attention_xla(query, key, value, options):
         lengths = (*rows[:-3], rows[-2], rows[-3])
         output, statistics, logsumexp = run_custom_call(
             FORWARD,
-            _header(options, names, arrays),
+            _header("attention", options, names, arrays),
             [seed, *inputs, *masks],
             [
                 Array((*rows[:-1], value_dim), arrays[1].dtype),
@@ -77,29 +78,32 @@ def attention_xla(query, key, value, options):
     return forward(*inside)
 
 
-def _header(options, names, arrays, more=0):
+def _header(operation, options, names, arrays):
     """What the call must know beside its arrays: numbers, ranks, sizes.
 
     Args:
+        operation: Its name in the table of operations.
         options: `AttentionOptions`.
         names: Those of `TENSORS` that are given; a bias comes first.
-        arrays: `Array`s of the arguments: seed, query, key, value, the rest.
-        more: How many arrays, always given, follow those of `TENSORS`.
+        arrays: `Array`s of the arguments: seed, query, key, value, those of `names`,
+            the rest, which is always given.
     """
     before, after = options.window
-    given = iter(arrays[1:])
-    slots = [next(given) for _ in range(3)]
-    slots += [next(given) if n in names else None for n in TENSORS[:-1]]
-    slots += [next(given) for _ in range(more)]
-    return [
-        DTYPES.index(arrays[1].dtype),
-        int(options.is_causal) + 2 * FINITE_LOGSUMEXP,
-        before,
-        after,
-        tf.config.threading.get_intra_op_parallelism_threads(),
-        bits_of(options.scale),
-        bits_of(options.attn_logits_soft_cap or 0.0),
-        bits_of(options.dropout_rate),
-        *(-1 if x is None else len(x.sizes) for x in slots),
-        *(size for x in slots if x is not None for size in x.sizes),
-    ]
+    attributes = {
+        "scale": options.scale,
+        "is_causal": options.is_causal,
+        "window_before": before,
+        "window_after": after,
+        "soft_cap": options.attn_logits_soft_cap or 0.0,
+        "dropout_rate": options.dropout_rate,
+        "finite_logsumexp": FINITE_LOGSUMEXP,
+    }
+    operands = [x["name"] for x in OPERATIONS[operation]["operands"]]
+    given = [n for n in operands if n in names or n not in TENSORS]
+    dtype = arrays[1].dtype
+    return header_of(
+        operation,
+        {"T": dtype, "Real": real_dtype(dtype)},
+        attributes,
+        dict(zip(given, arrays[1:], strict=True)),
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from hw3tf import _core, reference
 from hw3tf.ops.libraries import load_op_library
 
-OVERFLOW = "the recurrence overflows"  # as csrc/checks/recurrence_checks.cc
+OVERFLOW = "the recurrence overflows"  # as csrc/operations/integer_rnn.cc
 
 
 def _kernel_options(options):

@@ -1,15 +1,20 @@
 """The integer recurrence under XLA: a custom call in place of the op.
 
-The C++ side, csrc/tensorflow/recurrence_xla.cc, reads what is put together here.
+The C++ side, csrc/tensorflow/xla_target.cc, reads what is put together here.
 """
 
 import tensorflow as tf
 
-from hw3tf.ops.xla_module import Array, arrays_of, run_custom_call
-from hw3tf.reference.integer_rnn_arguments import ACTIVATIONS, INPUT_DTYPES, OVERFLOWS
+from hw3tf.ops.xla_module import (
+    OPERATIONS,
+    Array,
+    arrays_of,
+    header_of,
+    run_custom_call,
+)
 
-TARGET = "hw3tf_integer_rnn_1"
-TENSORS = ("inputs", "kernel", "recurrent_kernel", "bias", "initial_state", "mask")
+TARGET = OPERATIONS["integer_rnn"]["target"]
+RANKS = {x["name"]: len(x["axes"]) for x in OPERATIONS["integer_rnn"]["operands"]}
 
 
 def integer_rnn_xla(
@@ -17,31 +22,26 @@ def integer_rnn_xla(
 ) -> tf.Tensor:
     """As `integer_rnn_op`. An overflow ends the call with an error of XLA's, which
     has the message of the kernel."""
-    ranks = dict.fromkeys(TENSORS, 2) | {"inputs": 3, "bias": 1}
     given = {
-        name: tf.ensure_shape(tensors[name], [None] * ranks[name])
-        for name in TENSORS
+        name: tf.ensure_shape(tensors[name], [None] * rank)
+        for name, rank in RANKS.items()
         if name in tensors
     }
-    arrays = arrays_of(given.values())
-    arrays_by_name = dict(zip(given, arrays, strict=True))
+    arrays = dict(zip(given, arrays_of(given.values()), strict=True))
+    types = {
+        "T": state_dtype,
+        "Weight": arrays["recurrent_kernel"].dtype,
+        "Input": arrays["inputs"].dtype,
+    }
     low, high = options["clip"] or (0, 0)
-    header = [
-        INPUT_DTYPES.index(arrays_by_name["inputs"].dtype),
-        INPUT_DTYPES.index(arrays_by_name["recurrent_kernel"].dtype),
-        INPUT_DTYPES.index(state_dtype),
-        ACTIVATIONS.index(options["activation"]),
-        int(low),
-        int(high),
-        OVERFLOWS.index(options["overflow"]),
-        options["fractional_bits"],
-        int(options["reverse"]),
-        int(options["return_sequences"]),
-        tf.config.threading.get_intra_op_parallelism_threads(),
-        *(ranks[name] if name in given else -1 for name in TENSORS),
-        *(size for x in arrays for size in x.sizes),
-    ]
-    rows = arrays_by_name["inputs"].sizes[: 2 if options["return_sequences"] else 1]
-    units = arrays_by_name["recurrent_kernel"].sizes[1]
+    attributes = {
+        **options,
+        "activation": options["activation"] or "none",
+        "clip_low": low,
+        "clip_high": high,
+    }
+    header = header_of("integer_rnn", types, attributes, arrays)
+    rows = arrays["inputs"].sizes[: 2 if options["return_sequences"] else 1]
+    units = arrays["recurrent_kernel"].sizes[1]
     result = Array((*rows, units), state_dtype)
     return run_custom_call(TARGET, header, list(given.values()), [result])[0]

@@ -7,10 +7,15 @@ from those of the arguments, and hands all sizes to the call, which is told none
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+from hw3tf import _core
+from hw3tf.ops.attention_options import bits_of
+
+OPERATIONS = _core.operations()
 
 # The oldest version of XlaCallModule that has all we need; TensorFlow 2.16 and
 # later read it.
@@ -86,6 +91,44 @@ def arrays_of(tensors):
         )
         for at, tensor in enumerate(tensors)
     ]
+
+
+def header_of(
+    operation: str,
+    types: dict[str, str],
+    attributes: dict[str, Any],
+    arrays: dict[str, Array],
+) -> list:
+    """What a call must know beside its arrays, as csrc/tensorflow/xla_target.h says.
+
+    Args:
+        operation: Its name in `OPERATIONS`.
+        types: The dtypes of its types.
+        attributes: Values by name, words as strings; more are allowed.
+        arrays: The operands that are given, by name.
+    """
+    table = OPERATIONS[operation]
+    words = [
+        _word(attribute, attributes[attribute["name"]])
+        for attribute in table["attributes"]
+        if attribute["carrier"] not in ("input", "not_read")
+    ]
+    operands = [arrays.get(operand["name"]) for operand in table["operands"]]
+    return [
+        len(words),
+        len(operands),
+        *(elements.index(types[name]) for name, elements in table["types"].items()),
+        tf.config.threading.get_intra_op_parallelism_threads(),
+        *words,
+        *(-1 if x is None else len(x.sizes) for x in operands),
+        *(size for x in operands if x is not None for size in x.sizes),
+    ]
+
+
+def _word(attribute: dict[str, Any], value: Any) -> int:
+    if attribute["kind"] == "float":
+        return bits_of(value)
+    return attribute["words"].index(value) if attribute["words"] else int(value)
 
 
 def run_custom_call(

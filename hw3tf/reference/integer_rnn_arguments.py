@@ -48,7 +48,7 @@ def check_shapes(
     inputs, kernel, recurrent_kernel, bias=None, initial_state=None, mask=None
 ):
     """Raises ValueError if shapes do not fit each other; an axis of unknown size
-    passes here and is checked by the kernel (csrc/checks/recurrence_checks.cc)."""
+    passes here and is checked by the kernel (csrc/operations/integer_rnn.cc)."""
     inputs, kernel = _axes(inputs, 3), _axes(kernel, 2)
     if len(inputs) != 3:
         _fail_shape("inputs", "3 axes: (batch, timesteps, features)", inputs)
