@@ -24,8 +24,35 @@ Dims DimsOf(const py::array& array) {
   return Dims(array.shape(), array.shape() + array.ndim());
 }
 
-std::optional<Dims> MaybeDims(const OptionalArray& array) {
-  return array ? std::optional<Dims>(DimsOf(*array)) : std::nullopt;
+std::optional<Element> ElementOf(const py::array& array) {
+  const py::dtype dtype = array.dtype();
+  if (!IsNative(dtype)) return std::nullopt;
+  const py::ssize_t size = dtype.itemsize();
+  switch (dtype.kind()) {
+    case 'b':
+      return Element::kBool;
+    case 'i':
+      return size == 1   ? Element::kInt8
+             : size == 2 ? Element::kInt16
+             : size == 4 ? Element::kInt32
+                         : Element::kInt64;
+    case 'u':
+      if (size == 1) return Element::kUint8;
+      break;
+    case 'f':
+      if (size == 2) return Element::kFloat16;
+      if (size == 4) return Element::kFloat32;
+      if (size == 8) return Element::kFloat64;
+      break;
+    case 'V':
+      // NumPy has none of its own; that of ml_dtypes is a user type with this
+      // name.
+      if (size == 2 && NameOf(array) == "bfloat16") return Element::kBfloat16;
+      break;
+    default:
+      break;
+  }
+  return std::nullopt;
 }
 
 void Require(const std::string& error) {
@@ -37,26 +64,13 @@ std::string NameOf(const py::array& array) {
   return IsNative(dtype) ? py::str(dtype.attr("name")) : py::str(dtype);
 }
 
-bool Is(const py::array& array, char kind, py::ssize_t size) {
-  const py::dtype dtype = array.dtype();
-  return dtype.kind() == kind && dtype.itemsize() == size && IsNative(dtype);
-}
-
-void RequireType(const char* name, const py::array& array, char kind,
-                 py::ssize_t size, const char* type) {
-  if (!Is(array, kind, size))
-    throw py::type_error(
-        WrongDType(name, "dtype " + std::string(type), NameOf(array)));
-}
-
-const void* ContiguousData(const char* name, const py::array& array) {
+void RequireContiguous(const char* name, const py::array& array) {
   RequireAligned(name, array);
   if (!(array.flags() & py::array::c_style))
     throw py::value_error(
         "`" + std::string(name) + "` must be C-contiguous. Received: strides " +
         ToString(Dims(array.strides(), array.strides() + array.ndim())) +
         " in bytes");
-  return array.data();
 }
 
 Dims StridesOf(const char* name, const py::array& array, bool last_contiguous) {
@@ -79,6 +93,12 @@ Dims StridesOf(const char* name, const py::array& array, bool last_contiguous) {
       ". Received: strides " +
       ToString(Dims(array.strides(), array.strides() + array.ndim())) +
       " in bytes");
+}
+
+bool IsRepeated(const py::array& array) {
+  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
+    if (array.shape(axis) > 1 && array.strides(axis) == 0) return true;
+  return false;
 }
 
 }  // namespace hw3tf

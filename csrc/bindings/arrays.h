@@ -1,4 +1,4 @@
-// NumPy arrays as the kernels see them: shapes, types, strides; and the errors
+// NumPy arrays as the kernels see them: types, shapes, strides; and the errors
 // for those that they cannot take.
 
 #pragma once
@@ -9,34 +9,30 @@
 #include <optional>
 #include <string>
 
-#include "operations/dims.h"
+#include "operations/array.h"
 
 namespace hw3tf {
 
-using OptionalArray = std::optional<pybind11::array>;
-
 Dims DimsOf(const pybind11::array& array);
-std::optional<Dims> MaybeDims(const OptionalArray& array);
 
-// Raises ValueError unless `error` is empty.
-void Require(const std::string& error);
+// nullopt: no operation knows the type.
+std::optional<Element> ElementOf(const pybind11::array& array);
 
 // "float32"; of another byte order, ">f4".
 std::string NameOf(const pybind11::array& array);
 
-// Whether the array has NumPy's kind and size, in native byte order.
-bool Is(const pybind11::array& array, char kind, pybind11::ssize_t size);
+// Raises ValueError unless `error` is empty.
+void Require(const std::string& error);
 
-// Raises TypeError unless it has; `type` is its name.
-void RequireType(const char* name, const pybind11::array& array, char kind,
-                 pybind11::ssize_t size, const char* type);
-
-// The data of an array that must be C-contiguous, else ValueError.
-const void* ContiguousData(const char* name, const pybind11::array& array);
+// Raises ValueError unless the array is C-contiguous.
+void RequireContiguous(const char* name, const pybind11::array& array);
 
 // In elements, if they all are whole, else ValueError. No element of an axis of
 // size 1 or 0 is ever stepped over.
 Dims StridesOf(const char* name, const pybind11::array& array,
                bool last_contiguous);
+
+// Whether NumPy repeats an axis of it with a stride of 0.
+bool IsRepeated(const pybind11::array& array);
 
 }  // namespace hw3tf

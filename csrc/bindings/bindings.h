@@ -8,7 +8,6 @@ namespace hw3tf {
 
 void RegisterAttention(pybind11::module_& m);
 void RegisterOperations(pybind11::module_& m);
-void RegisterRecurrence(pybind11::module_& m);
 void RegisterRuntime(pybind11::module_& m);
 
 }  // namespace hw3tf

@@ -7,8 +7,8 @@
 
 #include "bindings/bindings.h"
 #include "bindings/without_gil.h"
-#include "operations/libraries.h"
 #include "kernels/runtime/dispatch.h"
+#include "operations/libraries.h"
 
 namespace {
 
@@ -35,7 +35,6 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The kernels of hw3tf on NumPy arrays. See hw3tf.ops for tensors.";
   m.attr("__version__") = HW3TF_VERSION;
   hw3tf::RegisterAttention(m);
-  hw3tf::RegisterRecurrence(m);
   hw3tf::RegisterOperations(m);
   hw3tf::RegisterRuntime(m);
   hw3tf::WaitForKernelsAtExit();

@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 
 #include "bindings/bindings.h"
+#include "bindings/entry.h"
+#include "bindings/signature.h"
 #include "operations/description.h"
 
 namespace py = pybind11;
@@ -38,33 +40,14 @@ py::list OperandsOf(const Operation& operation) {
   return operands;
 }
 
-py::object DefaultOf(const Attribute& attribute) {
-  if (!attribute.fallback) return py::none();
-  switch (attribute.kind) {
-    case Kind::kBool:
-      return py::bool_(attribute.fallback->integer != 0);
-    case Kind::kInt:
-      return py::int_(attribute.fallback->integer);
-    case Kind::kNumber:
-      return py::float_(attribute.fallback->number);
-    case Kind::kWord:
-      return py::str(
-          attribute.words[static_cast<int>(attribute.fallback->integer)]);
-    case Kind::kIntList:
-      break;
-  }
-  return py::list();
-}
-
 py::list AttributesOf(const Operation& operation) {
-  constexpr const char* kKinds[] = {"bool", "int", "float", "str", "list[int]"};
   constexpr const char* kCarriers[] = {"attribute", "numbers", "input",
                                        "op_name", "not_read"};
   py::list attributes;
   for (const Attribute& attribute : operation.attributes) {
     py::dict entry;
     entry["name"] = attribute.name;
-    entry["kind"] = kKinds[static_cast<int>(attribute.kind)];
+    entry["kind"] = KindName(attribute.kind);
     entry["default"] = DefaultOf(attribute);
     entry["carrier"] = kCarriers[static_cast<int>(attribute.carrier)];
     py::list words;
@@ -109,6 +92,7 @@ py::dict DescribeOperations() {
 }  // namespace
 
 void RegisterOperations(py::module_& m) {
+  for (const Operation* operation : Operations()) RegisterEntry(m, *operation);
   m.def(
       "operations", &DescribeOperations,
       "The operations of this module, by name: a dict of `types`, the types\n"

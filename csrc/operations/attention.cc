@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "operations/put.h"
 
@@ -74,13 +75,17 @@ constexpr std::array<Operand, 11> kShared = {{
      PutScores<Args, &Options::bias, &Options::bias_strides>},
     {"mask", Type::kBool, "B N T S", kOptional | kByKeyword | kBroadcasts,
      PutScores<Args, &Options::mask, &Options::mask_strides>},
-    {"query_mask", Type::kBool, "B T", kOptional | kByKeyword,
+    {"query_mask", Type::kBool, "B T",
+     kOptional | kByKeyword | kOneBatch | kNotPacked,
      PutPositionMask<Args, &Options::query_mask, &Options::query_mask_stride>},
-    {"key_mask", Type::kBool, "B S", kOptional | kByKeyword,
+    {"key_mask", Type::kBool, "B S",
+     kOptional | kByKeyword | kOneBatch | kNotPacked,
      PutPositionMask<Args, &Options::key_mask, &Options::key_mask_stride>},
-    {"query_lengths", Type::kInt32, "B", kOptional | kByKeyword | kPositions,
+    {"query_lengths", Type::kInt32, "B",
+     kOptional | kByKeyword | kOneBatch | kNotPacked | kPositions,
      PutData<Args, &Options::query_lengths>},
-    {"key_lengths", Type::kInt32, "B", kOptional | kByKeyword | kPositions,
+    {"key_lengths", Type::kInt32, "B",
+     kOptional | kByKeyword | kOneBatch | kNotPacked | kPositions,
      PutData<Args, &Options::key_lengths>},
     {"query_splits", Type::kInt64, "B+1", kOptional | kByKeyword | kPositions,
      PutData<Args, &Options::query_splits>},
@@ -100,7 +105,16 @@ constexpr std::array<Operand, 4> kResultsOfForward = {{
 }};
 
 template <typename Args>
-constexpr std::array<Attribute, 7> kOptions = {{
+constexpr bool kIsForward = std::is_same_v<Args, Forward>;
+
+void PutFiniteLogsumexp(void* args, const Value& value) {
+  static_cast<Forward*>(args)->finite_logsumexp = value.integer != 0;
+}
+
+// The gradient has the attributes of its operation. New ones come last and have
+// a default: what was saved before has fewer of them.
+template <typename Args>
+constexpr std::array<Attribute, 9> kAttributes = {{
     {"scale", Kind::kNumber, Carrier::kNumbers, std::nullopt,
      PutValue<Args, &Options::scale>},
     {"is_causal", Kind::kBool, Carrier::kAttribute, Integer(false),
@@ -115,29 +129,18 @@ constexpr std::array<Attribute, 7> kOptions = {{
      PutValue<Args, &Options::dropout_rate>},
     {"dropout_seed", Kind::kInt, Carrier::kScalarInput, Integer(0),
      PutValue<Args, &Options::dropout_seed>},
-}};
-
-// Models saved by 0.1 have no such attribute, and want -infinity.
-constexpr std::array<Attribute, 1> kFiniteLogsumexp = {{
+    // Models saved by 0.1 have no such attribute, and want -infinity.
     {"finite_logsumexp",
      Kind::kBool,
-     Carrier::kAttribute,
+     kIsForward<Args> ? Carrier::kAttribute : Carrier::kNotRead,
      Integer(false),
-     PutValue<Forward, &Forward::finite_logsumexp>,
+     kIsForward<Args> ? PutFiniteLogsumexp : nullptr,
      {},
      "",
      /*positional=*/true},
-}};
-
-// The bits of `numbers`, for gradients of the gradient, which must know them
-// when a graph is made. The gradient has the attributes of its operation.
-constexpr std::array<Attribute, 1> kNumberBits = {{
+    // The bits of `numbers`, for gradients of the gradient, which must know
+    // them when a graph is made.
     {"number_bits", Kind::kIntList, Carrier::kNotRead, Integer(0), nullptr},
-}};
-constexpr std::array<Attribute, 2> kNotOfTheGradient = {{
-    {"finite_logsumexp", Kind::kBool, Carrier::kNotRead, Integer(false),
-     nullptr},
-    kNumberBits[0],
 }};
 
 constexpr std::array<Result, 3> kForwardResults = {{
@@ -161,10 +164,6 @@ constexpr std::array<Result, 4> kBackwardResults = {{
      PutUnlessEmpty<Backward, &Backward::grad_bias>},
 }};
 
-constexpr auto kForwardAttributes =
-    Joined(Joined(kOptions<Forward>, kFiniteLogsumexp), kNumberBits);
-constexpr auto kBackwardAttributes =
-    Joined(kOptions<Backward>, kNotOfTheGradient);
 constexpr auto kBackwardOperands = Joined(kShared<Backward>, kResultsOfForward);
 
 // ----------------------------------------------------------------- the rules
@@ -181,10 +180,12 @@ constexpr int kQuery = Of("query"), kKey = Of("key"), kValue = Of("value");
 constexpr int kQuerySplits = Of("query_splits"), kKeySplits = Of("key_splits");
 
 std::string CheckTypes(const Element* types) {
-  const Element t = types[static_cast<int>(Type::kT)];
-  const Element real = types[static_cast<int>(Type::kReal)];
-  if (real == RealOf(t)) return "";
-  return CheckElement(kAttention, types, Of("bias"), Name(real));
+  constexpr int kT = static_cast<int>(Type::kT);
+  constexpr int kReal = static_cast<int>(Type::kReal);
+  Element wanted[kTypeParameters] = {};
+  wanted[kT] = types[kT];
+  wanted[kReal] = RealOf(types[kT]);
+  return CheckElement(kAttention, wanted, Of("bias"), Name(types[kReal]));
 }
 
 // The kernels compute in Real: there 1e300 is infinite in float32.
@@ -379,19 +380,22 @@ std::string CheckHeads(Call* call) {
   return "";
 }
 
+std::string TooLong(const char* name, const Dims& dims, const char* what) {
+  return WrongShape(name, "at most " + std::to_string(kLongest) + " " + what,
+                    dims);
+}
+
 std::string CheckLongest(const Call& call) {
-  const std::string longest =
-      "at most " + std::to_string(kLongest) + " positions";
   const Dims& query = call.operands[kQuery].dims;
   const Dims& key = call.operands[kKey].dims;
   const Dims& value = call.operands[kValue].dims;
-  if (call.sizes['T'] > kLongest) return WrongShape("query", longest, query);
-  if (call.sizes['S'] > kLongest) return WrongShape("key", longest, key);
+  if (call.sizes['T'] > kLongest) return TooLong("query", query, "positions");
+  if (call.sizes['S'] > kLongest) return TooLong("key", key, "positions");
   // Scratch memory has rows of them, tens for each thread.
-  const std::string widest =
-      "at most " + std::to_string(kLongest) + " features per head";
-  if (call.sizes['H'] > kLongest) return WrongShape("query", widest, query);
-  if (call.sizes['V'] > kLongest) return WrongShape("value", widest, value);
+  if (call.sizes['H'] > kLongest)
+    return TooLong("query", query, "features per head");
+  if (call.sizes['V'] > kLongest)
+    return TooLong("value", value, "features per head");
   bool countable = Countable(query) && Countable(key) && Countable(value) &&
                    Countable(call.DimsOf("B T N V")) &&
                    Countable(call.DimsOf("B N T 2"));
@@ -406,7 +410,6 @@ std::string CheckLongest(const Call& call) {
 }
 
 std::string Check(Call* call) {
-  const Operation& operation = call->operation;
   const Array& query_splits = call->operands[kQuerySplits];
   const Array& key_splits = call->operands[kKeySplits];
   if (query_splits.given != key_splits.given)
@@ -423,10 +426,8 @@ std::string Check(Call* call) {
     error = call->packed ? CheckPacked(call) : CheckDense(call);
   if (error.empty()) error = CheckHeads(call);
   if (error.empty()) error = CheckLongest(*call);
-  for (int i = 0; i < operation.operands.size(); ++i)
-    if (error.empty() && (operation.operands[i].Is(kBroadcasts) ||
-                          i >= operation.shared_operands))
-      error = CheckSizes(*call, i);
+  for (int i = kValue + 1; i < call->operation.operands.size(); ++i)
+    if (error.empty()) error = CheckSizes(*call, i);
   return error;
 }
 
@@ -437,7 +438,7 @@ Outcome Run(const Call& call, const Output* outputs, int threads) {
   Args args = Filled<Args>(call, outputs);
   const Call::Sizes& n = call.sizes;
   args.shape = {n['B'], n['T'], n['S'], n['N'], n['K'], n['H'], n['V']};
-  if (kKernel(args, threads)) return {Status::kDone, ""};
+  if (kKernel(args, threads)) return {Ending::kDone, ""};
   return OutOfMemory(call.operation);
 }
 
@@ -451,9 +452,10 @@ constexpr Operation kAttention = {
     "attention",
     "attention_forward",
     "Hw3tfAttention",
-    "hw3tf_attention_1",
+    "hw3tf_attention_2",
     "attention",
-    "see csrc/kernels/attention/attention.h for what each option means.\n\n"
+    "Returns (output, statistics, logsumexp); see\n"
+    "csrc/kernels/attention/attention.h for what each option means.\n\n"
     "query (B, T, N, H), key (B, S, K, H), value (B, S, K, V): float32,\n"
     "float64, float16 or bfloat16 (of ml_dtypes), contiguous along the\n"
     "last axis. bias (float64 if query is, else float32) and mask (bool)\n"
@@ -472,7 +474,8 @@ constexpr Operation kAttention = {
     kShared<Forward>,
     kShared<Forward>.size(),
     /*packs=*/true,
-    kForwardAttributes,
+    /*least_numbers=*/3,
+    kAttributes<Forward>,
     kForwardResults,
     CheckTypes,
     Check,
@@ -483,22 +486,27 @@ constexpr Operation kAttentionGrad = {
     "attention_grad",
     "attention_backward",
     "Hw3tfAttentionGrad",
-    "hw3tf_attention_grad_1",
+    "hw3tf_attention_grad_2",
     "the gradient of attention",
-    "from what attention_forward took and returned, and the gradients of its\n"
-    "output and logsumexp (None = zero). grad_bias is None without bias.",
+    "Returns (grad_query, grad_key, grad_value, grad_bias) from what\n"
+    "attention_forward took and returned, and the gradients of its output and\n"
+    "logsumexp (None = zero). grad_bias is None without bias.",
     kUnknownSizes,
     kTypes<Backward>,
     kAxes,
     kBackwardOperands,
     kShared<Backward>.size(),
     /*packs=*/true,
-    kBackwardAttributes,
+    /*least_numbers=*/3,
+    kAttributes<Backward>,
     kBackwardResults,
     CheckTypes,
     Check,
     Run<Backward, AttentionBackward>,
 };
+
+static_assert(IsWellFormed(kAttention));
+static_assert(IsWellFormed(kAttentionGrad));
 
 std::string CheckDropoutMask(const Dims& dims, double rate,
                              AttentionShape* shape) {

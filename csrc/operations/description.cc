@@ -113,6 +113,25 @@ int OpNameAttribute(const Operation& operation) {
   return -1;
 }
 
+std::string WordsOf(const Attribute& attribute) {
+  std::string words;
+  for (const char* word : attribute.words)
+    words += (words.empty() ? "'" : ", '") + std::string(word) + "'";
+  return words;
+}
+
+std::string ParseWord(const Attribute& attribute, const std::string& received,
+                      Value* value) {
+  for (int i = 0; i < attribute.words.size(); ++i) {
+    if (received != attribute.words[i]) continue;
+    *value = Integer(i);
+    return "";
+  }
+  return "`" + std::string(attribute.name) + "` must be one of " +
+         WordsOf(attribute) + ". Received: " + attribute.name + "='" +
+         received + "'";
+}
+
 std::string CheckRank(const Call& call, int operand) {
   const auto& [name, type, axes, traits, put] =
       call.operation.operands[operand];
@@ -160,7 +179,7 @@ std::string CheckElement(const Operation& operation, const Element* types,
 }
 
 Outcome OutOfMemory(const Operation& operation) {
-  return {Status::kOutOfMemory, "out of memory for the scratch arrays of " +
+  return {Ending::kOutOfMemory, "out of memory for the scratch arrays of " +
                                     std::string(operation.title)};
 }
 

@@ -83,7 +83,7 @@ struct Operand {
 enum class Kind : uint8_t { kBool, kInt, kNumber, kWord, kIntList };
 
 // How TensorFlow carries an attribute. XLA carries all but kScalarInput and
-// kNotRead as a word of its header.
+// kNotRead as words of its header.
 enum class Carrier : uint8_t {
   kAttribute,    // an attribute of the op
   kNumbers,      // an element of the input `numbers`, which float attributes,
@@ -127,9 +127,9 @@ struct Result {
 };
 
 // What came of a call.
-enum class Status { kDone, kOutOfMemory, kOverflow };
+enum class Ending { kDone, kOutOfMemory, kOverflow };
 struct Outcome {
-  Status status;
+  Ending ending = Ending::kDone;
   std::string message;
 };
 
@@ -152,6 +152,8 @@ struct Operation {
   int shared_operands;
   // A call without the axis B, whose lengths are in splits, is possible.
   bool packs;
+  // `numbers` had this many elements at first; models saved then have no more.
+  int least_numbers;
   List<Attribute> attributes;
   List<Result> results;
 
@@ -165,7 +167,7 @@ struct Operation {
 // The operations there are, in the order in which they are registered.
 List<const Operation*> Operations();
 
-constexpr int kMostOperands = 16, kMostAttributes = 12, kMostResults = 4;
+constexpr int kMostOperands = 24, kMostAttributes = 16, kMostResults = 4;
 
 // One call, as every front reads it: what stands at the index of an operand or
 // of an attribute belongs to that of the table. The defaults are set.
@@ -189,8 +191,8 @@ struct Call {
   int64_t rows = 0;
 
   Element ElementOf(Type type) const;
-  // Of an operand or a result with these axes.
-  // `padded`: of a packed call, too, all axes.
+  // Of an operand or a result with these axes; `padded`: with all of them, also
+  // in a packed call.
   Dims DimsOf(const char* axes, bool padded = false) const;
   Dims ResultDims(int result) const;
   bool ResultGiven(int result) const;
@@ -212,6 +214,12 @@ const char* NameOf(const Operation& operation, Type type);
 // The attribute that tells which of two ops it is; -1: there is one op.
 int OpNameAttribute(const Operation& operation);
 
+// "'raise', 'wrap', 'saturate'"
+std::string WordsOf(const Attribute& attribute);
+// Sets the index of a word, or returns what is wrong.
+std::string ParseWord(const Attribute& attribute, const std::string& received,
+                      Value* value);
+
 // The sentences that refuse an array, or "".
 std::string CheckRank(const Call& call, int operand);
 std::string CheckSizes(const Call& call, int operand);  // after `sizes` are set
@@ -228,6 +236,28 @@ constexpr std::array<Item, kFirst + kSecond> Joined(
   for (size_t i = 0; i < kFirst; ++i) all[i] = first[i];
   for (size_t i = 0; i < kSecond; ++i) all[kFirst + i] = second[i];
   return all;
+}
+
+// What the compiler can say of a table: fronts rely on it.
+constexpr bool IsWellFormed(const Operation& operation) {
+  bool good = operation.operands.size() <= kMostOperands &&
+              operation.attributes.size() <= kMostAttributes &&
+              operation.results.size() <= kMostResults;
+  const auto is_operand = [&](const char* name) {
+    return !name || IndexIn(operation.operands, name) >= 0;
+  };
+  for (const TypeParameter& type : operation.types)
+    good = good && is_operand(type.by) && (type.by || type.derive);
+  for (const Attribute& attribute : operation.attributes) {
+    good = good && (attribute.kind == Kind::kNumber) ==
+                       (attribute.carrier == Carrier::kNumbers);
+    if (attribute.carrier != Carrier::kNumbers)
+      good = good && attribute.fallback.has_value();
+  }
+  for (const Result& result : operation.results)
+    good = good && is_operand(result.like) && is_operand(result.in_place) &&
+           (result.like || result.axes);
+  return good;
 }
 
 }  // namespace hw3tf

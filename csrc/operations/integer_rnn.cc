@@ -189,8 +189,8 @@ Outcome Run(const Call& call, const Output* outputs, int threads) {
   const RecurrenceResult result = IntegerRecurrence(args, threads);
   if (result.status == RecurrenceStatus::kOutOfMemory)
     return OutOfMemory(call.operation);
-  if (result.status == RecurrenceStatus::kDone) return {Status::kDone, ""};
-  return {Status::kOverflow,
+  if (result.status == RecurrenceStatus::kDone) return {Ending::kDone, ""};
+  return {Ending::kOverflow,
           "the recurrence overflows " +
               std::string(Name(call.ElementOf(Type::kT))) + " in batch entry " +
               std::to_string(result.batch_entry) + " at timestep " +
@@ -205,7 +205,7 @@ constexpr Operation kIntegerRnn = {
     "integer_rnn",
     "integer_rnn",
     "Hw3tfIntegerRnn",
-    "hw3tf_integer_rnn_1",
+    "hw3tf_integer_rnn_2",
     "the recurrence",
     "Returns the last state, (B, units), or all, (B, T, units); see\n"
     "csrc/kernels/recurrence/recurrence.h.\n\n"
@@ -225,11 +225,14 @@ constexpr Operation kIntegerRnn = {
     kOperands,
     kOperands.size(),
     /*packs=*/false,
+    /*least_numbers=*/0,
     kAttributes,
     kResults,
     CheckTypes,
     Check,
     Run,
 };
+
+static_assert(IsWellFormed(kIntegerRnn));
 
 }  // namespace hw3tf

@@ -8,34 +8,46 @@
 namespace hw3tf {
 namespace {
 
-size_t SizeOf(TF_DataType type) {
-  switch (type) {
-    case TF_DOUBLE:
-    case TF_INT64:
-      return 8;
-    case TF_BFLOAT16:
-    case TF_HALF:
-      return 2;
-    default:
-      return 4;
-  }
-}
+// In the order of Element.
+constexpr struct {
+  TF_DataType type;
+  const char* name;
+} kDataTypes[] = {
+    {TF_BOOL, "bool"},     {TF_INT8, "int8"},         {TF_UINT8, "uint8"},
+    {TF_INT16, "int16"},   {TF_INT32, "int32"},       {TF_INT64, "int64"},
+    {TF_FLOAT, "float"},   {TF_BFLOAT16, "bfloat16"}, {TF_HALF, "half"},
+    {TF_DOUBLE, "double"},
+};
 
 }  // namespace
 
-void Call::Report() { TF_OpKernelContext_Failure(context_, status_.get()); }
+TF_DataType DataTypeOf(Element element) {
+  return kDataTypes[static_cast<int>(element)].type;
+}
 
-void Call::Fail(TF_Code code, const std::string& message) {
+const char* DataTypeName(Element element) {
+  return kDataTypes[static_cast<int>(element)].name;
+}
+
+Element ElementOf(TF_DataType type) {
+  int i = 0;
+  while (kDataTypes[i].type != type) ++i;  // no op is defined for another
+  return static_cast<Element>(i);
+}
+
+void OpRun::Report() { TF_OpKernelContext_Failure(context_, status_.get()); }
+
+void OpRun::Fail(TF_Code code, const std::string& message) {
   if (!Ok()) return;
   TF_SetStatus(status_.get(), code, message.c_str());
   Report();
 }
 
-void Call::Require(const std::string& error) {
+void OpRun::Require(const std::string& error) {
   if (!error.empty()) Fail(TF_INVALID_ARGUMENT, error);
 }
 
-Tensor Call::Input(int index) {
+Tensor OpRun::Input(int index) {
   TF_Tensor* tensor = nullptr;
   if (Ok()) {
     TF_GetInput(context_, index, &tensor, status_.get());
@@ -44,18 +56,18 @@ Tensor Call::Input(int index) {
   return Tensor(tensor);
 }
 
-Tensor Call::Output(int index, TF_DataType type, const Dims& dims) {
+Tensor OpRun::Output(int index, Element element, const Dims& dims) {
   if (!Ok()) return nullptr;
-  size_t bytes = SizeOf(type);
+  auto bytes = static_cast<size_t>(SizeOf(element));
   for (int64_t size : dims) bytes *= static_cast<size_t>(size);
-  Tensor tensor(TF_AllocateOutput(context_, index, type, dims.data(),
-                                  static_cast<int>(dims.size()), bytes,
-                                  status_.get()));
+  Tensor tensor(TF_AllocateOutput(context_, index, DataTypeOf(element),
+                                  dims.data(), static_cast<int>(dims.size()),
+                                  bytes, status_.get()));
   if (!Ok()) Report();
   return tensor;
 }
 
-Tensor Call::OutputInPlace(int index, int input_index, Tensor* input) {
+Tensor OpRun::OutputInPlace(int index, int input_index, Tensor* input) {
   if (!Ok()) return nullptr;
   const Dims dims = DimsOf(*input);
   input->reset();  // TensorFlow counts it as one who will read
@@ -68,7 +80,7 @@ Tensor Call::OutputInPlace(int index, int input_index, Tensor* input) {
   return output;
 }
 
-int Call::IntraOpThreads() {
+int OpRun::IntraOpThreads() {
   if (!Ok()) return 0;
   const Buffer buffer(TF_NewBuffer());
   const Status status = NewStatus();  // without it the default is right
@@ -98,58 +110,42 @@ void Fail(TF_OpKernelConstruction* construction, TF_Code code,
   TF_OpKernelConstruction_Failure(construction, status.get());
 }
 
-int SessionThreads::Get(Call* call) {
+int SessionThreads::Get(OpRun* run) {
   int threads = threads_.load(std::memory_order_relaxed);
   if (threads < 0) {
-    threads = call->IntraOpThreads();
+    threads = run->IntraOpThreads();
     threads_.store(threads, std::memory_order_relaxed);
   }
   return threads;
 }
 
-std::optional<Dims> Given(const Tensor& tensor) {
-  Dims dims = DimsOf(tensor);
-  if (dims == Dims{0}) return std::nullopt;
-  return dims;
-}
-
-ConstArray View(const Tensor& tensor) {
-  const auto [data, strides] = MutableView(tensor);
-  return {data, strides};
-}
-
-MutableArray MutableView(const Tensor& tensor) {
-  const Dims dims = DimsOf(tensor);
-  return {TF_TensorData(tensor.get()),
-          RowStrides(dims, ContiguousStrides(dims))};
-}
-
 bool RegisterOp(const OpRegistration& op) {
   if (!LoadError().empty()) {
-    std::fprintf(stderr, "hw3tf: op %s was not registered: %s\n", op.name,
-                 LoadError().c_str());
+    std::fprintf(stderr, "hw3tf: op %s was not registered: %s\n",
+                 op.name.c_str(), LoadError().c_str());
     return false;
   }
   const Status status = NewStatus();
-  TF_OpDefinitionBuilder* builder = TF_NewOpDefinitionBuilder(op.name);
-  for (const char* spec : op.attrs)
-    TF_OpDefinitionBuilderAddAttr(builder, spec);
-  for (const char* spec : op.inputs)
-    TF_OpDefinitionBuilderAddInput(builder, spec);
-  for (const char* spec : op.outputs)
-    TF_OpDefinitionBuilderAddOutput(builder, spec);
+  TF_OpDefinitionBuilder* builder = TF_NewOpDefinitionBuilder(op.name.c_str());
+  for (const std::string& spec : op.attrs)
+    TF_OpDefinitionBuilderAddAttr(builder, spec.c_str());
+  for (const std::string& spec : op.inputs)
+    TF_OpDefinitionBuilderAddInput(builder, spec.c_str());
+  for (const std::string& spec : op.outputs)
+    TF_OpDefinitionBuilderAddOutput(builder, spec.c_str());
   TF_OpDefinitionBuilderSetShapeInferenceFunction(builder, op.shape_function);
   TF_RegisterOpDefinition(builder, status.get());
   for (TF_DataType type : op.types) {
     if (!Ok(status)) break;
-    TF_KernelBuilder* kernel =
-        TF_NewKernelBuilder(op.name, "CPU", op.create, op.compute, op.destroy);
+    TF_KernelBuilder* kernel = TF_NewKernelBuilder(
+        op.name.c_str(), "CPU", op.create, op.compute, op.destroy);
     TF_KernelBuilder_TypeConstraint(kernel, "T", type, status.get());
-    if (Ok(status)) TF_RegisterKernelBuilder(op.name, kernel, status.get());
+    if (Ok(status))
+      TF_RegisterKernelBuilder(op.name.c_str(), kernel, status.get());
   }
   if (!Ok(status))
-    std::fprintf(stderr, "hw3tf: op %s was not registered: %s\n", op.name,
-                 TF_Message(status.get()));
+    std::fprintf(stderr, "hw3tf: op %s was not registered: %s\n",
+                 op.name.c_str(), TF_Message(status.get()));
   return Ok(status);
 }
 

@@ -6,11 +6,10 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "operations/dims.h"
+#include "operations/array.h"
 #include "tensorflow/exceptions.h"
 #include "tensorflow/tf_c_api.h"
 
@@ -36,11 +35,16 @@ inline bool Ok(const Status& status) {
   return TF_GetCode(status.get()) == TF_OK;
 }
 
+// The types of TensorFlow, and their names in the definition of an op.
+TF_DataType DataTypeOf(Element element);
+const char* DataTypeName(Element element);
+Element ElementOf(TF_DataType type);
+
 // One run of a kernel. The first failure is reported to TensorFlow; after it
 // every further call does nothing, so a kernel may test Ok() once.
-class Call {
+class OpRun {
  public:
-  explicit Call(TF_OpKernelContext* context)
+  explicit OpRun(TF_OpKernelContext* context)
       : context_(context), status_(NewStatus()) {}
 
   bool Ok() const { return hw3tf::Ok(status_); }
@@ -49,7 +53,7 @@ class Call {
   void Require(const std::string& error);
 
   Tensor Input(int index);
-  Tensor Output(int index, TF_DataType type, const Dims& dims);
+  Tensor Output(int index, Element element, const Dims& dims);
   // An output of the shape and type of an input, in the input's memory if
   // nobody else will read that.
   Tensor OutputInPlace(int index, int input_index, Tensor* input);
@@ -64,25 +68,17 @@ class Call {
   Status status_;
 };
 
-// What Call::IntraOpThreads says, asked once per kernel: the sessions of a
+// What OpRun::IntraOpThreads says, asked once per kernel: the sessions of a
 // kernel are one.
 class SessionThreads {
  public:
-  int Get(Call* call);
+  int Get(OpRun* run);
 
  private:
   std::atomic<int> threads_{-1};  // -1: not asked yet
 };
 
 Dims DimsOf(const Tensor& tensor);
-
-// Whether a tensor stands for an optional argument, and the shape if it does:
-// one that is not given is empty, of rank 1.
-std::optional<Dims> Given(const Tensor& tensor);
-
-// Of (batch, length, heads, size) or, packed, (length, heads, size).
-ConstArray View(const Tensor& tensor);
-MutableArray MutableView(const Tensor& tensor);
 
 // What TensorFlow calls: functions of ours that may throw (exceptions.h). The
 // message of a failure is copied.
@@ -119,8 +115,8 @@ void* Guarded(TF_OpKernelConstruction* construction) {
 // Failures go to standard error: there is nobody to return them to while the
 // library loads.
 struct OpRegistration {
-  const char* name;
-  std::vector<const char*> attrs, inputs, outputs;
+  std::string name;
+  std::vector<std::string> attrs, inputs, outputs;
   void (*shape_function)(TF_ShapeInferenceContext*, TF_Status*);
   std::vector<TF_DataType> types;
   void* (*create)(TF_OpKernelConstruction*);

@@ -39,6 +39,12 @@ class ShapeBuilder {
                : -1;
   }
 
+  // One axis of this size.
+  ShapeHandle Vector(int size) {
+    return ShapeHandle(TF_ShapeInferenceContextVectorFromSize(
+        context_, static_cast<size_t>(size)));
+  }
+
   // One axis of unknown size.
   ShapeHandle Unknown() {
     ShapeHandle axis(TF_NewShapeHandle());

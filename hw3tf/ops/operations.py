@@ -8,6 +8,7 @@ read it here.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from hw3tf import _core
 
@@ -68,10 +69,26 @@ class Operation:
         return tuple(x.name for x in self.operands if x.gradient)
 
     @cached_property
+    def types(self) -> dict[str, list[str]]:
+        """The types that a call chooses, and the dtypes that each may be."""
+        return dict(self._description["types"])
+
+    @cached_property
+    def attributes(self) -> list[dict[str, Any]]:
+        """`name`, `kind`, `default`, `carrier` and `words` of each attribute."""
+        return list(self._description["attributes"])
+
+    @cached_property
+    def target(self) -> str:
+        """The name of XLA's custom call."""
+        return str(self._description["target"])
+
+    @cached_property
     def results(self) -> dict[str, TensorDescription]:
         """The results by their names."""
         return {x.name: x for x in self._tensors("results")}
 
 
 ATTENTION = Operation("attention")
+ATTENTION_GRAD = Operation("attention_grad")
 INTEGER_RNN = Operation("integer_rnn")

@@ -1,7 +1,7 @@
 """Sizes of axes that have to agree, as far as they are known.
 
 A size is an integer, or None where only a running graph knows it. What is not known
-passes here and is checked by the kernels (csrc/checks).
+passes here and is checked by the kernels (csrc/operations).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

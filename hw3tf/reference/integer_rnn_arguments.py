@@ -67,7 +67,7 @@ def check_shapes(
     mask: Shape | None = None,
 ) -> None:
     """Raises ValueError if shapes do not fit each other; an axis of unknown size
-    passes here and is checked by the kernel (csrc/checks/recurrence_checks.cc)."""
+    passes here and is checked by the kernel (csrc/operations/integer_rnn.cc)."""
     inputs, kernel = _axes(inputs, 3), _axes(kernel, 2)
     if len(inputs) != 3:
         _fail_shape("inputs", "3 axes: (batch, timesteps, features)", inputs)

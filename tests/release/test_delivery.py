@@ -41,6 +41,39 @@ def test_libraries_need_the_system_each_other_and_tensorflow(path):
     assert set(re.findall(r"\(R(?:UN)?PATH\).*\[(.*)\]", lines)) <= {"$ORIGIN"}
 
 
+# What each library is asked for from outside, beside the standard library's
+# templates, which the compiler exports by itself. Of the kernels: the contract, and
+# in the last two lines what the C++ tests call.
+EXPORTED = {
+    "libhw3tf_kernels": """
+        AttentionForward AttentionBackward AttentionDropoutMask GetAttentionTiles
+        IntegerRecurrence ResolveNumThreads SetNumThreads KernelsBuild
+        ChosenInstructionSet CompiledInstructionSets EnvironmentError
+        AttentionForwardPlain AttentionBackwardPlain AvailableProcessors
+        ControlGroupProcessors ParallelFor test_hooks""",
+    "libhw3tf_ops": "Hw3tfLoadError Hw3tfRegisterXlaTargets Hw3tfXlaStatusError",
+    "_core": "PyInit__core",
+}
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("nm") is None, reason="needs nm"
+)
+@pytest.mark.parametrize("path", LIBRARIES, ids=lambda p: p.name.split(".")[0])
+def test_libraries_export_what_is_asked_of_them(path):
+    command = ["nm", "--dynamic", "--defined-only", "--format=just-symbols", path]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    names = set()
+    for line in lines.splitlines():
+        ours = re.match(r"_ZN5hw3tf(\d+)(\w+)", line)
+        if ours:
+            names.add(ours[2][: int(ours[1])])
+        elif not line.startswith("_Z") or re.match(r"_ZT[A-Z]N5hw3tf", line):
+            names.add(line)
+    library = re.split(r"[-.]", path.name)[0]
+    assert names == set(EXPORTED[library].split())
+
+
 def test_there_are_three_libraries():
     assert len(LIBRARIES) == 3
 

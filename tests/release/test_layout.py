@@ -56,9 +56,8 @@ ALLOWED_IN_FILES = {
 CSRC_FOLDERS = {
     "kernels": {"kernels"},
     "operations": {"operations", "kernels"},
-    "checks": {"checks", "operations", "kernels"},
-    "bindings": {"bindings", "checks", "operations", "kernels"},
-    "tensorflow": {"tensorflow", "checks", "operations", "kernels"},
+    "bindings": {"bindings", "operations", "kernels"},
+    "tensorflow": {"tensorflow", "operations", "kernels"},
     "tests": {"tests", "kernels"},
 }
 

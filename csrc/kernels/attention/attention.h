@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "kernels/runtime/export.h"
+
 namespace hw3tf {
 
 // The type of query, key, value, output and their gradients. bfloat16 and
@@ -175,7 +177,8 @@ struct AttentionBackwardArgs {
 // Cost: 2*B*N*T*S*(H + value_dim) flops, less for pairs that are not visible.
 // Scratch: O(H * tile) per thread. Returns false, with nothing written, if that
 // cannot be allocated.
-bool AttentionForward(const AttentionForwardArgs& args, int num_threads);
+HW3TF_EXPORT bool AttentionForward(const AttentionForwardArgs& args,
+                                   int num_threads);
 
 // Gradients with respect to query, key, value and bias, overwritten.
 //
@@ -189,12 +192,13 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads);
 // O((H + tile) * tile) per thread, B*N*T floats, and for bfloat16 and float16
 // grad_query in float32. Returns false, with nothing written, if that cannot be
 // allocated.
-bool AttentionBackward(const AttentionBackwardArgs& args, int num_threads);
+HW3TF_EXPORT bool AttentionBackward(const AttentionBackwardArgs& args,
+                                    int num_threads);
 
 // The weights that dropout keeps: keep, (B, N, T, S), C-contiguous, becomes 1
 // or 0. For references and tests; the kernels never build it.
-void AttentionDropoutMask(const AttentionShape& shape, double rate,
-                          uint64_t seed, uint8_t* keep);
+HW3TF_EXPORT void AttentionDropoutMask(const AttentionShape& shape, double rate,
+                                       uint64_t seed, uint8_t* keep);
 
 // Tile sizes of the instruction set in use, for tests of the lengths around
 // them.
@@ -204,6 +208,6 @@ struct AttentionTiles {
   int key_tile;
   int key_chunk;
 };
-AttentionTiles GetAttentionTiles();
+HW3TF_EXPORT AttentionTiles GetAttentionTiles();
 
 }  // namespace hw3tf

@@ -10,10 +10,13 @@
 #pragma once
 
 #include "kernels/attention/attention.h"
+#include "kernels/runtime/export.h"
 
 namespace hw3tf {
 
-bool AttentionForwardPlain(const AttentionForwardArgs& args, int num_threads);
-bool AttentionBackwardPlain(const AttentionBackwardArgs& args, int num_threads);
+HW3TF_EXPORT bool AttentionForwardPlain(const AttentionForwardArgs& args,
+                                        int num_threads);
+HW3TF_EXPORT bool AttentionBackwardPlain(const AttentionBackwardArgs& args,
+                                         int num_threads);
 
 }  // namespace hw3tf

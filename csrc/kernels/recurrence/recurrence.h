@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "kernels/runtime/export.h"
+
 namespace hw3tf {
 
 enum class IntDType { kBool, kInt8, kUint8, kInt16, kInt32, kInt64 };
@@ -91,6 +93,7 @@ struct RecurrenceResult {
 //
 // Cost: B*T*units*(F + units) multiplications; B*T*units*(F + 1) if U is
 // diagonal.
-RecurrenceResult IntegerRecurrence(const RecurrenceArgs& args, int num_threads);
+HW3TF_EXPORT RecurrenceResult IntegerRecurrence(const RecurrenceArgs& args,
+                                                int num_threads);
 
 }  // namespace hw3tf

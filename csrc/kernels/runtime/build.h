@@ -3,9 +3,11 @@
 
 #pragma once
 
+#include "kernels/runtime/export.h"
+
 namespace hw3tf {
 
 // A digest of the sources of the kernel library that is loaded.
-const char* KernelsBuild();
+HW3TF_EXPORT const char* KernelsBuild();
 
 }  // namespace hw3tf

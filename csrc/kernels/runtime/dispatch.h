@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/runtime/export.h"
+
 namespace hw3tf {
 
 struct AttentionKernels;
@@ -24,14 +26,14 @@ struct InstructionSet {
 };
 
 // All that were compiled, narrowest first.
-const std::vector<InstructionSet>& CompiledInstructionSets();
+HW3TF_EXPORT const std::vector<InstructionSet>& CompiledInstructionSets();
 
 // The one in use; chosen once, at the first call.
-const InstructionSet& ChosenInstructionSet();
+HW3TF_EXPORT const InstructionSet& ChosenInstructionSet();
 
 // Empty, or why the environment's HW3TF_ISA or HW3TF_NUM_THREADS could not be
 // honoured. The kernels then run with the defaults, and the program that loads
 // the library must report it.
-std::string EnvironmentError();
+HW3TF_EXPORT std::string EnvironmentError();
 
 }  // namespace hw3tf

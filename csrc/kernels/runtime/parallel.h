@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 
+#include "kernels/runtime/export.h"
+
 namespace hw3tf {
 
 // While it lives, the thread rounds to nearest, masks all exceptions and counts
@@ -38,8 +40,8 @@ class FloatingPointScope {
 //
 // `paths`, of TestPath, are for the counts of tests.
 using ParallelBody = void (*)(void* context, int64_t task, int worker);
-void ParallelFor(int64_t tasks, int threads, uint32_t paths, ParallelBody body,
-                 void* context);
+HW3TF_EXPORT void ParallelFor(int64_t tasks, int threads, uint32_t paths,
+                              ParallelBody body, void* context);
 
 // The same for a lambda of (task, worker).
 template <typename Body>
@@ -61,10 +63,10 @@ void ParallelFor(int64_t tasks, int threads, const Body& body) {
 // environment's HW3TF_NUM_THREADS, `requested` (TensorFlow's
 // intra_op_parallelism_threads; 0 = none), AvailableProcessors when it was
 // first asked.
-int ResolveNumThreads(int requested);
+HW3TF_EXPORT int ResolveNumThreads(int requested);
 
 // 0 undoes an earlier setting.
-void SetNumThreads(int threads);
+HW3TF_EXPORT void SetNumThreads(int threads);
 
 constexpr int kMaxThreads = 1024;
 

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/runtime/export.h"
+
 namespace hw3tf {
 
 // The paths of a call: bits, since a call may take several.
@@ -64,7 +66,7 @@ struct TestHooks {
   int64_t time_block = 0;
   int64_t shortest_chunk = 0;
 };
-extern TestHooks test_hooks;
+extern HW3TF_EXPORT TestHooks test_hooks;
 
 inline int64_t Hooked(int64_t hook, int64_t own) { return hook ? hook : own; }
 

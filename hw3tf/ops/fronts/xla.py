@@ -1,7 +1,6 @@
 """The kernels under XLA: custom calls in place of the ops.
 
-The C++ side, csrc/tensorflow/attention_xla.cc and recurrence_xla.cc, reads what is put
-together here.
+The C++ side, csrc/tensorflow/xla_target.cc, reads what is put together here.
 
 A call of attention costs what the op does: for (2, 512, 512, 12, 12, 64) the median
 ratio of 150 interleaved calls, compiled by XLA / not, was 0.94 forward and 1.01 with
@@ -14,26 +13,19 @@ from typing import Any
 
 import tensorflow as tf
 
-from hw3tf.ops.attention.options import AttentionOptions, bits_of, real_dtype
+from hw3tf.ops.attention.options import AttentionOptions, real_dtype
 from hw3tf.ops.fronts.second_order import with_gradients
 from hw3tf.ops.fronts.xla_module import (
     Array,
+    Size,
     arrays_of,
     broadcast_size,
+    header_of,
     run_custom_call,
 )
-from hw3tf.ops.operations import ATTENTION, INTEGER_RNN
+from hw3tf.ops.operations import ATTENTION, ATTENTION_GRAD, INTEGER_RNN, Operation
 from hw3tf.ops.recurrence.options import RecurrenceOptions
-from hw3tf.reference.integer_rnn_arguments import ACTIVATIONS, INPUT_DTYPES, OVERFLOWS
 
-DTYPES = (
-    "float32",
-    "bfloat16",
-    "float16",
-    "float64",
-)  # as in kernels/attention/attention.h
-FORWARD, BACKWARD = "hw3tf_attention_1", "hw3tf_attention_grad_1"
-RECURRENCE = "hw3tf_integer_rnn_1"
 FINITE_LOGSUMEXP = True  # as the op is called
 
 
@@ -60,44 +52,53 @@ def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> An
             Array((*lengths, 2), real),
             Array(lengths, real),
         ]
-        header = _attention_header(options, names, arrays)
-        return run_custom_call(FORWARD, header, arguments, results)
+        header = _attention_header(ATTENTION, options, names, arrays)
+        return run_custom_call(ATTENTION.target, header, arguments, results)
 
     def backward(inside: Sequence[Any], results: Sequence[Any]) -> Any:
         arguments = [seed, *inside, *masks, *results]
         arrays = arrays_of(arguments)
         grads = [Array(x.sizes, x.dtype) for x in arrays[1 : 1 + len(inside)]]
-        header = _attention_header(options, names, arrays, len(results))
-        return run_custom_call(BACKWARD, header, arguments, grads)
+        header = _attention_header(ATTENTION_GRAD, options, names, arrays)
+        return run_custom_call(ATTENTION_GRAD.target, header, arguments, grads)
 
     return with_gradients(forward, backward, inputs, options)
 
 
 def _attention_header(
-    options: AttentionOptions, names: Sequence[str], arrays: list[Array], more: int = 0
-) -> list[Any]:
-    """What the call must know beside its arrays: numbers, ranks, sizes.
+    operation: Operation,
+    options: AttentionOptions,
+    names: Sequence[str],
+    arrays: list[Array],
+) -> list[Size]:
+    """What the call must know beside its arrays.
 
     Args:
+        operation: That of the call.
         options: As the kernels take them.
-        names: The operands that are given.
-        arrays: `Array`s of the arguments: the seed, what is given, the rest.
-        more: How many arrays, always given, follow the operands.
+        names: The operands of attention that are given.
+        arrays: `Array`s of the arguments: the seed, those of `names`, the other
+            operands of `operation`, which are always given.
     """
     before, after = options.window
-    given = iter(arrays[1:])
-    slots = [next(given) if x.name in names else None for x in ATTENTION.operands]
-    slots += [next(given) for _ in range(more)]
-    return [
-        DTYPES.index(arrays[1].dtype),
-        int(options.is_causal) + 2 * FINITE_LOGSUMEXP,
-        before,
-        after,
-        tf.config.threading.get_intra_op_parallelism_threads(),
-        *map(bits_of, options.numbers),
-        *(-1 if x is None else len(x.sizes) for x in slots),
-        *(size for x in slots if x is not None for size in x.sizes),
-    ]
+    scale, soft_cap, dropout_rate = options.numbers
+    attributes = {
+        "scale": scale,
+        "is_causal": options.is_causal,
+        "window_before": before,
+        "window_after": after,
+        "soft_cap": soft_cap,
+        "dropout_rate": dropout_rate,
+        "finite_logsumexp": FINITE_LOGSUMEXP,
+    }
+    more = [x.name for x in operation.operands[len(ATTENTION.operands) :]]
+    dtype = arrays[1].dtype
+    return header_of(
+        operation,
+        {"T": dtype, "Real": real_dtype(dtype)},
+        attributes,
+        dict(zip([*names, *more], arrays[1:], strict=True)),
+    )
 
 
 def integer_rnn(
@@ -112,23 +113,19 @@ def integer_rnn(
         if x.name in tensors
     }
     arrays = dict(zip(given, arrays_of(list(given.values())), strict=True))
-    low, high = options.clip or (0, 0)
-    header = [
-        INPUT_DTYPES.index(arrays["inputs"].dtype),
-        INPUT_DTYPES.index(arrays["recurrent_kernel"].dtype),
-        INPUT_DTYPES.index(state_dtype),
-        ACTIVATIONS.index(options.activation),
-        int(low),
-        int(high),
-        OVERFLOWS.index(options.overflow),
-        options.fractional_bits,
-        int(options.reverse),
-        int(options.return_sequences),
-        tf.config.threading.get_intra_op_parallelism_threads(),
-        *(len(x.axes) if x.name in given else -1 for x in operands),
-        *(size for x in arrays.values() for size in x.sizes),
-    ]
+    types = {
+        "T": state_dtype,
+        "Weight": arrays["recurrent_kernel"].dtype,
+        "Input": arrays["inputs"].dtype,
+    }
+    attributes = {
+        **options.kernel_attributes,
+        "return_sequences": options.return_sequences,
+    }
+    header = header_of(INTEGER_RNN, types, attributes, arrays)
     rows = arrays["inputs"].sizes[: 2 if options.return_sequences else 1]
     units = arrays["recurrent_kernel"].sizes[1]
     result = Array((*rows, units), state_dtype)
-    return run_custom_call(RECURRENCE, header, list(given.values()), [result])[0]
+    return run_custom_call(INTEGER_RNN.target, header, list(given.values()), [result])[
+        0
+    ]

@@ -5,12 +5,15 @@ once the sizes are known, so the module says how the sizes of the results follow
 from those of the arguments, and hands all sizes to the call, which is told none.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+from hw3tf.ops.attention.options import bits_of
+from hw3tf.ops.operations import Operation
 
 # The oldest version of XlaCallModule that has all we need; TensorFlow 2.16 and
 # later read it.
@@ -86,6 +89,44 @@ def arrays_of(tensors: Sequence[Any]) -> list[Array]:
         )
         for at, tensor in enumerate(tensors)
     ]
+
+
+def header_of(
+    operation: Operation,
+    types: Mapping[str, str],
+    attributes: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+) -> list[Size]:
+    """What a call must know beside its arrays, as csrc/tensorflow/xla_target.h says.
+
+    Args:
+        operation: Its description.
+        types: The dtypes of its types.
+        attributes: Values by name, words as strings; more are allowed.
+        arrays: The operands that are given, by name.
+    """
+    words = [
+        _word(attribute, attributes[attribute["name"]])
+        for attribute in operation.attributes
+        if attribute["carrier"] not in ("input", "not_read")
+    ]
+    operands = [arrays.get(operand.name) for operand in operation.operands]
+    return [
+        len(words),
+        len(operands),
+        *(dtypes.index(types[name]) for name, dtypes in operation.types.items()),
+        tf.config.threading.get_intra_op_parallelism_threads(),
+        *words,
+        *(-1 if x is None else len(x.sizes) for x in operands),
+        *(size for x in operands if x is not None for size in x.sizes),
+    ]
+
+
+def _word(attribute: dict[str, Any], value: Any) -> int:
+    if attribute["kind"] == "float":
+        return bits_of(value)
+    words: list[str] = attribute["words"]
+    return words.index(value) if words else int(value)
 
 
 def run_custom_call(
