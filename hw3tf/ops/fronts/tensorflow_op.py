@@ -21,7 +21,7 @@ from hw3tf.ops.recurrence.options import RecurrenceOptions
 
 logger = logging.getLogger("hw3tf")
 
-OVERFLOW = "the recurrence overflows"  # as csrc/checks/recurrence_checks.cc
+OVERFLOW = "the recurrence overflows"  # as csrc/operations/integer_rnn.cc
 
 
 @functools.cache
