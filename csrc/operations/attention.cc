@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <type_traits>
 
 #include "operations/put.h"
@@ -15,21 +16,15 @@ using Options = AttentionOptions;
 
 // ---------------------------------------------------------------- the table
 
-constexpr std::array<Axis, 7> kAxes = {{
-    {'B', "batch"},
-    {'T', "query_length"},
-    {'S', "key_length"},
-    {'N', "num_heads"},
-    {'K', "num_kv_heads"},
-    {'H', "head_dim"},
+constexpr Axis kAxes[] = {
+    {'B', "batch"},     {'T', "query_length"}, {'S', "key_length"},
+    {'N', "num_heads"}, {'K', "num_kv_heads"}, {'H', "head_dim"},
     {'V', "value_dim"},
-}};
+};
 
-constexpr std::array<Element, 4> kFloats = {
-    Element::kFloat32, Element::kFloat64, Element::kFloat16,
-    Element::kBfloat16};
-constexpr std::array<Element, 2> kReals = {Element::kFloat32,
-                                           Element::kFloat64};
+constexpr Element kFloats[] = {Element::kFloat32, Element::kFloat64,
+                               Element::kFloat16, Element::kBfloat16};
+constexpr Element kReals[] = {Element::kFloat32, Element::kFloat64};
 
 constexpr Element RealOf(Element element) {
   return element == Element::kFloat64 ? Element::kFloat64 : Element::kFloat32;
@@ -54,16 +49,16 @@ void PutDType(void* args, Element element) {
 }
 
 template <typename Args>
-constexpr std::array<TypeParameter, 2> kTypes = {{
+constexpr TypeParameter kTypes[] = {
     {Type::kT, "T", kFloats, "query", Type::kT, nullptr, ", as `query`",
      PutDType<Args>},
     {Type::kReal, "Real", kReals, nullptr, Type::kT, RealOf,
      ", which goes with query.dtype=", nullptr},
-}};
+};
 
 // What the forward and the backward pass take.
 template <typename Args>
-constexpr std::array<Operand, 11> kShared = {{
+constexpr Operand kShared[] = {
     {"query", Type::kT, "B T N H", kStrided | kGradient | kOneBatch,
      PutRows<Args, &Args::query>},
     {"key", Type::kT, "B S K H", kStrided | kGradient | kOneBatch,
@@ -91,9 +86,9 @@ constexpr std::array<Operand, 11> kShared = {{
      PutData<Args, &Options::query_splits>},
     {"key_splits", Type::kInt64, "B+1", kOptional | kByKeyword | kPositions,
      PutData<Args, &Options::key_splits>},
-}};
+};
 
-constexpr std::array<Operand, 4> kResultsOfForward = {{
+constexpr Operand kResultsOfForward[] = {
     {"output", Type::kT, "B T N V", kStrided | kGradient,
      PutRows<Backward, &Backward::output>},
     {"statistics", Type::kReal, "B N T 2", 0,
@@ -102,7 +97,7 @@ constexpr std::array<Operand, 4> kResultsOfForward = {{
      PutRows<Backward, &Backward::grad_output>},
     {"grad_logsumexp", Type::kReal, "B N T", kOptional | kGradient,
      PutData<Backward, &Backward::grad_logsumexp>},
-}};
+};
 
 template <typename Args>
 constexpr bool kIsForward = std::is_same_v<Args, Forward>;
@@ -114,7 +109,7 @@ void PutFiniteLogsumexp(void* args, const Value& value) {
 // The gradient has the attributes of its operation. New ones come last and have
 // a default: what was saved before has fewer of them.
 template <typename Args>
-constexpr std::array<Attribute, 9> kAttributes = {{
+constexpr Attribute kAttributes[] = {
     {"scale", Kind::kNumber, Carrier::kNumbers, std::nullopt,
      PutValue<Args, &Options::scale>},
     {"is_causal", Kind::kBool, Carrier::kAttribute, Integer(false),
@@ -141,18 +136,18 @@ constexpr std::array<Attribute, 9> kAttributes = {{
     // The bits of `numbers`, for gradients of the gradient, which must know
     // them when a graph is made.
     {"number_bits", Kind::kIntList, Carrier::kNotRead, Integer(0), nullptr},
-}};
+};
 
-constexpr std::array<Result, 3> kForwardResults = {{
+constexpr Result kForwardResults[] = {
     {"output", Type::kT, "B T N V", nullptr, "query",
      PutOutputRows<Forward, &Forward::output>},
     {"statistics", Type::kReal, "B N T 2", nullptr, nullptr,
      PutOutput<Forward, &Forward::statistics>},
     {"logsumexp", Type::kReal, "B N T", nullptr, nullptr,
      PutOutput<Forward, &Forward::logsumexp>},
-}};
+};
 
-constexpr std::array<Result, 4> kBackwardResults = {{
+constexpr Result kBackwardResults[] = {
     {"grad_query", Type::kT, nullptr, "query", nullptr,
      PutOutputRows<Backward, &Backward::grad_query>},
     {"grad_key", Type::kT, nullptr, "key", nullptr,
@@ -162,7 +157,7 @@ constexpr std::array<Result, 4> kBackwardResults = {{
     // Without scores a bias may have no elements, where its strides say 1.
     {"grad_bias", Type::kReal, nullptr, "bias", nullptr,
      PutUnlessEmpty<Backward, &Backward::grad_bias>},
-}};
+};
 
 constexpr auto kBackwardOperands = Joined(kShared<Backward>, kResultsOfForward);
 
@@ -472,7 +467,7 @@ constexpr Operation kAttention = {
     kTypes<Forward>,
     kAxes,
     kShared<Forward>,
-    kShared<Forward>.size(),
+    std::size(kShared<Forward>),
     /*packs=*/true,
     /*least_numbers=*/3,
     kAttributes<Forward>,
@@ -495,7 +490,7 @@ constexpr Operation kAttentionGrad = {
     kTypes<Backward>,
     kAxes,
     kBackwardOperands,
-    kShared<Backward>.size(),
+    std::size(kShared<Backward>),
     /*packs=*/true,
     /*least_numbers=*/3,
     kAttributes<Backward>,

@@ -33,7 +33,7 @@ int SizeOf(Element element) {
 }
 
 List<const Operation*> Operations() {
-  static constexpr std::array<const Operation*, 3> kOperations = {
+  static constexpr const Operation* kOperations[] = {
       &kAttention, &kAttentionGrad, &kIntegerRnn};
   return kOperations;
 }

@@ -19,6 +19,9 @@ class List {
  public:
   constexpr List() = default;
   template <size_t kSize>
+  constexpr List(const T (&items)[kSize])
+      : items_(items), size_(static_cast<int>(kSize)) {}
+  template <size_t kSize>
   constexpr List(const std::array<T, kSize>& items)
       : items_(items.data()), size_(static_cast<int>(kSize)) {}
   constexpr int size() const { return size_; }
@@ -230,8 +233,7 @@ Outcome OutOfMemory(const Operation& operation);
 
 template <typename Item, size_t kFirst, size_t kSecond>
 constexpr std::array<Item, kFirst + kSecond> Joined(
-    const std::array<Item, kFirst>& first,
-    const std::array<Item, kSecond>& second) {
+    const Item (&first)[kFirst], const Item (&second)[kSecond]) {
   std::array<Item, kFirst + kSecond> all{};
   for (size_t i = 0; i < kFirst; ++i) all[i] = first[i];
   for (size_t i = 0; i < kSecond; ++i) all[kFirst + i] = second[i];

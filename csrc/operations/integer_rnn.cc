@@ -1,5 +1,6 @@
 #include "operations/integer_rnn.h"
 
+#include <iterator>
 #include <limits>
 
 #include "kernels/recurrence/recurrence.h"
@@ -13,19 +14,19 @@ using Options = RecurrenceOptions;
 
 // ---------------------------------------------------------------- the table
 
-constexpr std::array<Axis, 4> kAxes = {{
+constexpr Axis kAxes[] = {
     {'B', "batch"},
     {'T', "timesteps"},
     {'F', "features"},
     {'U', "units"},
-}};
+};
 
-constexpr std::array<Element, 2> kStates = {Element::kInt32, Element::kInt64};
-constexpr std::array<Element, 3> kWeights = {Element::kInt8, Element::kInt32,
-                                             Element::kInt64};
-constexpr std::array<Element, 6> kInputs = {Element::kBool,  Element::kInt8,
-                                            Element::kUint8, Element::kInt16,
-                                            Element::kInt32, Element::kInt64};
+constexpr Element kStates[] = {Element::kInt32, Element::kInt64};
+constexpr Element kWeights[] = {Element::kInt8, Element::kInt32,
+                                Element::kInt64};
+constexpr Element kInputs[] = {Element::kBool,  Element::kInt8,
+                               Element::kUint8, Element::kInt16,
+                               Element::kInt32, Element::kInt64};
 
 constexpr Element StateOf(Element weight) {
   return weight == Element::kInt64 ? Element::kInt64 : Element::kInt32;
@@ -40,14 +41,14 @@ static_assert(static_cast<int>(IntDType::kBool) ==
               static_cast<int>(IntDType::kInt64) ==
                   static_cast<int>(Element::kInt64));
 
-constexpr std::array<TypeParameter, 3> kTypes = {{
+constexpr TypeParameter kTypes[] = {
     {Type::kT, "T", kStates, nullptr, Type::kWeight, StateOf, "",
      PutElement<&Args::state_dtype>},
     {Type::kWeight, "Weight", kWeights, "recurrent_kernel", Type::kWeight,
      nullptr, "", PutElement<&Args::weight_dtype>},
     {Type::kInput, "Input", kInputs, "inputs", Type::kInput, nullptr, "",
      PutElement<&Args::input_dtype>},
-}};
+};
 
 void PutInputs(void* arguments, const Array& array) {
   auto* args = static_cast<Args*>(arguments);
@@ -56,7 +57,7 @@ void PutInputs(void* arguments, const Array& array) {
   args->input_time_stride = array.strides[1];
 }
 
-constexpr std::array<Operand, 6> kOperands = {{
+constexpr Operand kOperands[] = {
     {"inputs", Type::kInput, "B T F", kStrided, PutInputs},
     {"kernel", Type::kWeight, "F U", 0, PutData<Args, &Args::kernel>},
     {"recurrent_kernel", Type::kWeight, "U U", 0,
@@ -65,15 +66,16 @@ constexpr std::array<Operand, 6> kOperands = {{
     {"initial_state", Type::kT, "B U", kOptional,
      PutData<Args, &Args::initial_state>},
     {"mask", Type::kBool, "B T", kOptional, PutData<Args, &Args::mask>},
-}};
+};
 
-constexpr std::array<const char*, 4> kActivations = {"none", "relu", "sign",
-                                                     "clip"};
-static_assert(static_cast<int>(Activation::kClip) == kActivations.size() - 1);
-constexpr std::array<const char*, 3> kOverflows = {"raise", "wrap", "saturate"};
-static_assert(static_cast<int>(Overflow::kSaturate) == kOverflows.size() - 1);
+constexpr const char* kActivations[] = {"none", "relu", "sign", "clip"};
+static_assert(static_cast<int>(Activation::kClip) ==
+              std::size(kActivations) - 1);
+constexpr const char* kOverflows[] = {"raise", "wrap", "saturate"};
+static_assert(static_cast<int>(Overflow::kSaturate) ==
+              std::size(kOverflows) - 1);
 
-constexpr std::array<Attribute, 7> kAttributes = {{
+constexpr Attribute kAttributes[] = {
     {"activation", Kind::kWord, Carrier::kAttribute, Integer(0),
      PutValue<Args, &Options::activation>, kActivations},
     {"clip_low", Kind::kInt, Carrier::kAttribute, Integer(0),
@@ -94,12 +96,12 @@ constexpr std::array<Attribute, 7> kAttributes = {{
      PutValue<Args, &Options::overflow>, kOverflows},
     {"fractional_bits", Kind::kInt, Carrier::kAttribute, Integer(0),
      PutValue<Args, &Options::fractional_bits>},
-}};
+};
 
-constexpr std::array<Result, 1> kResults = {{
+constexpr Result kResults[] = {
     {"states", Type::kT, "B (T) U", nullptr, nullptr,
      PutOutput<Args, &Args::output>},
-}};
+};
 
 // ----------------------------------------------------------------- the rules
 
@@ -223,7 +225,7 @@ constexpr Operation kIntegerRnn = {
     kTypes,
     kAxes,
     kOperands,
-    kOperands.size(),
+    std::size(kOperands),
     /*packs=*/false,
     /*least_numbers=*/0,
     kAttributes,

@@ -100,7 +100,8 @@ Tensor Allocate(int result, const Dims& dims, Tensor* tensors, OpRun* run,
     if (call->operands[operand].dims == dims) {
       Tensor output = run->OutputInPlace(result, InputOf(operation, operand),
                                          &tensors[operand]);
-      call->operands[operand].data = TF_TensorData(tensors[operand].get());
+      if (run->Ok())
+        call->operands[operand].data = TF_TensorData(tensors[operand].get());
       return output;
     }
   }
