@@ -44,6 +44,7 @@ def test_axes_are_those_of_a_call_that_passes():
         if entry["name"] in call:
             assert fits(entry, call[entry["name"]], SIZES), entry
     results = _core.attention_forward(**call, scale=0.2)
+    assert [x.shape for x in results] == [(2, 5, 4, 6), (2, 4, 5, 2), (2, 4, 5)]
     for entry, x in zip(table["results"], results, strict=True):
         assert x.shape == tuple(SIZES.get(a) or int(a) for a in entry["axes"])
     grads = _core.attention_backward(
