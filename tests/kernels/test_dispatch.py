@@ -27,7 +27,11 @@ def flags_of_tables():
 
 def features_of_tables():
     """The features that dispatch.cc requires before it takes a table."""
-    text = (KERNELS / "dispatch.cc").read_text().replace("SupportsF16c()", '("f16c")')
+    text = (
+        (KERNELS / "runtime/dispatch.cc")
+        .read_text()
+        .replace("SupportsF16c()", '("f16c")')
+    )
     features = {"true": set()}
     for name, condition in re.findall(r"const bool (\w+) =([^;]*);", text):
         features[name] = set(re.findall(r'\("(\w+)"\)', condition))

@@ -12,7 +12,7 @@ import tensorflow as tf
 from checks import run_python
 
 from hw3tf import layers, ops
-from hw3tf.ops import library
+from hw3tf.ops import library, operations
 from hw3tf.ops.fronts import xla, xla_probe
 
 
@@ -80,7 +80,7 @@ def test_where_xla_cannot_call_us_an_overflow_is_refused_not_lost(monkeypatch):
 
 def test_unregistered_call_is_found(monkeypatch):
     """What a TensorFlow that ignores our registration would do."""
-    monkeypatch.setattr(xla, "FORWARD", "hw3tf_unheard_of")
+    monkeypatch.setattr(operations.ATTENTION, "target", "hw3tf_unheard_of")
     with pytest.warns(RuntimeWarning, match="cannot call hw3tf's kernel"):
         probe()
 
@@ -90,7 +90,7 @@ def test_failing_probe_takes_the_reference_and_warns_once():
 import warnings
 import numpy as np, tensorflow as tf
 from hw3tf import ops
-from hw3tf.ops import library
+from hw3tf.ops import library, operations
 library.register_targets = lambda path: "a symbol is not in this TensorFlow"
 x = tf.constant(np.random.default_rng(0).standard_normal((2, 9, 2, 8), "float32"))
 with warnings.catch_warnings(record=True) as caught:
