@@ -11,6 +11,7 @@ from checks import (
     make_inputs,
     with_gradients,
 )
+from option_checks import check, make_arrays
 
 from hw3tf import ops
 from hw3tf.ops.attention.call import AttentionCall
@@ -51,6 +52,14 @@ def test_query_without_visible_key_gets_the_mean_of_all_values(path, rng):
     np.testing.assert_allclose(
         grad_value[0, 7], grad[0].astype("float64").sum(axis=0) / 150, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_mean_of_all_values_is_as_exact_as_keras(dtype, rng):
+    arrays = make_arrays(rng, 2, 9, 20, 2, 2, 8, 8)
+    del arrays["grad_logsumexp"]  # minus infinity where nothing is seen
+    key_mask = np.arange(20) >= np.array([[20], [3]])
+    check(arrays, dtype, {"key_mask": key_mask, "is_causal": True})
 
 
 def test_masked_queries_get_the_mean_of_all_values(path, rng):
