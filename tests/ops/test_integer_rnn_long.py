@@ -70,6 +70,41 @@ def test_overflow_within_a_long_line_is_found(at):
     assert last[:, 0].tolist() == [2**31 - 1, 2**31 - 2]
 
 
+def test_small_inputs_that_overflow_together_are_found():
+    inputs, one = np.full((1, 3 * BLOCK, 1), 2**16, "int32"), np.ones((1, 1), "int32")
+    with pytest.raises(OverflowError, match=r"entry 0 at timestep 32767\b"):
+        _core.integer_rnn(inputs, one, one)
+
+
+@pytest.mark.parametrize("recurrent", [[[1, 0], [2, -1]], [[1, 2], [0, -1]]])
+def test_triangles_are_not_diagonals(recurrent, rng):
+    inputs = integers(rng, (3, 40, 2), "int32", 9)
+    kernel, recurrent = np.eye(2, dtype="int32"), np.array(recurrent, "int32")
+    states = _core.integer_rnn(inputs, kernel, recurrent, return_sequences=True)
+    np.testing.assert_array_equal(states, run_rowwise(inputs, kernel, recurrent))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_masked_time_in_chunks(reverse, rng):
+    """Of a chunk, the steps that the mask leaves out do not count."""
+    length = 2000
+    inputs = integers(rng, (1, length, 2), "int32", 9)
+    kernel = integers(rng, (2, 2), "int32", 3)
+    recurrent = np.array([[0, 1], [-1, 1]], "int32")
+    mask = rng.random((1, length)) < np.linspace(0.2, 1, length)  # none is its mirror
+    want = np.zeros(2, "int64")
+    for t in range(length)[:: -1 if reverse else 1]:
+        if mask[0, t]:
+            want = inputs[0, t].astype("int64") @ kernel + want @ recurrent
+    for sequences in (False, True):
+        states = _core.integer_rnn(
+            inputs, kernel, recurrent, mask=mask, reverse=reverse,
+            overflow="wrap", return_sequences=sequences,
+        )  # fmt: skip
+        last = states[0, -1] if sequences else states[0]
+        np.testing.assert_array_equal(last, want.astype("int32"))
+
+
 def test_a_sum_beyond_the_bound_of_a_block_is_proven_in_pieces():
     """The bound of a whole block, 2^15 * 2^17, fails; the states fit."""
     inputs = np.full((1, 4 * BLOCK, 1), 2**17, "int32")
