@@ -40,7 +40,7 @@ class Signature {
 
  private:
   void Add(const char* name, bool is_operand, int index, bool required);
-  int Find(pybind11::handle name) const;  // -1: there is none
+  int Find(pybind11::handle name) const;  // -1: not found
 
   const Operation& operation_;
   std::vector<Parameter> parameters_;

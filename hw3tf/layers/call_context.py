@@ -9,7 +9,7 @@ _global_state = importlib.import_module("keras.src.backend.common.global_state")
 def call_context() -> Any:
     """The `CallContext` of the outermost layer being called, or None.
 
-    Keras's own `Layer._get_call_context` makes one where there is none, and leaves it
+    Keras's own `Layer._get_call_context` makes one if no layer is being called, and leaves it
     to `Layer.__call__` to remove it. In a `call` that is called by itself, as
     `layer.call(x)`, it stayed: later layers then took `training` from it.
     """

@@ -127,7 +127,7 @@ def modules_imported(path, modules):
 
 
 def cycle_in(graph):
-    """The nodes of a cycle, in order; empty if there is none."""
+    """The nodes of a cycle, in order; empty without a cycle."""
     done, under_way = set(), []
 
     def visit(node):

@@ -115,7 +115,7 @@ int Main(int every) {
 }  // namespace
 }  // namespace hw3tf
 
-// The argument, 1 if there is none: only every so many of the cases.
+// The argument, 1 by default: only every so many of the cases.
 int main(int argc, char** argv) {
   return hw3tf::Main(argc > 1 ? std::atoi(argv[1]) : 1);
 }

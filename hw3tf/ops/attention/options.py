@@ -66,7 +66,7 @@ class AttentionOptions:
     @property
     def window(self) -> tuple[int, int]:
         """How many keys before and after its own position a query sees; -1 = no
-        limit. A window longer than any sequence is none."""
+        limit. A window longer than any sequence hides nothing."""
         if self.sliding_window is None or self.sliding_window > 2**31:
             return -1, -1
         return self.sliding_window - 1, self.sliding_window - 1
