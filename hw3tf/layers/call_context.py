@@ -9,9 +9,9 @@ _global_state = importlib.import_module("keras.src.backend.common.global_state")
 def call_context() -> Any:
     """The `CallContext` of the outermost layer being called, or None.
 
-    Keras's own `Layer._get_call_context` makes one if no layer is being called, and leaves it
-    to `Layer.__call__` to remove it. In a `call` that is called by itself, as
-    `layer.call(x)`, it stayed: later layers then took `training` from it.
+    Outside of a layer call, Keras's own `Layer._get_call_context` makes one and leaves
+    it to `Layer.__call__` to remove it. After `layer.call(x)`, which nothing follows,
+    it stayed, and later layers took `training` from it.
     """
     return _global_state.get_global_attribute("current_call_ctx")
 
