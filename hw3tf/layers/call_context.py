@@ -10,8 +10,8 @@ def call_context() -> Any:
     """The `CallContext` of the outermost layer being called, or None.
 
     Outside of a layer call, Keras's own `Layer._get_call_context` makes one and leaves
-    it to `Layer.__call__` to remove it. After `layer.call(x)`, which nothing follows,
-    it stayed, and later layers took `training` from it.
+    it to `Layer.__call__` to remove it. A direct `layer.call(x)` never removed it, and
+    later layers took `training` from it.
     """
     return _global_state.get_global_attribute("current_call_ctx")
 
