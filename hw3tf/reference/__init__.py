@@ -14,6 +14,7 @@ from hw3tf.reference.dropout import attention_dropout_mask
 from hw3tf.reference.integer_rnn import integer_rnn, integer_rnn_and_overflow
 from hw3tf.reference.integer_rnn_cell import IntegerRNNCell
 from hw3tf.reference.ragged_attention import ragged_dot_product_attention
+from hw3tf.reference.rnn import rnn
 
 __all__ = [
     "IntegerRNNCell",
@@ -24,5 +25,6 @@ __all__ = [
     "integer_rnn",
     "integer_rnn_and_overflow",
     "ragged_dot_product_attention",
+    "rnn",
     "visible_keys",
 ]

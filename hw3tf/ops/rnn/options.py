@@ -1,0 +1,28 @@
+"""The options of one call of a recurrent layer, in one object."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RnnOptions:
+    """What a call is made with beside its tensors.
+
+    Attributes:
+        activation: `"tanh"`, `"sigmoid"`, `"relu"`, `"linear"`, `"hard_sigmoid"`, or a
+            function of tensors, which only the reference computes.
+        recurrent_activation: Likewise, of the gates; the simple RNN has none.
+        reset_after: Of the GRU: whether the reset gate comes after the product.
+        reverse: Whether steps are taken from the last to the first. Outputs come in the
+            order in which they are made.
+        return_sequences: Whether all outputs are wanted, or the last.
+        zero_output_for_mask: Whether the output of a masked step is 0 instead of the
+            output before it.
+    """
+
+    activation: Any = "tanh"
+    recurrent_activation: Any = "sigmoid"
+    reset_after: bool = True
+    reverse: bool = False
+    return_sequences: bool = False
+    zero_output_for_mask: bool = False
