@@ -6,10 +6,11 @@ The functions are no part of TensorFlow's public interface. Where a version lack
 """
 
 import functools
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-from hw3tf.ops.paths import logger
+logger = logging.getLogger("hw3tf")
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from hw3tf.ops.library import ask, op_library_path, register_targets
 from hw3tf.ops.operations import ATTENTION, INTEGER_RNN, RNN
 from hw3tf.ops.recurrence.options import RecurrenceOptions
 from hw3tf.ops.rnn.options import RnnOptions
+from hw3tf.ops.tapes import may_need_gradient
 
 OVERFLOW = "the recurrence overflows"  # as csrc/operations/integer_rnn.cc
 
@@ -125,8 +126,6 @@ def rnn(
     """Outputs, the last `h`, and the last `c` or None, by the op `Hw3tfLstm`,
     `Hw3tfGru` or `Hw3tfSimpleRnn`."""
     import tensorflow as tf
-
-    from hw3tf.ops.tapes import may_need_gradient
 
     operation, inputs = RNN[cell], tensors["inputs"]
     dtypes = {"T": inputs.dtype.name}

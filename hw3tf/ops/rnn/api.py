@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from hw3tf.ops.attention.checks import is_ragged
+from hw3tf.ops.arguments import is_ragged
 from hw3tf.ops.paths import CallPath
 from hw3tf.ops.rnn.activations import resolved
 from hw3tf.ops.rnn.call import RnnCall

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import keras
 
-from hw3tf.ops.attention.checks import check_integers, check_lengths, is_ragged
+from hw3tf.ops.arguments import check_integers, check_lengths, is_ragged
 from hw3tf.ops.operations import RNN, TensorDescription
 from hw3tf.ops.rnn.activations import WORDS
 from hw3tf.ops.rnn.options import RnnOptions
