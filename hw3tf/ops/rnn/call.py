@@ -43,9 +43,7 @@ class RnnCall:
         check_dense(given)
         types = {operand.name: operand.type for operand in RNN[cell].operands}
         given = {
-            name: keras.ops.cast(x, "bool")
-            if types[name] == "bool"
-            else as_tensor(x)
+            name: keras.ops.cast(x, "bool") if types[name] == "bool" else as_tensor(x)
             for name, x in given.items()
         }
         self.sizes = check_call(cell, given, options)
