@@ -193,15 +193,16 @@ void AddGateByGate(const RnnPlan<Real>& plan, bool recurrent, int64_t panel,
   const int slot = recurrent ? RnnRecurrentSlot(plan.cell) : 0;
   if (gates <= 1) {
     Real* const to = sums + slot * kLanesOf<Real>;
-    return MultiplyPlain(count, FactorOf(plan, recurrent, panel, rows),
-                         row_count, Sums<Real>{to, kStride, to, kStride});
+    const Factor<Real> factor = FactorOf(plan, recurrent, panel, rows);
+    return Multiply(count, &factor, 1, row_count,
+                    Sums<Real>{to, kStride, to, kStride});
   }
   for (int v = 0; v < count; ++v) {
     const int gate = RnnGateOf(plan.cell, recurrent, v);
     Real* const to = sums + (slot + v) * kLanesOf<Real>;
-    MultiplyPlain(1,
-                  FactorOf(plan, recurrent, panel, rows + gate * gate_rows, v),
-                  row_count, Sums<Real>{to, kStride, to, kStride});
+    MultiplyGradients(
+        1, FactorOf(plan, recurrent, panel, rows + gate * gate_rows, v),
+        row_count, Sums<Real>{to, kStride, to, kStride});
   }
 }
 
@@ -222,22 +223,12 @@ void SumsOfPanel(const RnnPlan<Real>& plan, const ForwardTask<Real>& task,
   constexpr int64_t kStride = kRnnSlots * kLanesOf<Real>;
   const Real* const bias = plan.bias + panel * kStride;
   const bool resets = ForwardTask<Real>::ResetsFirst(plan);
-  if (plan.input_dropouts <= 1 && plan.recurrent_dropouts <= 1 && !resets) {
+  if (plan.input_dropouts <= 1 && plan.recurrent_dropouts <= 1 &&
+      plan.cell != RnnCell::kGru) {
     const Factor<Real> factors[] = {FactorOf(plan, false, panel, task.x),
                                     FactorOf(plan, true, panel, task.h)};
-    const Sums<Real> place{bias, 0, sums, kStride};
-    if (plan.cell == RnnCell::kGru)
-      return Multiply<3, 4, 1>(factors, 2, rows, place);
-    switch (VectorsOf(plan, panel)) {
-      case 1:
-        return Multiply<1, 1, 0>(factors, 2, rows, place);
-      case 2:
-        return Multiply<2, 2, 0>(factors, 2, rows, place);
-      case 3:
-        return Multiply<3, 3, 0>(factors, 2, rows, place);
-      default:
-        return Multiply<4, 4, 0>(factors, 2, rows, place);
-    }
+    return Multiply(VectorsOf(plan, panel), factors, 2, rows,
+                    Sums<Real>{bias, 0, sums, kStride});
   }
   BeginWithBias(plan, panel, rows, sums);
   const int vectors = VectorsOf(plan, panel);
@@ -284,8 +275,8 @@ void ForwardStep(const RnnPlan<Real>& plan, const Activations& act,
   if (!resets) return;
   for (int64_t p = 0; p < plan.panels; ++p) {
     Real* const sums = task.sums + p * task.rows * kStride;
-    MultiplyPlain(1, FactorOf(plan, true, p, task.reset_rows, 2), rows,
-                  Sums<Real>{sums, kStride, sums, kStride});
+    const Factor<Real> factor = FactorOf(plan, true, p, task.reset_rows, 2);
+    Multiply(1, &factor, 1, rows, Sums<Real>{sums, kStride, sums, kStride});
     GruStatesAfterReset(act, UnitsOf(plan, p, rows), sums, task.old_h,
                         GatesOf(plan, step, p, first), task.new_h);
   }
@@ -506,6 +497,12 @@ Factor<Real> FactorOfGradients(const RnnPlan<Real>& plan,
           depth * width};
 }
 
+template <typename Real>
+inline void MultiplyGradients(int vectors, const Factor<Real>& factor,
+                              int64_t rows, const Sums<Real>& sums) {
+  Multiply<true>(vectors, &factor, 1, rows, sums);
+}
+
 // How many columns of a column panel there are.
 inline int64_t ColumnsAt(int64_t columns, int64_t column, int64_t width) {
   return columns - column < width ? columns - column : width;
@@ -596,9 +593,9 @@ void GradOfState(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
     Sums<Real> sums{to, plan.grad_stride, to, plan.grad_stride};
     if (!plan.recurrent_dropout) {
       if (begins_at_zero) sums.begin = plan.zeros, sums.begin_stride = 0;
-      MultiplyPlain(vectors,
-                    FactorOfGradients(plan, chunk, true, q, 0, count, task.dz),
-                    rows, sums);
+      MultiplyGradients(
+          vectors, FactorOfGradients(plan, chunk, true, q, 0, count, task.dz),
+          rows, sums);
       continue;
     }
     const int64_t columns = ColumnsAt(units, q * kWidth, kWidth);
@@ -607,10 +604,10 @@ void GradOfState(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
     // Each gate's part times the mask of the gate.
     const bool gate_by_gate = plan.recurrent_dropouts > 1;
     for (int v = 0; v < (gate_by_gate ? count : 1); ++v) {
-      MultiplyPlain(vectors,
-                    FactorOfGradients(plan, chunk, true, q, v,
-                                      gate_by_gate ? 1 : count, task.dz),
-                    rows, Sums<Real>{plan.zeros, 0, task.product, kWidth});
+      MultiplyGradients(vectors,
+                        FactorOfGradients(plan, chunk, true, q, v,
+                                          gate_by_gate ? 1 : count, task.dz),
+                        rows, Sums<Real>{plan.zeros, 0, task.product, kWidth});
       const int gate = gate_by_gate ? RnnGateOf(plan.cell, true, v) : 0;
       for (int64_t r = 0; r < rows; ++r) {
         const Real* const mask =
@@ -673,9 +670,9 @@ void ResetGradients(const RnnPlan<Real>& plan, const Activations& act,
     Factor<Real> factor =
         FactorOfGradients(plan, chunk, true, q, 2, 1, task.dz);
     factor.row_offset = 0;
-    MultiplyPlain(ColumnVectors<Real>(units, q), factor, rows,
-                  Sums<Real>{plan.zeros, 0, task.grad_reset_h + q * kWidth,
-                             plan.grad_stride});
+    MultiplyGradients(ColumnVectors<Real>(units, q), factor, rows,
+                      Sums<Real>{plan.zeros, 0, task.grad_reset_h + q * kWidth,
+                                 plan.grad_stride});
   }
   const int gate = plan.recurrent_dropouts > 1 ? 2 : 0;
   for (int64_t r = 0; r < rows && plan.recurrent_dropout; ++r)
@@ -758,10 +755,10 @@ void InputGradients(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
   const int count = RnnVectors(plan.cell);
   for (int64_t q = 0; q * kWidth < features; ++q)
     for (int v = 0; v < (gate_by_gate ? count : 1); ++v) {
-      MultiplyPlain(ColumnVectors<Real>(features, q),
-                    FactorOfGradients(plan, chunk, false, q, v,
-                                      gate_by_gate ? 1 : count, task.dz),
-                    rows, Sums<Real>{plan.zeros, 0, task.product, kWidth});
+      MultiplyGradients(ColumnVectors<Real>(features, q),
+                        FactorOfGradients(plan, chunk, false, q, v,
+                                          gate_by_gate ? 1 : count, task.dz),
+                        rows, Sums<Real>{plan.zeros, 0, task.product, kWidth});
       const int gate = gate_by_gate ? RnnGateOf(plan.cell, false, v) : 0;
       const int64_t columns = ColumnsAt(features, q * kWidth, kWidth);
       for (int64_t r = 0; r < rows; ++r) {
