@@ -8,7 +8,7 @@ import keras
 from hw3tf.acceleration.coverage import Family, Verdict
 from hw3tf.layers.fallback import Refused
 from hw3tf.layers.rnn.loop import fused_loop
-from hw3tf.layers.rnn.stock import CELLS, STOCK_RECURRENCE
+from hw3tf.layers.rnn.stock import STOCK_RECURRENCE
 
 
 def verdict_on_recurrent_layer(layer: Any) -> Verdict | None:

@@ -28,8 +28,8 @@ IDS = np.array([[1, 2, 3, 4, 5], [6, 7, 0, 0, 0], [0, 0, 8, 9, 1], [0, 0, 0, 0, 
 FUSED = "`inner_loop` is on the kernel"
 
 
-def layer_of(name, **options):
-    return getattr(keras.layers, name)(UNITS, **options)
+def layer_of(kind, /, **options):
+    return getattr(keras.layers, kind)(UNITS, **options)
 
 
 def small_model(*layers):
@@ -72,7 +72,7 @@ def test_values_and_gradients_are_as_exact_as_keras(
 
 def test_report_lists_every_layer_and_counts_them():
     two = keras.layers.Bidirectional(
-        layer_of("LSTM", return_sequences=True), name="two"
+        layer_of("LSTM", return_sequences=True, name="lstm"), name="two"
     )
     model = small_model(two, layer_of("GRU", name="gru"))
     report = hw3tf.accelerate(model)
@@ -249,8 +249,8 @@ class OwnLoop(keras.layers.LSTM):
 
 
 class OwnCall(keras.layers.LSTM):
-    def call(self, sequences, *args, **kwargs):
-        return 10 * super().call(sequences, *args, **kwargs)
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        return 10 * super().call(sequences, initial_state, mask, training)
 
 
 class OwnCell(keras.layers.Layer):
@@ -265,6 +265,10 @@ class OwnCell(keras.layers.Layer):
 
 
 class HomeMadeGRU(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.supports_masking = True
+
     def call(self, x):
         return keras.ops.cumsum(x, axis=1)
 
@@ -337,10 +341,12 @@ def test_general_layer_with_a_cell_of_keras_is_fused(cell, rnn_calls):
     assert len(rnn_calls) == 1
 
 
-@pytest.mark.parametrize(
-    "policies", [("mixed_bfloat16", "float32"), ("float32", "mixed_float16")]
-)
+POLICIES = [("mixed_bfloat16", "float32"), ("float32", "mixed_float16")]
+
+
+@pytest.mark.parametrize("policies", POLICIES)
 def test_cell_of_another_policy(policies, rng, rnn_calls):
+    """The policy of the layer, and that of the cell, which computes."""
     cell = keras.layers.GRUCell(UNITS, dtype=policies[1])
     layer = keras.layers.RNN(cell, dtype=policies[0], return_state=True)
     x = rng.standard_normal((3, 5, FEATURES), np.float32)
@@ -354,6 +360,19 @@ def test_cell_of_another_policy(policies, rng, rnn_calls):
         got, wanted = (tf.cast(y, "float32") for y in (got, wanted))
         # Each step rounds states below 1, and so does the end.
         np.testing.assert_allclose(got, wanted, rtol=0, atol=2 * unit)
+
+
+def test_weights_have_the_precision_of_the_cell(rnn_calls):
+    """1 + 2**-9 is not a bfloat16, which the layer is."""
+    cell = keras.layers.SimpleRNNCell(1, activation=None, dtype="float32")
+    layer = keras.layers.RNN(cell, dtype="mixed_bfloat16")
+    layer.build((1, 1, 2))
+    layer.set_weights([np.array([[1 + 2**-9], [1]]), np.zeros((1, 1)), np.zeros(1)])
+    x = np.array([[[256.0, -256.0]]], "float32")
+    assert layer(x) == [[0.5]]
+    hw3tf.accelerate(layer)
+    assert layer(x) == [[0.5]]
+    assert rnn_calls
 
 
 def test_subclass_with_another_call_is_fused_inside_it(rnn_calls):
@@ -392,7 +411,7 @@ def test_calls_that_the_kernel_refuses_are_those_of_the_layer(what, rng, rnn_cal
         for accelerated in (False, True):
             if accelerated:
                 hw3tf.accelerate(layer)
-            with pytest.raises(Exception, match="") as caught:
+            with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever it is
                 layer(x, mask=mask)
             errors.append((type(caught.value), str(caught.value)))
         assert errors[0] == errors[1]

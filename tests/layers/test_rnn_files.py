@@ -15,9 +15,11 @@ def model_of(module, name, **options):
     return keras.Sequential(
         [
             keras.Input((None,), dtype="int32"),
-            keras.layers.Embedding(20, 4, mask_zero=True),
-            keras.layers.Bidirectional(layer(6, return_sequences=True, **options)),
-            layer(5, **options),
+            keras.layers.Embedding(20, 4, mask_zero=True, name="words"),
+            keras.layers.Bidirectional(
+                layer(6, return_sequences=True, name="inner", **options), name="two"
+            ),
+            layer(5, name="last", **options),
         ]
     )
 
@@ -54,8 +56,10 @@ def test_weights_go_both_ways(name, ending, tmp_path):
         read.load_weights(path)
         assert all(map(np.array_equal, written.get_weights(), read.get_weights()))
         np.testing.assert_allclose(written(IDS), read(IDS), rtol=1e-5, atol=1e-6)
-        names = [[w.path.split("/", 1)[1] for w in m.weights] for m in (written, read)]
+        names = [[w.path.partition("/")[2] for w in m.weights] for m in (written, read)]
         assert names[0] == names[1]
+        cell = {"LSTM": "lstm", "GRU": "gru", "SimpleRNN": "simple_rnn"}[name]
+        assert f"last/{cell}_cell/recurrent_kernel" in names[0]
 
 
 @pytest.mark.parametrize("name", NAMES)

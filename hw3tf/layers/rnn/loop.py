@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras.src import backend
 
 from hw3tf.layers.fallback import Refused
 from hw3tf.layers.rnn.stock import (
@@ -70,19 +71,17 @@ def fused_loop(
     if path.path == "reference":
         raise Refused(path.reason)
     cell, known = layer.cell, CELLS[type(layer.cell)]
-    dtype, states = cell.compute_dtype, _states(initial_state, known)
+    states = _states(initial_state, known)
     if len(sequences.shape) != 3:
         raise Refused(f"the sequences have {len(sequences.shape)} axes, not 3")
     tensors = {
         "inputs": sequences,
-        "kernel": cell.kernel,
-        "recurrent_kernel": cell.recurrent_kernel,
-        **_biases(cell, known),
         **_dropout(cell, known, sequences, states[0], training),
+        **_weights(cell, known),
     }
     for name, state in zip(("initial_h", "initial_c"), states, strict=False):
         tensors[name] = _for_all(state, sequences)
-    # The policies of cell and layer may differ.
+    dtype = cell.compute_dtype
     tensors = {k: ops.cast(x, dtype) for k, x in tensors.items() if x is not None}
     tensors["mask"] = _mask(mask, sequences)
     outputs, last_h, last_c = RnnCall(known.name, tensors, _options(layer, known)).run()
@@ -112,11 +111,16 @@ def _states(initial_state: Any, known: KerasCell) -> list[Any]:
     return list(states)
 
 
-def _biases(cell: Any, known: KerasCell) -> dict[str, Any]:
-    if known is GRU and cell.reset_after and cell.bias is not None:
-        bias, recurrent_bias = ops.unstack(cell.bias)
-        return {"bias": bias, "recurrent_bias": recurrent_bias}
-    return {"bias": cell.bias}
+def _weights(cell: Any, known: KerasCell) -> dict[str, Any]:
+    """The weights, tensors of the cell's dtype of computation."""
+    dtype, weights = cell.compute_dtype, ("kernel", "recurrent_kernel", "bias")
+    found = {name: getattr(cell, name) for name in weights}
+    # The scope of the layer, if its policy is another one, rounds them to that dtype.
+    with backend.AutocastScope(dtype):
+        found = {k: ops.cast(x, dtype) for k, x in found.items() if x is not None}
+    if known is GRU and cell.reset_after and "bias" in found:
+        found["bias"], found["recurrent_bias"] = ops.unstack(found["bias"])
+    return found
 
 
 def _dropout(
