@@ -5,6 +5,7 @@
 #include <iterator>
 #include <type_traits>
 
+#include "operations/floats.h"
 #include "operations/put.h"
 
 namespace hw3tf {
@@ -21,32 +22,6 @@ constexpr Axis kAxes[] = {
     {'N', "num_heads"}, {'K', "num_kv_heads"}, {'H', "head_dim"},
     {'V', "value_dim"},
 };
-
-constexpr Element kFloats[] = {Element::kFloat32, Element::kFloat64,
-                               Element::kFloat16, Element::kBfloat16};
-constexpr Element kReals[] = {Element::kFloat32, Element::kFloat64};
-
-constexpr Element RealOf(Element element) {
-  return element == Element::kFloat64 ? Element::kFloat64 : Element::kFloat32;
-}
-
-template <typename Args>
-void PutDType(void* args, Element element) {
-  DType& dtype = static_cast<Args*>(args)->dtype;
-  switch (element) {
-    case Element::kFloat64:
-      dtype = DType::kFloat64;
-      break;
-    case Element::kFloat16:
-      dtype = DType::kFloat16;
-      break;
-    case Element::kBfloat16:
-      dtype = DType::kBfloat16;
-      break;
-    default:
-      dtype = DType::kFloat32;
-  }
-}
 
 template <typename Args>
 constexpr TypeParameter kTypes[] = {
@@ -245,20 +220,6 @@ std::string CheckBatch(Call* call) {
     first = name;
   }
   call->sizes['B'] = batch;
-  return "";
-}
-
-std::string At(int64_t index) { return "[" + std::to_string(index) + "]"; }
-
-// Each is within 0..limit, the length of `of`.
-std::string CheckLengths(const char* name, const int32_t* lengths,
-                         int64_t batch, const char* of, int64_t limit) {
-  for (int64_t b = 0; b < batch; ++b)
-    if (lengths[b] < 0 || lengths[b] > limit)
-      return WrongValue(name,
-                        "between 0 and the length of `" + std::string(of) +
-                            "`, " + std::to_string(limit),
-                        lengths[b], At(b));
   return "";
 }
 

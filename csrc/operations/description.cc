@@ -4,6 +4,7 @@
 
 #include "operations/attention.h"
 #include "operations/integer_rnn.h"
+#include "operations/rnn.h"
 
 namespace hw3tf {
 namespace {
@@ -34,7 +35,9 @@ int SizeOf(Element element) {
 
 List<const Operation*> Operations() {
   static constexpr const Operation* kOperations[] = {
-      &kAttention, &kAttentionGrad, &kIntegerRnn};
+      &kAttention,     &kAttentionGrad,      &kIntegerRnn,
+      &kLstmOperation, &kLstmGrad,           &kGruOperation,
+      &kGruGrad,       &kSimpleRnnOperation, &kSimpleRnnGrad};
   return kOperations;
 }
 
@@ -86,11 +89,15 @@ Dims Call::DimsOf(const char* axes, bool padded) const {
 Dims Call::ResultDims(int result) const {
   const Result& described = operation.results[result];
   if (!described.like) return DimsOf(described.axes);
+  if (!ResultGiven(result)) return {0};
   return operands[IndexIn(operation.operands, described.like)].dims;
 }
 
 bool Call::ResultGiven(int result) const {
   const Result& described = operation.results[result];
+  if (described.unless &&
+      attributes[IndexIn(operation.attributes, described.unless)].integer != 0)
+    return false;
   return !described.like ||
          operands[IndexIn(operation.operands, described.like)].given;
 }

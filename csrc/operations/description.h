@@ -56,6 +56,9 @@ struct TypeParameter {
 struct Axis {
   char letter;
   const char* name;  // in errors
+  // Whether its size follows from attributes, too: `check` sets it, and the
+  // shape function of the op, which reads none, leaves it open.
+  bool computed = false;
 };
 
 // What is true of an operand.
@@ -127,6 +130,9 @@ struct Result {
   // The operand in whose memory it may be, if its shape and type are the same.
   const char* in_place;
   void (*put)(void* args, const Dims& dims, void* data);
+  // An attribute that says that it is not wanted: then it is as if the operand
+  // of `like` was not given.
+  const char* unless = nullptr;
 };
 
 // What came of a call.
@@ -170,7 +176,7 @@ struct Operation {
 // The operations there are, in the order in which they are registered.
 List<const Operation*> Operations();
 
-constexpr int kMostOperands = 24, kMostAttributes = 16, kMostResults = 4;
+constexpr int kMostOperands = 24, kMostAttributes = 16, kMostResults = 8;
 
 // One call, as every front reads it: what stands at the index of an operand or
 // of an attribute belongs to that of the table. The defaults are set.
@@ -257,8 +263,10 @@ constexpr bool IsWellFormed(const Operation& operation) {
       good = good && attribute.fallback.has_value();
   }
   for (const Result& result : operation.results)
-    good = good && is_operand(result.like) && is_operand(result.in_place) &&
-           (result.like || result.axes);
+    good =
+        good && is_operand(result.like) && is_operand(result.in_place) &&
+        (result.like || (result.axes && !result.unless)) &&
+        (!result.unless || IndexIn(operation.attributes, result.unless) >= 0);
   return good;
 }
 

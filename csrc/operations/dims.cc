@@ -49,6 +49,19 @@ std::string CheckDims(const char* name, const Dims& received,
   return WrongShape(name, "shape " + ToString(expected), received);
 }
 
+std::string At(int64_t index) { return "[" + std::to_string(index) + "]"; }
+
+std::string CheckLengths(const char* name, const int32_t* lengths,
+                         int64_t batch, const char* of, int64_t limit) {
+  for (int64_t b = 0; b < batch; ++b)
+    if (lengths[b] < 0 || lengths[b] > limit)
+      return WrongValue(name,
+                        "between 0 and the length of `" + std::string(of) +
+                            "`, " + std::to_string(limit),
+                        lengths[b], At(b));
+  return "";
+}
+
 bool BroadcastsTo(const Dims& wanted, const Dims& received) {
   if (received.size() > wanted.size()) return false;
   const size_t missing = wanted.size() - received.size();

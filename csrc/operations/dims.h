@@ -31,8 +31,15 @@ std::string WrongValue(const char* name, const std::string& expected,
 std::string WrongDType(const char* name, const std::string& expected,
                        const std::string& received);
 
+// "[3]"
+std::string At(int64_t index);
+
 std::string CheckDims(const char* name, const Dims& received,
                       const Dims& expected);
+
+// Each of `batch` lengths is within 0..limit, the length of `of`.
+std::string CheckLengths(const char* name, const int32_t* lengths,
+                         int64_t batch, const char* of, int64_t limit);
 
 // NumPy's rules: axes are aligned at the right, each is 1 or that of `wanted`,
 // whose axes have these names, "batch, num_heads".

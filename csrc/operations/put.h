@@ -18,14 +18,17 @@ struct Member<M C::*> {
   using Type = M;
 };
 
-// The object with the member: the arguments of the kernel or their options.
+// The object with the member: the arguments of the kernel, their options or, if
+// they have such a part, their operands.
 template <typename Args, auto kMember>
 auto& At(void* args) {
   using Class = typename Member<decltype(kMember)>::Class;
   if constexpr (std::is_same_v<Class, Args>)
     return static_cast<Args*>(args)->*kMember;
-  else
+  else if constexpr (std::is_same_v<Class, decltype(Args::options)>)
     return static_cast<Args*>(args)->options.*kMember;
+  else
+    return static_cast<Args*>(args)->operands.*kMember;
 }
 
 // A pointer to the first element; nullptr if the array is not given.

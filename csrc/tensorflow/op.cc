@@ -4,6 +4,7 @@
 
 #include "operations/attention.h"
 #include "operations/integer_rnn.h"
+#include "operations/rnn.h"
 #include "tensorflow/attributes.h"
 
 namespace hw3tf {
@@ -93,7 +94,7 @@ void ReadOperand(const Operand& operand, const Tensor& tensor, Array* array) {
 Tensor Allocate(int result, const Dims& dims, Tensor* tensors, OpRun* run,
                 Call* call) {
   const Operation& operation = call->operation;
-  const auto& [name, type, axes, like, in_place, put] =
+  const auto& [name, type, axes, like, in_place, put, unless] =
       operation.results[result];
   if (in_place) {
     const int operand = IndexIn(operation.operands, in_place);
@@ -214,7 +215,12 @@ namespace {
 
 [[maybe_unused]] const bool registered =
     RegisterOperation<kAttention>() && RegisterOperation<kAttentionGrad>() &&
-    RegisterOperation<kIntegerRnn>() && RegisterOperation<kIntegerRnn, true>();
+    RegisterOperation<kIntegerRnn>() &&
+    RegisterOperation<kIntegerRnn, true>() &&
+    RegisterOperation<kLstmOperation>() && RegisterOperation<kLstmGrad>() &&
+    RegisterOperation<kGruOperation>() && RegisterOperation<kGruGrad>() &&
+    RegisterOperation<kSimpleRnnOperation>() &&
+    RegisterOperation<kSimpleRnnGrad>();
 
 }  // namespace
 }  // namespace hw3tf

@@ -11,6 +11,13 @@ namespace {
 
 bool IsLetter(char c) { return c >= 'A' && c <= 'Z'; }
 
+// Whether operands do not tell the size of an axis.
+bool IsComputed(const Operation& operation, char letter) {
+  for (const Axis& axis : operation.axes)
+    if (axis.letter == letter) return axis.computed;
+  return false;
+}
+
 // The place of an axis among those of an operand; -1: it has no such axis.
 int AxisOf(const Operand& operand, char letter) {
   const char* found = std::strchr(operand.axes, letter);
@@ -39,8 +46,12 @@ class Inference {
 
   // Returns false if not even the number of its axes is known.
   bool Output(int result, bool suffixed) {
-    const auto& [name, type, axes, like, in_place, put] =
+    const auto& [name, type, axes, like, in_place, put, unless] =
         operation_.results[result];
+    if (unless) {  // an attribute, which is not known here
+      build_.Output(result, ShapeHandle(TF_NewShapeHandle()));
+      return true;
+    }
     if (like) {
       build_.Output(result, shapes_[IndexIn(operation_.operands, like)]);
       return true;
@@ -83,12 +94,14 @@ class Inference {
   template <typename Body>
   void ForSources(const char* axes, const Body& body) {
     for (const char* at = axes; *at; ++at)
-      if (IsLetter(*at) && !(operation_.packs && *at == 'B'))
+      if (IsLetter(*at) && !(operation_.packs && *at == 'B') &&
+          !IsComputed(operation_, *at))
         body(SourceOf(operation_, *at));
   }
 
   ShapeHandle AxisShape(char axis) {
     if (!IsLetter(axis)) return build_.Vector(axis - '0');
+    if (IsComputed(operation_, axis)) return build_.Unknown();
     if (operation_.packs && axis == 'B') return BatchShape();
     const int source = SourceOf(operation_, axis);
     const int at =

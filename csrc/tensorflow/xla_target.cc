@@ -5,6 +5,7 @@
 
 #include "operations/attention.h"
 #include "operations/integer_rnn.h"
+#include "operations/rnn.h"
 
 namespace hw3tf {
 namespace {
@@ -100,6 +101,12 @@ std::string RegisterTargets() {
       {kAttention.target, Guarded<Target<kAttention>>},
       {kAttentionGrad.target, Guarded<Target<kAttentionGrad>>},
       {kIntegerRnn.target, Guarded<Target<kIntegerRnn>>},
+      {kLstmOperation.target, Guarded<Target<kLstmOperation>>},
+      {kLstmGrad.target, Guarded<Target<kLstmGrad>>},
+      {kGruOperation.target, Guarded<Target<kGruOperation>>},
+      {kGruGrad.target, Guarded<Target<kGruGrad>>},
+      {kSimpleRnnOperation.target, Guarded<Target<kSimpleRnnOperation>>},
+      {kSimpleRnnGrad.target, Guarded<Target<kSimpleRnnGrad>>},
       {"hw3tf_attention_1",
        Guarded<TargetOfVersion1<kAttention, AttentionHeaderOfVersion1>>},
       {"hw3tf_attention_grad_1",

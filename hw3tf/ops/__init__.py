@@ -2,9 +2,10 @@
 
 A call takes the first path that serves: the TensorFlow op, or, under XLA, a custom call
 of the kernel; else the same kernel through pybind11; else `hw3tf.reference`. Nothing
-falls back in silence: `attention_path` and `integer_rnn_path` tell which path a call
-takes and why, and the logger `hw3tf` writes the same at level DEBUG. The environment
-variable `HW3TF_PATH` forces `op`, `pybind` or `reference`.
+falls back in silence: `attention_path`, `lstm_path`, `gru_path`, `simple_rnn_path` and
+`integer_rnn_path` tell which path a call takes and why, and the logger `hw3tf` writes
+the same at level DEBUG. The environment variable `HW3TF_PATH` forces `op`, `pybind` or
+`reference`.
 """
 
 import keras as _keras
@@ -22,22 +23,38 @@ from hw3tf.ops.fronts.tensorflow_op import op_library_error as _op_library_error
 from hw3tf.ops.library import op_library_path
 from hw3tf.ops.paths import CallPath as AttentionPath
 from hw3tf.ops.recurrence.api import integer_rnn, integer_rnn_path
+from hw3tf.ops.rnn.api import (
+    gru,
+    gru_path,
+    lstm,
+    lstm_path,
+    simple_rnn,
+    simple_rnn_path,
+)
+from hw3tf.ops.rnn.symbolic import RnnOperation
 from hw3tf.ops.runtime import num_threads, runtime_info, set_num_threads
 
 __all__ = [
     "AttentionPath",
     "DotProductAttention",
+    "RnnOperation",
     "attention_dropout_mask",
     "attention_path",
     "dot_product_attention",
+    "gru",
+    "gru_path",
     "integer_rnn",
     "integer_rnn_path",
     "load_op_library",
+    "lstm",
+    "lstm_path",
     "num_threads",
     "op_library_path",
     "ragged_dot_product_attention",
     "runtime_info",
     "set_num_threads",
+    "simple_rnn",
+    "simple_rnn_path",
 ]
 
 if _keras.backend.backend() == "tensorflow":

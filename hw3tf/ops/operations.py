@@ -19,8 +19,8 @@ class TensorDescription:
 
     Attributes:
         name: That of the parameter.
-        type: A dtype, or the name of one that a call chooses: `"T"`, that of query or
-            of the state, `"Real"`, `"Weight"`, `"Input"`.
+        type: A dtype, or the name of one that a call chooses: `"T"`, that of query, of
+            the state or of recurrent inputs, `"Real"`, `"Weight"`, `"Input"`.
         axes: A letter or word for each axis; those of one name are of one size. In
             parentheses if the axis is there in some calls only.
         optional: Whether it may be left out.
@@ -79,6 +79,11 @@ class Operation:
         return list(self._description["attributes"])
 
     @cached_property
+    def op(self) -> str:
+        """The name of the TensorFlow op."""
+        return str(self._description["op"])
+
+    @cached_property
     def target(self) -> str:
         """The name of XLA's custom call."""
         return str(self._description["target"])
@@ -92,3 +97,5 @@ class Operation:
 ATTENTION = Operation("attention")
 ATTENTION_GRAD = Operation("attention_grad")
 INTEGER_RNN = Operation("integer_rnn")
+RNN = {cell: Operation(cell) for cell in ("lstm", "gru", "simple_rnn")}
+RNN_GRAD = {cell: Operation(cell + "_grad") for cell in RNN}

@@ -110,7 +110,7 @@ def rnn(
     dtype = backend.standardize_dtype(inputs.dtype)
     real = "float64" if dtype == "float64" else "float32"
 
-    def cast(x: Tensor | None) -> Tensor | None:
+    def cast(x: Tensor) -> Tensor:
         return None if x is None else ops.cast(x, real)
 
     inputs, kernel, recurrent_kernel = map(cast, (inputs, kernel, recurrent_kernel))
@@ -134,16 +134,16 @@ def rnn(
             return products
         return products + cast(recurrent_bias)[columns]
 
-    functions = [
+    of_state, of_gates = (
         ACTIVATIONS[f] if isinstance(f, str) else f
         for f in (activation, recurrent_activation)
-    ]
+    )
     if cell == "lstm":
-        step = _lstm_step(recurrent_sums, *functions)
+        step = _lstm_step(recurrent_sums, of_state, of_gates)
     elif cell == "gru":
-        step = _gru_step(recurrent_sums, *functions, reset_after)
+        step = _gru_step(recurrent_sums, of_state, of_gates, reset_after)
     else:
-        step = _simple_step(recurrent_sums, functions[0])
+        step = _simple_step(recurrent_sums, of_state)
     zeros = ops.zeros_like(sums[:, 0, :units])
     given = (initial_h, initial_c) if cell == "lstm" else (initial_h,)
     states = [zeros if x is None else cast(x) for x in given]
@@ -270,7 +270,7 @@ def _over_time(
     loop = keras.layers.RNN(
         cell, return_sequences, go_backwards=reverse, dtype=sums.dtype, name="rnn"
     )
-    last, outputs, (*states, _) = loop.inner_loop(
+    last, outputs, after = loop.inner_loop(
         sums, [*states, ops.zeros_like(states[0])], mask=None
     )
-    return outputs if return_sequences else last[:, None], states
+    return outputs if return_sequences else last[:, None], list(after[:-1])

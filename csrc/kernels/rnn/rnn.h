@@ -60,7 +60,7 @@ struct RnnOperands {
   int64_t input_batch_stride, input_time_stride;  // in elements
   const void* kernel;                             // K: T (F, G U)
   const void* recurrent_kernel;                   // R: T (U, G U)
-  const void* bias;            // b: T (G U); nullptr = zeros
+  const void* bias;                               // b: T (G U); nullptr = zeros
   const void* recurrent_bias;  // b' of the GRU: T (G U); nullptr = zeros
   const void* initial_h;       // T (B, U); nullptr = zeros
   const void* initial_c;       // of the LSTM: T (B, U); nullptr = zeros

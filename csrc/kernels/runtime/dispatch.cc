@@ -8,6 +8,7 @@
 
 #include "kernels/attention/kernel_table.h"
 #include "kernels/recurrence/kernel_table.h"
+#include "kernels/rnn/kernel_table.h"
 #include "kernels/runtime/parallel.h"
 
 namespace hw3tf {
@@ -26,31 +27,33 @@ std::vector<InstructionSet> FindInstructionSets() {
   const auto add = [&sets](const char* name, bool supported, bool preferred,
                            const AttentionKernels& attention,
                            const AttentionKernels* attention_bfloat16,
-                           const RecurrenceKernels& recurrence) {
+                           const RecurrenceKernels& recurrence,
+                           const RnnKernels& rnn) {
     sets.push_back({name, supported, preferred, &attention, attention_bfloat16,
-                    &recurrence});
+                    &recurrence, &rnn});
   };
-  add("base", true, true, kAttentionBase, nullptr, kRecurrenceBase);
+  add("base", true, true, kAttentionBase, nullptr, kRecurrenceBase, kRnnBase);
 #if defined(HW3TF_HAVE_X86)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") &&
                     __builtin_cpu_supports("fma") && SupportsF16c();
-  add("avx2", avx2, true, kAttentionAvx2, nullptr, kRecurrenceAvx2);
+  add("avx2", avx2, true, kAttentionAvx2, nullptr, kRecurrenceAvx2, kRnnAvx2);
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  add("avx512", avx512, true, kAttentionAvx512, nullptr, kRecurrenceAvx512);
+  add("avx512", avx512, true, kAttentionAvx512, nullptr, kRecurrenceAvx512,
+      kRnnAvx512);
   const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
   add("avx512_vnni", vnni, true, kAttentionAvx512, nullptr,
-      kRecurrenceAvx512Vnni);
+      kRecurrenceAvx512Vnni, kRnnAvx512);
 #if defined(HW3TF_HAVE_AVX512_BF16)
   // vdpbf16ps does two multiply-adds in the time of one on a Zen 4, but takes
   // twice the time of one on a Sapphire Rapids (benchmarks/machine_peak.py: 236
   // against 118 GFLOP/s, and 102 against 217).
   const bool bfloat16 = vnni && __builtin_cpu_supports("avx512bf16");
   add("avx512_bf16", bfloat16, __builtin_cpu_is("amd") != 0, kAttentionAvx512,
-      &kAttentionAvx512Bfloat16, kRecurrenceAvx512Vnni);
+      &kAttentionAvx512Bfloat16, kRecurrenceAvx512Vnni, kRnnAvx512);
 #endif
 #endif
   return sets;

@@ -12,6 +12,7 @@ namespace hw3tf {
 
 struct AttentionKernels;
 struct RecurrenceKernels;
+struct RnnKernels;
 
 // One instruction set that was compiled into this library.
 struct InstructionSet {
@@ -23,6 +24,7 @@ struct InstructionSet {
   // The forward pass in bfloat16; nullptr: `attention` has it, too.
   const AttentionKernels* attention_bfloat16;
   const RecurrenceKernels* recurrence;
+  const RnnKernels* rnn;
 };
 
 // All that were compiled, narrowest first.

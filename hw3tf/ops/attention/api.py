@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw3tf import _core
+from hw3tf.ops.arguments import is_ragged
 from hw3tf.ops.attention.call import AttentionCall
-from hw3tf.ops.attention.checks import check_seed, is_ragged
+from hw3tf.ops.attention.checks import check_seed
 from hw3tf.ops.attention.options import AttentionOptions, signed
 from hw3tf.ops.attention.ragged import (
     RaggedAttentionCall,

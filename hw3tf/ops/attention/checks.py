@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import keras
-import numpy as np
 
+from hw3tf.ops.arguments import check_integers, check_lengths, is_ragged
 from hw3tf.ops.attention.options import AttentionOptions
 from hw3tf.ops.operations import ATTENTION, TensorDescription
 from hw3tf.ops.shapes import (
@@ -44,15 +44,6 @@ def _fail(name: str, expected: str, shape: Any) -> NoReturn:
     raise ValueError(
         f"`{name}` must have {expected}. Received: {name}.shape={tuple(shape)}"
     )
-
-
-def is_ragged(x: Any) -> bool:
-    """Whether `x` is a `tf.RaggedTensor`."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return isinstance(x, tf.RaggedTensor)
 
 
 def check_not_ragged(**tensors: Any) -> None:
@@ -178,39 +169,6 @@ def _check_positions(operand: TensorDescription, x: Any, sizes: Sizes) -> None:
     if not right_rank or disagreeing_axis(operand.axes, x.shape, sizes, BATCH):
         wanted = tuple(sizes[axis] for axis in operand.axes)
         _fail(operand.name, f"shape {wanted}", x.shape)
-
-
-def check_lengths(name: str, lengths: Any, of: str, limit: Size) -> None:
-    """Raises ValueError if a length is not from 0 to `limit`, as far as values are
-    known. Those of 64 bits would not survive the kernels' 32.
-
-    Args:
-        name, lengths: The argument.
-        of, limit: The argument whose lengths they are, and its length.
-    """
-    try:
-        values = np.asarray(lengths).ravel()
-    except Exception:  # symbolic
-        return
-    if values.dtype.kind not in "iu" or np.can_cast(values.dtype, "int32"):
-        return  # the kernels check these, in graphs, too
-    limit = 2**31 - 1 if limit is None else limit
-    wrong = (values < 0) | (values > limit)
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        raise ValueError(
-            f"`{name}` must be between 0 and the length of `{of}`, {limit}. "
-            f"Received: {name}[{at}]={values[at]}"
-        )
-
-
-def check_integers(name: str, tensor: Any) -> None:
-    """Raises ValueError if `tensor` is not of an integer dtype."""
-    dtype = keras.backend.standardize_dtype(tensor.dtype)
-    if not keras.backend.is_int_dtype(dtype):
-        raise ValueError(
-            f"`{name}` must be of an integer dtype. Received: {name}.dtype={dtype}"
-        )
 
 
 def check_seed(name: str, seed: Any) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 import keras
 
+from hw3tf.ops.arguments import is_ragged
 from hw3tf.ops.attention.call import choose_path, converted, promoted, settled
-from hw3tf.ops.attention.checks import check_call, is_ragged
+from hw3tf.ops.attention.checks import check_call
 from hw3tf.ops.attention.options import AttentionOptions, kernel_options
 from hw3tf.ops.fronts import front_of, reference
 from hw3tf.ops.paths import logger

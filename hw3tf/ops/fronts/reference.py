@@ -12,6 +12,7 @@ import keras
 from hw3tf import reference
 from hw3tf.ops.attention.options import AttentionOptions, real_dtype
 from hw3tf.ops.recurrence.options import RecurrenceOptions
+from hw3tf.ops.rnn.options import RnnOptions
 
 PACKED = ("query_splits", "key_splits")
 POSITIONS = ("query_mask", "key_mask", "query_lengths", "key_lengths")
@@ -71,3 +72,10 @@ def integer_rnn(
 ) -> Any:
     """The states."""
     return reference.integer_rnn(**tensors, **vars(options))
+
+
+def rnn(
+    cell: str, tensors: Mapping[str, Any], options: RnnOptions
+) -> tuple[Any, Any, Any]:
+    """Outputs, the last `h`, and the last `c` or None."""
+    return reference.rnn(cell, **tensors, **vars(options))

@@ -1,13 +1,13 @@
-"""Derivatives of the kernel and of its gradient: second order and forward mode.
+"""Derivatives of a kernel and of its gradient: second order and forward mode.
 
-The kernel has a first derivative only. Beyond it, attention is computed once more in
-pure Keras, which TensorFlow differentiates as often as it is asked to. What that takes
-is the memory of the scores.
+The kernels have a first derivative only. Beyond it, a call is computed once more in
+pure Keras, which TensorFlow differentiates as often as it is asked to. Attention takes
+the memory of the scores for that, a recurrent layer that of all its steps.
 """
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,71 +16,87 @@ import tensorflow as tf
 
 from hw3tf.ops.attention.options import AttentionOptions, real_dtype
 from hw3tf.ops.fronts import reference
+from hw3tf.ops.rnn.options import RnnOptions
 
 REMEDY = (
     "`hw3tf.restore(model)`, or HW3TF_PATH=reference in the environment, computes "
-    "attention in pure Keras, which has all derivatives; `tf.stop_gradient` around a "
+    "{what} in pure Keras, which has all derivatives; `tf.stop_gradient` around a "
     "gradient that is used as a number says that no derivative of it is wanted."
 )
+# What the reference keeps of each.
+KEEPS = {
+    "attention": "matrices of query length x key length",
+    "a recurrent layer": "all timesteps",
+}
+
+# Of the tensors that have gradients: the results in pure Keras.
+Function = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 def with_gradients(
     forward: Callable[..., Any],
     backward: Callable[[Sequence[Any], Sequence[Any]], Any],
+    function: Function,
     inputs: Sequence[Any],
-    options: AttentionOptions,
+    what: str,
 ) -> Any:
-    """Output and logsumexp of a kernel that TensorFlow knows no gradient of.
+    """The results of a kernel that TensorFlow knows no gradient of.
 
     Args:
-        forward: Function of `inputs`: output, statistics and logsumexp.
-        backward: Function of `inputs` and of these results: output, statistics, and
-            the gradients of output and logsumexp. Returns the gradients of `inputs`.
-        inputs: Query, key, value and, if `options` has one, the bias.
-        options: As the kernels take them.
+        forward: Function of `inputs`: the results, and a list of the tensors that
+            `backward` reads of it.
+        backward: Function of `inputs` and of these tensors, followed by the gradients
+            of the results. Returns the gradients of `inputs`.
+        function: The results in pure Keras.
+        inputs: The tensors that have a gradient.
+        what: A key of `KEEPS`.
     """
 
     @tf.custom_gradient
-    def first_order(*arguments: Any) -> Any:
-        inside, results = arguments[: len(inputs)], arguments[len(inputs) :]
-
-        def gradient_of_gradient(*upstream: Any) -> Any:
-            more = second_order(inside, options, results[2:], upstream)
-            return *more[:-2], None, None, *more[-2:]
-
-        return backward(inside, results), gradient_of_gradient
-
-    @tf.custom_gradient
     def run(*inside: Any) -> Any:
-        output, statistics, logsumexp = forward(*inside)
+        results, read = forward(*inside)
 
-        def gradient(grad_output: Any, grad_logsumexp: Any) -> Any:
-            return first_order(*inside, output, statistics, grad_output, grad_logsumexp)
+        @tf.custom_gradient
+        def first_order(*arguments: Any) -> Any:
+            inside, others = arguments[: len(inputs)], arguments[len(inputs) :]
+            upstream = others[len(read) :]
 
-        return (output, logsumexp), gradient
+            def gradient_of_gradient(*of_gradients: Any) -> Any:
+                more = second_order(function, inside, upstream, of_gradients, what)
+                split = len(inside)
+                return *more[:split], *[None] * len(read), *more[split:]
+
+            return backward(inside, others), gradient_of_gradient
+
+        def gradient(*upstream: Any) -> Any:
+            return first_order(*inside, *read, *upstream)
+
+        return results, gradient
 
     return run(*inputs)
 
 
 def second_order(
+    function: Function,
     inputs: Sequence[Any],
-    options: AttentionOptions,
     grad_results: Sequence[Any],
     upstream: Sequence[Any],
+    what: str,
 ) -> list[Any]:
-    """The gradients of the gradient of attention.
+    """The gradients of a gradient.
 
     Args:
-        inputs: Query, key, value and, if `options` has one, the bias.
-        options: As the kernel took them.
-        grad_results: The gradients of output and logsumexp that the first derivative
-            was computed from.
-        upstream: The gradients of the gradients of `inputs`.
+        function: The results in pure Keras.
+        inputs: The tensors that have a gradient.
+        grad_results: The gradients of the results that the first derivative was
+            computed from.
+        upstream: The gradients of the gradients of `inputs`; None = zero.
+        what: A key of `KEEPS`.
 
     Returns:
         A list of the gradients of `inputs`, then of `grad_results`.
     """
-    _say_once()
+    _say_once(what)
     # Tensors of their own: query, key and value may be one.
     inputs, grad_results = (
         [tf.identity(x) for x in tensors] for tensors in (inputs, grad_results)
@@ -89,21 +105,56 @@ def second_order(
         outer.watch([*inputs, *grad_results])
         with tf.GradientTape() as inner:
             inner.watch(inputs)
-            results = _results(inputs, options)
+            results = function(inputs)
         first = inner.gradient(results, inputs, output_gradients=grad_results)
         # Rows of a ragged tensor are gathered: their gradient is IndexedSlices.
         first = [None if x is None else tf.convert_to_tensor(x) for x in first]
-    pairs = [(x, g) for x, g in zip(first, upstream, strict=True) if x is not None]
+    pairs = [
+        (x, g)
+        for x, g in zip(first, upstream, strict=True)
+        if x is not None and g is not None
+    ]
     if not pairs:  # forward mode through tf.custom_gradient records nothing here
         raise NotImplementedError(
-            "this derivative of attention cannot be computed on the path 'pybind'. "
-            + REMEDY
+            f"this derivative of {what} cannot be computed on the path 'pybind'. "
+            + REMEDY.format(what=what)
         )
     wanted, given = (list(part) for part in zip(*pairs, strict=True))
     return outer.gradient(wanted, [*inputs, *grad_results], output_gradients=given)
 
 
-def _results(inputs: Sequence[Any], options: AttentionOptions) -> tuple[Any, Any]:
+def attention_in_keras(options: AttentionOptions) -> Function:
+    """Output and logsumexp of attention, as a function of query, key, value and, if
+    `options` has one, the bias."""
+    return functools.partial(_attention, options)
+
+
+def rnn_in_keras(
+    cell: str,
+    names: Sequence[str],
+    constants: Mapping[str, Any],
+    options: RnnOptions,
+    places: Sequence[int] = (0, 1, 2),
+) -> Function:
+    """Results of a recurrent layer, as a function of the operands `names`.
+
+    Args:
+        cell: `"lstm"`, `"gru"` or `"simple_rnn"`.
+        names: The operands that are given and have a gradient.
+        constants: The others that are given.
+        options: As the kernel took them.
+        places: Which of the outputs, the last `h` and the last `c` are wanted.
+    """
+
+    def function(inputs: Sequence[Any]) -> Sequence[Any]:
+        tensors = dict(zip(names, inputs, strict=True)) | dict(constants)
+        results = reference.rnn(cell, tensors, options)
+        return [results[i] for i in places if results[i] is not None]
+
+    return function
+
+
+def _attention(options: AttentionOptions, inputs: Sequence[Any]) -> tuple[Any, Any]:
     """Output and logsumexp, summed in float32 or wider as in the kernel."""
     ops = keras.ops
     dtype = inputs[0].dtype
@@ -130,10 +181,10 @@ def _results(inputs: Sequence[Any], options: AttentionOptions) -> tuple[Any, Any
 
 
 @functools.cache
-def _say_once() -> None:
+def _say_once(what: str) -> None:
     warnings.warn(
-        "hw3tf: a second derivative of attention, or forward mode, is computed in pure "
-        "Keras, which keeps matrices of query length x key length. " + REMEDY,
+        f"hw3tf: a second derivative of {what}, or forward mode, is computed in pure "
+        f"Keras, which keeps {KEEPS[what]}. " + REMEDY.format(what=what),
         RuntimeWarning,
         stacklevel=2,
     )

@@ -1,25 +1,19 @@
-"""The TensorFlow ops: loading them, calling them, and their gradients.
+"""The TensorFlow ops: loading and calling them. Their gradients are in
+`tensorflow_gradients`.
 
 TensorFlow is imported when it is needed, for the other backends of Keras.
 """
 
 import functools
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from hw3tf.ops.attention.options import (
-    TENSORS,
-    AttentionOptions,
-    bits_of,
-    double_of,
-    real_dtype,
-)
+from hw3tf.ops.attention.options import AttentionOptions, bits_of, real_dtype
 from hw3tf.ops.library import ask, op_library_path, register_targets
-from hw3tf.ops.operations import ATTENTION, INTEGER_RNN
+from hw3tf.ops.operations import ATTENTION, INTEGER_RNN, RNN
 from hw3tf.ops.recurrence.options import RecurrenceOptions
-
-logger = logging.getLogger("hw3tf")
+from hw3tf.ops.rnn.options import RnnOptions
+from hw3tf.ops.tapes import may_need_gradient
 
 OVERFLOW = "the recurrence overflows"  # as csrc/operations/integer_rnn.cc
 
@@ -48,10 +42,12 @@ def load_op_library() -> Any:
     """
     import tensorflow as tf
 
+    from hw3tf.ops.fronts.tensorflow_gradients import register_gradients
+
     library = tf.load_op_library(op_library_path())
     if error := ask(op_library_path(), "Hw3tfLoadError"):
         raise ImportError(error)
-    _register_gradients(library)
+    register_gradients(library)
     register_targets(op_library_path())
     return library
 
@@ -124,6 +120,30 @@ def integer_rnn(
         raise OverflowError(message[begin : end if end > 0 else None]) from None
 
 
+def rnn(
+    cell: str, tensors: Mapping[str, Any], options: RnnOptions
+) -> tuple[Any, Any, Any]:
+    """Outputs, the last `h`, and the last `c` or None, by the op `Hw3tfLstm`,
+    `Hw3tfGru` or `Hw3tfSimpleRnn`."""
+    import tensorflow as tf
+
+    operation, inputs = RNN[cell], tensors["inputs"]
+    dtypes = {"T": inputs.dtype.name}
+    given = []
+    for operand in operation.operands:
+        x = tensors.get(operand.name)
+        dtype = dtypes.get(operand.type, operand.type)
+        given.append(_constant((), dtype) if x is None else x)
+    keep = may_need_gradient(given[: len(operation.with_gradient)])
+    run = getattr(load_op_library(), f"hw3tf_{cell}")
+    outputs, last_h, *last_c, _ = run(*given, **options.attributes(cell), keep=keep)
+    if not tf.executing_eagerly():
+        # The shape function of the op reads no attributes.
+        timesteps = inputs.shape[1] if options.return_sequences else 1
+        outputs.set_shape([None, timesteps, None])
+    return outputs, last_h, last_c[0] if last_c else None
+
+
 def _constant(value: Any, dtype: str) -> Any:
     """A constant, made only once where calls are eager: making one takes longer
     than a small call of the kernel. `()` is an empty tensor of rank 1, which stands for
@@ -139,89 +159,3 @@ def _eager_constant(value: Any, dtype: str) -> Any:
     import tensorflow as tf
 
     return tf.constant(value, dtype)
-
-
-def _register_gradients(library: Any) -> None:
-    """Registers the gradients of `Hw3tfAttention` and `Hw3tfAttentionGrad`."""
-    from hw3tf.ops.fronts.second_order import second_order
-
-    attributes = ("is_causal", "window_before", "window_after", "number_bits")
-
-    @_register_once("Hw3tfAttention")
-    def _attention_gradient(
-        op: Any, grad_output: Any, _grad_statistics: Any, grad_logsumexp: Any
-    ) -> list[Any]:
-        # The statistics are there for this gradient; hw3tf.ops never returns them.
-        output, statistics, _ = op.outputs
-        grads = library.hw3tf_attention_grad(
-            *op.inputs,
-            output,
-            statistics,
-            grad_output,
-            grad_logsumexp,
-            **{name: op.get_attr(name) for name in attributes},
-        )
-        given = _given(op)
-        named = zip(ATTENTION.with_gradient, grads, strict=True)
-        grads = [grad if name in given else None for name, grad in named]
-        return grads + [None] * (len(op.inputs) - len(grads))
-
-    @_register_once("Hw3tfAttentionGrad")
-    def _gradient_of_gradient(op: Any, *upstream: Any) -> list[Any]:
-        given = _given(op)
-        inputs = [given[name] for name in ATTENTION.with_gradient if name in given]
-        *grads, of_output, of_logsumexp = second_order(
-            inputs, _options_of(op), op.inputs[-2:], upstream[: len(inputs)]
-        )
-        # Output and statistics count as functions of query, key, value and bias.
-        grads += [None] * (len(op.inputs) - len(grads) - 2)
-        return [*grads, of_output, of_logsumexp]
-
-
-def _register_once(op: str) -> Callable[[Callable[..., Any]], None]:
-    """`tf.RegisterGradient`, which can be undone by nothing: where hw3tf is imported
-    again, the gradient of the first import serves."""
-    import tensorflow as tf
-
-    def register(gradient: Callable[..., Any]) -> None:
-        try:
-            tf.RegisterGradient(op)(gradient)
-        except KeyError:
-            logger.debug("%s has its gradient from an earlier import of hw3tf", op)
-
-    return register
-
-
-def _given(op: Any) -> dict[str, Any]:
-    """The operands of an op by their names. An empty tensor of rank 1 stands for an
-    optional one that is not given."""
-    return {
-        operand.name: x
-        for operand, x in zip(ATTENTION.operands, op.inputs, strict=False)
-        if not operand.optional or (x.shape.rank and tuple(x.shape) != (0,))
-    }
-
-
-def _options_of(op: Any) -> AttentionOptions:
-    """The options of an op, from its inputs and attributes."""
-    from hw3tf.ops.fronts.second_order import REMEDY
-
-    bits = op.get_attr("number_bits")
-    before, after = op.get_attr("window_before"), op.get_attr("window_after")
-    if not bits or before != after:
-        raise NotImplementedError(
-            "the derivative of a gradient of hw3tf's fused attention was asked for, in "
-            "a call that was saved by hw3tf 0.1 or not made by hw3tf.ops: it has a "
-            "first derivative only. " + REMEDY
-        )
-    scale, soft_cap, dropout_rate = map(double_of, bits)
-    given = _given(op)
-    return AttentionOptions(
-        scale=scale,
-        is_causal=op.get_attr("is_causal"),
-        attn_logits_soft_cap=soft_cap or None,
-        sliding_window=None if before < 0 else before + 1,
-        dropout_rate=dropout_rate,
-        dropout_seed=op.inputs[len(ATTENTION.operands)] if dropout_rate else None,
-        **{name: given[name] for name in TENSORS if name in given},
-    )

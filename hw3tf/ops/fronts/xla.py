@@ -11,10 +11,16 @@ long.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from hw3tf import _core
 from hw3tf.ops.attention.options import AttentionOptions, real_dtype
-from hw3tf.ops.fronts.second_order import with_gradients
+from hw3tf.ops.fronts.second_order import (
+    attention_in_keras,
+    rnn_in_keras,
+    with_gradients,
+)
 from hw3tf.ops.fronts.xla_module import (
     Array,
     Size,
@@ -23,8 +29,18 @@ from hw3tf.ops.fronts.xla_module import (
     header_of,
     run_custom_call,
 )
-from hw3tf.ops.operations import ATTENTION, ATTENTION_GRAD, INTEGER_RNN, Operation
+from hw3tf.ops.operations import (
+    ATTENTION,
+    ATTENTION_GRAD,
+    INTEGER_RNN,
+    RNN,
+    RNN_GRAD,
+    Operation,
+)
 from hw3tf.ops.recurrence.options import RecurrenceOptions
+from hw3tf.ops.rnn.options import RnnOptions
+from hw3tf.ops.tapes import may_need_gradient
+from hw3tf.reference.rnn import GATES
 
 FINITE_LOGSUMEXP = True  # as the op is called
 
@@ -53,7 +69,10 @@ def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> An
             Array(lengths, real),
         ]
         header = _attention_header(ATTENTION, options, names, arrays)
-        return run_custom_call(ATTENTION.target, header, arguments, results)
+        output, statistics, logsumexp = run_custom_call(
+            ATTENTION.target, header, arguments, results
+        )
+        return (output, logsumexp), [output, statistics]
 
     def backward(inside: Sequence[Any], results: Sequence[Any]) -> Any:
         arguments = [seed, *inside, *masks, *results]
@@ -62,7 +81,8 @@ def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> An
         header = _attention_header(ATTENTION_GRAD, options, names, arrays)
         return run_custom_call(ATTENTION_GRAD.target, header, arguments, grads)
 
-    return with_gradients(forward, backward, inputs, options)
+    function = attention_in_keras(options)
+    return with_gradients(forward, backward, function, inputs, "attention")
 
 
 def _attention_header(
@@ -129,3 +149,71 @@ def integer_rnn(
     return run_custom_call(INTEGER_RNN.target, header, list(given.values()), [result])[
         0
     ]
+
+
+def rnn(
+    cell: str, tensors: Mapping[str, Any], options: RnnOptions
+) -> tuple[Any, Any, Any]:
+    """Outputs, the last `h`, and the last `c` or None."""
+    operation, of_gradient = RNN[cell], RNN_GRAD[cell]
+    operands = [x for x in operation.operands if x.name in tensors]
+    given = {
+        x.name: tf.ensure_shape(tensors[x.name], [None] * len(x.axes)) for x in operands
+    }
+    names = list(given)
+    inputs = [x for name, x in given.items() if name in operation.with_gradient]
+    constants = {name: given[name] for name in names[len(inputs) :]}
+    of_results = ["grad_" + name for name in operation.results if name != "kept"]
+    attributes = {**options.attributes(cell), "skip_grad_inputs": False}
+    dtype = inputs[0].dtype.name
+    types = {"T": dtype}
+
+    def call(arguments: Sequence[Any], keep: bool) -> list[Any]:
+        arrays = dict(zip(names, arrays_of(arguments), strict=True))
+        batch, timesteps, _ = arrays["inputs"].sizes
+        units = arrays["recurrent_kernel"].sizes[0]
+        kept = kept_per_timestep(cell, dtype, units, options) if keep else 0
+        results = [
+            Array((batch, timesteps if options.return_sequences else 1, units), dtype),
+            *[Array((batch, units), dtype)] * (len(of_results) - 1),
+            Array((batch, timesteps, kept), "int64"),
+        ]
+        header = header_of(operation, types, {**attributes, "keep": keep}, arrays)
+        return run_custom_call(operation.target, header, list(arguments), results)
+
+    keep = may_need_gradient(inputs)
+
+    def forward(*inside: Any) -> Any:
+        *results, kept = call([*inside, *constants.values()], keep)
+        return tuple(results), [results[0], kept]
+
+    def backward(inside: Sequence[Any], others: Sequence[Any]) -> Any:
+        arguments = [*inside, *constants.values()]
+        outputs, kept, *upstream = others
+        if not keep:  # no tape was there when the graph was made
+            kept = call(arguments, True)[-1]
+        arguments += [outputs, kept, *upstream]
+        arrays = arrays_of(arguments)
+        grads = [Array(x.sizes, x.dtype) for x in arrays[: len(inside)]]
+        every = [*names, "outputs", "kept", *of_results]
+        named = dict(zip(every, arrays, strict=True))
+        header = header_of(of_gradient, types, attributes, named)
+        return run_custom_call(of_gradient.target, header, arguments, grads)
+
+    function = rnn_in_keras(cell, names[: len(inputs)], constants, options)
+    outputs, last_h, *last_c = with_gradients(
+        forward, backward, function, inputs, "a recurrent layer"
+    )
+    return outputs, last_h, last_c[0] if last_c else None
+
+
+def kept_per_timestep(cell: str, dtype: str, units: Size, options: RnnOptions) -> int:
+    """How many words the kernel keeps of a timestep, for its gradient: what a call with
+    an empty batch says."""
+    assert isinstance(units, int)  # or the call takes another path
+    kind, columns = tf.as_dtype(dtype).as_numpy_dtype, GATES[cell] * units
+    shapes = (0, 1, 1), (1, columns), (units, columns)
+    run = getattr(_core, f"{cell}_forward")
+    arrays = [np.empty(shape, kind) for shape in shapes]
+    *_, kept = run(*arrays, **options.attributes(cell), keep=True)
+    return int(kept.shape[-1])

@@ -6,10 +6,10 @@ registered for the op, or a `tf.custom_gradient` around it, is never called, and
 the recurrence is called, what the integers are made of. That is asked here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from hw3tf.ops.paths import logger
+from hw3tf.ops.tapes import is_recording, records
 
 # Their integers tell nothing of the values of what they are made of.
 SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "StopGradient"}
@@ -22,23 +22,6 @@ class _AsFloat:
         import tensorflow as tf
 
         self._id, self.dtype = tensor._id, tf.float32
-
-
-def _recording() -> Callable[..., bool] | None:
-    """The function that tells whether a tape is recording tensors, or None.
-
-    It is no part of TensorFlow's public interface: where a version lacks it,
-    nothing is refused, and ops/test_integer_rnn_gradient.py fails.
-    """
-    try:
-        from tensorflow.python import pywrap_tfe
-
-        if pywrap_tfe.TFE_Py_TapeSetIsEmpty():
-            return None
-        return pywrap_tfe.TFE_Py_TapeSetShouldRecordBackprop
-    except (ImportError, AttributeError):
-        logger.debug("this TensorFlow does not tell what its tapes record")
-        return None
 
 
 def _made_of(tensor: Any) -> list[Any]:
@@ -64,8 +47,7 @@ def refuse_gradients(tensors: Mapping[str, Any]) -> None:
         tensors: Dictionary of arguments by name. A mask is not looked at: nobody
             asks how much a condition matters.
     """
-    recording = _recording()
-    if recording is None:
+    if not is_recording():  # or this TensorFlow does not tell: nothing is refused
         return
     import tensorflow as tf
 
@@ -73,7 +55,7 @@ def refuse_gradients(tensors: Mapping[str, Any]) -> None:
         if name == "mask" or not (tf.is_tensor(x) or hasattr(x, "value")):
             continue
         for part in _made_of(tf.convert_to_tensor(x)):
-            if recording([_AsFloat(part)]):
+            if records([_AsFloat(part)]):
                 raise TypeError(
                     "integers have no gradient, and a tape is recording what "
                     f"`{name}` is made of: asked for its gradient, TensorFlow would "

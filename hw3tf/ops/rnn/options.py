@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hw3tf.ops.operations import RNN
+
 
 @dataclass(frozen=True)
 class RnnOptions:
@@ -26,3 +28,8 @@ class RnnOptions:
     reverse: bool = False
     return_sequences: bool = False
     zero_output_for_mask: bool = False
+
+    def attributes(self, cell: str) -> dict[str, Any]:
+        """What op and module take beside the tensors and `keep`."""
+        named = (attribute["name"] for attribute in RNN[cell].attributes)
+        return {name: getattr(self, name) for name in named if name != "keep"}

@@ -1,0 +1,398 @@
+#include "kernels/rnn/call.h"
+
+#include <numeric>
+
+#include "kernels/runtime/dispatch.h"
+#include "kernels/vector/element.h"
+
+namespace hw3tf {
+namespace {
+
+// Valid steps by position; empty if no step is masked.
+std::vector<uint8_t> ValidSteps(const RnnShape& shape,
+                                const RnnOptions& options,
+                                const RnnOperands& operands) {
+  std::vector<uint8_t> valid;
+  if (!operands.mask && !operands.lengths) return valid;
+  valid.resize(static_cast<size_t>(shape.batch * shape.timesteps));
+  bool all = true;
+  size_t at = 0;
+  for (int64_t b = 0; b < shape.batch; ++b)
+    for (int64_t i = 0; i < shape.timesteps; ++i, ++at) {
+      const int64_t t = options.reverse ? shape.timesteps - 1 - i : i;
+      const bool masked =
+          (operands.mask && !operands.mask[b * shape.timesteps + t]) ||
+          (operands.lengths && t >= operands.lengths[b]);
+      valid[at] = !masked;
+      all = all && !masked;
+    }
+  if (all) valid.clear();
+  return valid;
+}
+
+template <typename Half>
+void WidenFrom(const void* from, int64_t size, float* to) {
+  const Half* const halves = static_cast<const Half*>(from);
+  for (int64_t i = 0; i < size; ++i)
+    to[i] = static_cast<float>(Load(halves[i]));
+}
+
+template <typename Half>
+void NarrowTo(const float* from, int64_t size, void* to) {
+  Half* const halves = static_cast<Half*>(to);
+  for (int64_t i = 0; i < size; ++i)
+    Store(static_cast<double>(from[i]), halves + i);
+}
+
+int64_t RoundedUp(int64_t size, int64_t multiple) {
+  return (size + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+RnnRows::RnnRows(const RnnShape& shape, const RnnOptions& options,
+                 const RnnOperands& operands)
+    : timesteps_(shape.timesteps),
+      valid_(ValidSteps(shape, options, operands)) {
+  masked_ = !valid_.empty();
+  const auto batch = static_cast<size_t>(shape.batch);
+  const auto timesteps = static_cast<size_t>(shape.timesteps);
+  std::vector<int32_t> counts(batch, static_cast<int32_t>(timesteps));
+  bool prefixes = true;  // position s is step s
+  for (size_t b = 0; b < batch && masked_; ++b) {
+    const uint8_t* const valid = valid_.data() + b * timesteps;
+    counts[b] = std::accumulate(valid, valid + timesteps, 0);
+    const auto count = static_cast<size_t>(counts[b]);
+    prefixes = prefixes && std::accumulate(valid, valid + count, 0) ==
+                               static_cast<int>(count);
+  }
+  order_.resize(batch);
+  std::iota(order_.begin(), order_.end(), 0);
+  const auto count_of = [&](int32_t entry) {
+    return counts[static_cast<size_t>(entry)];
+  };
+  if (masked_)
+    std::stable_sort(order_.begin(), order_.end(), [&](int32_t a, int32_t b) {
+      return count_of(a) > count_of(b);
+    });
+  while (!order_.empty() && count_of(order_.back()) == 0) order_.pop_back();
+  row_of_.assign(batch, -1);
+  steps_.resize(order_.size());
+  for (size_t row = 0; row < order_.size(); ++row) {
+    row_of_[static_cast<size_t>(order_[row])] = static_cast<int32_t>(row);
+    steps_[row] = count_of(order_[row]);
+  }
+  if (!steps_.empty()) active_.resize(static_cast<size_t>(steps_[0]));
+  size_t active = steps_.size();
+  for (size_t step = 0; step < active_.size(); ++step) {
+    while (steps_[active - 1] <= static_cast<int32_t>(step)) --active;
+    active_[step] = static_cast<int32_t>(active);
+  }
+  if (prefixes) return;
+  positions_.resize(order_.size() * timesteps);
+  for (size_t row = 0; row < order_.size(); ++row) {
+    const uint8_t* const valid =
+        valid_.data() + static_cast<size_t>(order_[row]) * timesteps;
+    int32_t* to = positions_.data() + row * timesteps;
+    for (size_t i = 0; i < timesteps; ++i)
+      if (valid[i]) *to++ = static_cast<int32_t>(i);
+  }
+}
+
+bool IsHalf(RnnDType dtype) {
+  return dtype == RnnDType::kFloat16 || dtype == RnnDType::kBfloat16;
+}
+
+void Widen(const void* from, RnnDType dtype, int64_t size, float* to) {
+  if (dtype == RnnDType::kFloat16) return WidenFrom<Float16>(from, size, to);
+  WidenFrom<Bfloat16>(from, size, to);
+}
+
+void Narrow(const float* from, RnnDType dtype, int64_t size, void* to) {
+  if (dtype == RnnDType::kFloat16) return NarrowTo<Float16>(from, size, to);
+  NarrowTo<Bfloat16>(from, size, to);
+}
+
+template <typename Real>
+void Widened<Real>::Set(const void* data, int64_t size, RnnDType dtype) {
+  if constexpr (sizeof(Real) == sizeof(float)) {
+    if (data && IsHalf(dtype)) {
+      copy_.Resize(size);
+      Widen(data, dtype, size, copy_.get());
+      data_ = copy_.get();
+      return;
+    }
+  }
+  data_ = static_cast<const Real*>(data);
+}
+
+template <typename Real>
+void Widened<Real>::SetInputs(const RnnOperands& operands,
+                              const RnnShape& shape, RnnDType dtype) {
+  if constexpr (sizeof(Real) == sizeof(float)) {
+    copy_.Resize(shape.batch * shape.timesteps * shape.features);
+    const auto* const halves = static_cast<const uint16_t*>(operands.inputs);
+    float* to = copy_.get();
+    for (int64_t b = 0; b < shape.batch; ++b)
+      for (int64_t t = 0; t < shape.timesteps; ++t, to += shape.features)
+        Widen(halves + b * operands.input_batch_stride +
+                  t * operands.input_time_stride,
+              dtype, shape.features, to);
+    data_ = copy_.get();
+  }
+}
+
+RnnKept RnnKeptParts(RnnCell cell, RnnDType dtype, const RnnShape& shape,
+                     const RnnOptions& options) {
+  RnnKept parts{};
+  if (!options.keep) return parts;
+  const int64_t steps = shape.batch * shape.timesteps;
+  const int64_t padded = RoundedUp(shape.units, kRnnPadding);
+  if (cell != RnnCell::kSimple) parts.gates = steps * kRnnSlots * padded;
+  if (cell == RnnCell::kLstm) parts.c = steps * padded;
+  if (!options.return_sequences || IsHalf(dtype)) parts.h = steps * shape.units;
+  return parts;
+}
+
+int64_t RnnKeptElements(RnnCell cell, RnnDType dtype, const RnnShape& shape,
+                        const RnnOptions& options) {
+  const RnnKept parts = RnnKeptParts(cell, dtype, shape, options);
+  return parts.gates + parts.c + parts.h;
+}
+
+const RnnKernels& ChosenRnnKernels() { return *ChosenInstructionSet().rnn; }
+
+int RnnThreads(int requested, double multiplications) {
+  // Below about 50 us of work on one core a second one is not worth waking.
+  constexpr double kFewMultiplications = 2e6;
+  if (multiplications < kFewMultiplications) return 1;
+  return requested > 0 ? requested : ResolveNumThreads(0);
+}
+
+template <typename Real>
+RnnCall<Real>::RnnCall(RnnCell cell, RnnDType element, const RnnShape& shape,
+                       const RnnOptions& options,
+                       const RnnOperands& call_operands, int num_threads)
+    : kernels(ChosenRnnKernelsOf<Real>()),
+      rows(shape, options, call_operands),
+      operands(call_operands),
+      dtype(element) {
+  const int gates = RnnGates(cell);
+  const int64_t batch = shape.batch, units = shape.units;
+  const int64_t columns = gates * units;
+  plan.cell = cell;
+  plan.options = options;
+  plan.shape = shape;
+  plan.rows = rows.rows();
+  plan.order = rows.order();
+  plan.steps = rows.steps();
+  plan.active = rows.active();
+  plan.masked = rows.masked();
+  plan.positions = rows.positions();
+  int64_t steps = 0;
+  for (int64_t row = 0; row < plan.rows; ++row) steps += plan.steps[row];
+  threads = RnnThreads(
+      num_threads, static_cast<double>(steps) * static_cast<double>(columns) *
+                       static_cast<double>(units + shape.features));
+  if (IsHalf(dtype)) {
+    inputs_.SetInputs(operands, shape, dtype);
+    plan.inputs = inputs_.get();
+    plan.input_time_stride = shape.features;
+    plan.input_batch_stride = shape.timesteps * shape.features;
+  } else {
+    plan.inputs = static_cast<const Real*>(operands.inputs);
+    plan.input_time_stride = operands.input_time_stride;
+    plan.input_batch_stride = operands.input_batch_stride;
+  }
+  kernel_.Set(operands.kernel, shape.features * columns, dtype);
+  recurrent_kernel_.Set(operands.recurrent_kernel, units * columns, dtype);
+  bias_.Set(operands.bias, columns, dtype);
+  recurrent_bias_.Set(operands.recurrent_bias, columns, dtype);
+  initial_h_.Set(operands.initial_h, batch * units, dtype);
+  initial_c_.Set(operands.initial_c, batch * units, dtype);
+  plan.initial_h = initial_h_.get();
+  initial_c = initial_c_.get();
+  if (operands.input_dropout) {
+    plan.input_dropouts = operands.input_dropouts;
+    input_dropout_.Set(operands.input_dropout,
+                       plan.input_dropouts * batch * shape.features, dtype);
+    plan.input_dropout = input_dropout_.get();
+  }
+  if (operands.recurrent_dropout) {
+    plan.recurrent_dropouts = operands.recurrent_dropouts;
+    recurrent_dropout_.Set(operands.recurrent_dropout,
+                           plan.recurrent_dropouts * batch * units, dtype);
+    plan.recurrent_dropout = recurrent_dropout_.get();
+  }
+  const int64_t per_panel = RnnUnitsOfPanel(cell, kernels.lanes);
+  plan.panels = (units + per_panel - 1) / per_panel;
+  plan.padded_units = plan.panels * per_panel;
+  plan.grad_stride = RoundedUp(units, kRnnSlots * kernels.lanes);
+  zeros_.Resize(plan.grad_stride);
+  zeros_.Zero();
+  plan.zeros = zeros_.get();
+  if (cell == RnnCell::kLstm) PlaceInitialC();
+}
+
+// c before the first step, as the kernels read it.
+template <typename Real>
+void RnnCall<Real>::PlaceInitialC() {
+  padded_c_.Resize(plan.padded_units * std::max<int64_t>(plan.rows, 1));
+  padded_c_.Zero();
+  plan.initial_c = padded_c_.get();
+  if (!initial_c) return;
+  for (int64_t p = 0; p < plan.panels; ++p) {
+    const RnnColumns units =
+        RnnColumnsOf(plan.cell, plan.shape.units, kernels.lanes, false, p, 0);
+    for (int64_t row = 0; row < plan.rows; ++row)
+      std::copy_n(initial_c + plan.order[row] * plan.shape.units + units.first,
+                  units.count,
+                  padded_c_.get() + (p * plan.rows + row) * kernels.lanes);
+  }
+}
+
+template <typename Real>
+void RnnCall<Real>::PlaceKept(void* kept) {
+  const RnnKept parts =
+      RnnKeptParts(plan.cell, dtype, plan.shape, plan.options);
+  Real* const begin = static_cast<Real*>(kept);
+  if (parts.gates) plan.gates = begin;
+  if (parts.c) plan.c = begin + parts.gates, plan.keeps_c = true;
+  if (parts.h) plan.h = begin + parts.gates + parts.c, plan.keeps_h = true;
+}
+
+template <typename Real>
+void RnnCall<Real>::PackForward() {
+  const int64_t vectors = RnnVectors(plan.cell) * kernels.lanes * plan.panels;
+  packed_kernel_.Resize(vectors * plan.shape.features);
+  packed_recurrent_.Resize(vectors * plan.shape.units);
+  PackWeights(kernel_.get(), false, packed_kernel_.get());
+  PackWeights(recurrent_kernel_.get(), true, packed_recurrent_.get());
+  PackBias();
+  plan.kernel = packed_kernel_.get();
+  plan.recurrent_kernel = packed_recurrent_.get();
+  plan.bias = packed_bias_.get();
+}
+
+template <typename Real>
+void RnnCall<Real>::PackWeights(const Real* weights, bool recurrent,
+                                Real* to) const {
+  const int64_t depth = recurrent ? plan.shape.units : plan.shape.features;
+  const int64_t columns = RnnGates(plan.cell) * plan.shape.units;
+  const int64_t lanes = kernels.lanes;
+  const int vectors = RnnVectors(plan.cell);
+  ParallelFor(plan.panels, threads, [&](int64_t panel, int) {
+    Real* at = to + panel * depth * vectors * lanes;
+    RnnColumns from[kRnnSlots];
+    for (int v = 0; v < vectors; ++v)
+      from[v] =
+          RnnColumnsOf(plan.cell, plan.shape.units, lanes, recurrent, panel, v);
+    for (int64_t k = 0; k < depth; ++k)
+      for (int v = 0; v < vectors; ++v, at += lanes) {
+        const Real* const row = weights + k * columns + from[v].first;
+        for (int64_t i = 0; i < from[v].count; ++i) at[i] = row[i];
+        for (int64_t i = from[v].count; i < lanes; ++i) at[i] = 0;
+      }
+  });
+}
+
+// A slot of the GRU has the biases of what is in it: both in those of z and r.
+template <typename Real>
+void RnnCall<Real>::PackBias() {
+  const int64_t lanes = kernels.lanes, units = plan.shape.units;
+  packed_bias_.Resize(plan.panels * kRnnSlots * lanes);
+  packed_bias_.Zero();
+  const int first = RnnRecurrentSlot(plan.cell);
+  for (const bool recurrent : {false, true}) {
+    const Real* const bias = recurrent ? recurrent_bias_.get() : bias_.get();
+    if (!bias) continue;
+    for (int64_t p = 0; p < plan.panels; ++p)
+      for (int v = 0; v < RnnVectors(plan.cell); ++v) {
+        const RnnColumns from =
+            RnnColumnsOf(plan.cell, units, lanes, recurrent, p, v);
+        const int slot = recurrent ? first + v : v;
+        Real* const to = packed_bias_.get() + (p * kRnnSlots + slot) * lanes;
+        for (int64_t i = 0; i < from.count; ++i) to[i] += bias[from.first + i];
+      }
+  }
+}
+
+template <typename Real>
+void RnnCall<Real>::PackBackward(bool inputs_wanted) {
+  const int64_t lanes = kernels.lanes;
+  const int64_t depth = plan.panels * RnnVectors(plan.cell) * lanes;
+  packed_recurrent_.Resize(depth * RoundedUp(plan.shape.units, lanes));
+  PackColumns(recurrent_kernel_.get(), true, packed_recurrent_.get());
+  plan.recurrent_rows = packed_recurrent_.get();
+  if (!inputs_wanted) return;
+  packed_kernel_.Resize(depth * RoundedUp(plan.shape.features, lanes));
+  PackColumns(kernel_.get(), false, packed_kernel_.get());
+  plan.kernel_rows = packed_kernel_.get();
+}
+
+// (panels of 4 vectors of rows of K; panels of units, vectors, lanes).
+template <typename Real>
+void RnnCall<Real>::PackColumns(const Real* weights, bool recurrent,
+                                Real* to) const {
+  const int64_t rows_of_weights =
+      recurrent ? plan.shape.units : plan.shape.features;
+  const int64_t columns = RnnGates(plan.cell) * plan.shape.units;
+  const int64_t lanes = kernels.lanes, panel_width = kRnnSlots * lanes;
+  const int vectors = RnnVectors(plan.cell);
+  const int64_t depth = plan.panels * vectors * lanes;
+  const int64_t panels = (rows_of_weights + panel_width - 1) / panel_width;
+  ParallelFor(panels, threads, [&](int64_t panel, int) {
+    const int64_t first = panel * panel_width;
+    const int64_t count = std::min(rows_of_weights - first, panel_width);
+    const int64_t width = RoundedUp(count, lanes);
+    Real* at = to + first * depth;
+    for (int64_t p = 0; p < plan.panels; ++p)
+      for (int v = 0; v < vectors; ++v) {
+        const RnnColumns from =
+            RnnColumnsOf(plan.cell, plan.shape.units, lanes, recurrent, p, v);
+        for (int64_t i = 0; i < lanes; ++i, at += width)
+          for (int64_t j = 0; j < width; ++j)
+            at[j] = i < from.count && j < count
+                        ? weights[(first + j) * columns + from.first + i]
+                        : Real{0};
+      }
+  });
+}
+
+template <typename Real>
+void RnnCall<Real>::Unpack(const Real* packed, bool recurrent, void* to) const {
+  const int64_t depth = recurrent ? plan.shape.units : plan.shape.features;
+  const int64_t columns = RnnGates(plan.cell) * plan.shape.units;
+  const int64_t lanes = kernels.lanes;
+  const int vectors = RnnVectors(plan.cell);
+  ParallelFor(plan.panels, threads, [&](int64_t panel, int) {
+    for (int v = 0; v < vectors; ++v) {
+      const RnnColumns at =
+          RnnColumnsOf(plan.cell, plan.shape.units, lanes, recurrent, panel, v);
+      const Real* from = packed + (panel * depth * vectors + v) * lanes;
+      for (int64_t k = 0; k < depth; ++k, from += vectors * lanes)
+        StoreAs(from, dtype, at.count, to, k * columns + at.first);
+    }
+  });
+}
+
+template <typename Real>
+void RnnCall<Real>::UnpackBias(const Real* packed, bool recurrent,
+                               void* to) const {
+  const int64_t lanes = kernels.lanes;
+  for (int64_t p = 0; p < plan.panels; ++p)
+    for (int v = 0; v < RnnVectors(plan.cell); ++v) {
+      const RnnColumns at =
+          RnnColumnsOf(plan.cell, plan.shape.units, lanes, recurrent, p, v);
+      const int slot = recurrent ? RnnRecurrentSlot(plan.cell) + v : v;
+      StoreAs(packed + (p * kRnnSlots + slot) * lanes, dtype, at.count, to,
+              at.first);
+    }
+}
+
+template class Widened<float>;
+template class Widened<double>;
+template class RnnCall<float>;
+template class RnnCall<double>;
+
+}  // namespace hw3tf
