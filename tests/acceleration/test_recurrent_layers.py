@@ -285,7 +285,7 @@ NOT_COVERED = {
     ),
     "activation": (
         layer_of("GRU", activation="softsign"),
-        "`activation` is softsign, not one of Keras's "
+        "`activation` is softsign, not Keras's "
         "tanh, sigmoid, relu, linear, hard_sigmoid",
     ),
     "home-made": (

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from acceleration_checks import assert_equal_up_to_rounding
 from recurrent_checks import (
     NAMES,
     assert_as_close_as_keras,
@@ -47,13 +48,15 @@ def close(got, wanted):
         np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("implementation", [1, 2])
 @pytest.mark.parametrize("what", DROPOUTS)
-@pytest.mark.parametrize("name", NAMES)
-def test_drops_what_keras_drops(name, what, implementation, rng, rnn_calls):
+@pytest.mark.parametrize(
+    ("name", "implementation"),
+    [("LSTM", 1), ("LSTM", 2), ("GRU", 1), ("GRU", 2), ("SimpleRNN", None)],
+)
+def test_drops_what_keras_drops(name, implementation, what, rng, rnn_calls):
     """Over several calls: those at inference draw as well, and so does Keras."""
     options = {"seed": 7, **DROPOUTS[what]}
-    if name != "SimpleRNN":
+    if implementation:
         # Keras itself fails in training with "auto" and one product per gate.
         options |= {"implementation": implementation, "use_cudnn": False}
     ours, theirs = pair(name, UNITS, return_sequences=True, **options)
@@ -62,7 +65,8 @@ def test_drops_what_keras_drops(name, what, implementation, rng, rnn_calls):
         got, wanted = (layer(x, training=training) for layer in (ours, theirs))
         close(got, wanted)
         seen.append(np.asarray(got))
-    close(results(ours, x, training=True), results(theirs, x, training=True))
+    gradients = [results(layer, x, training=True) for layer in (ours, theirs)]
+    assert_equal_up_to_rounding(*gradients)  # of numbers up to 10
     assert len(rnn_calls) == 5
     np.testing.assert_array_equal(seen[1], seen[2])
     # A rate of 1 is none in LSTM and GRU, and all in SimpleRNN.
@@ -293,16 +297,20 @@ def test_weights_keep_their_gradient_by_trainable(name, rng):
 
 # What the kernel does not compute: arguments, a change to the layer, and the reason.
 LEFT_TO_KERAS = {
-    "gelu": ({"activation": "gelu"}, None, "`activation` is gelu, not one of"),
+    "gelu": (
+        {"activation": "gelu"},
+        None,
+        "`activation` is gelu, not Keras's tanh, sigmoid",
+    ),
     "a layer": (
         {"activation": keras.layers.ReLU()},
         None,
-        "`activation` is ReLU, not one of",
+        "`activation` is <ReLU name=",
     ),
     "lambda": (
         {"recurrent_activation": lambda x: keras.ops.sigmoid(2 * x)},
         None,
-        "`recurrent_activation` is <lambda>, not one of",
+        "`recurrent_activation` is <lambda>, not Keras's",
     ),
     "a cell's own call": (
         {},
@@ -431,6 +439,45 @@ def test_mask_of_another_length_is_an_error(name, rng):
     layer = getattr(hw3tf.layers, name)(UNITS)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="mask"):
         layer(sequences(rng, timesteps=6), mask=np.ones((3, 5), bool))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_path(name, path, rng, rnn_calls):
+    """Without the kernel, Keras's own loop and not another one."""
+    ours, theirs = pair(name, UNITS, return_sequences=True, return_state=True)
+    x, mask = sequences(rng), mask_named("holes")
+    got, wanted = (results(layer, x, mask=mask) for layer in (ours, theirs))
+    assert_equal_up_to_rounding(got, wanted)
+    assert {taken for taken, _ in rnn_calls} == {path} - {"reference"}
+    assert path != "reference" or all(map(np.array_equal, got, wanted))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_by_xla(name, rng, rnn_calls):
+    models = [classifier(module, name) for module in (hw3tf.layers, keras.layers)]
+    models[1].set_weights(models[0].get_weights())
+    x, losses = tokens(rng), []
+    for model, jit in zip(models, (True, False), strict=True):
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit)
+        fitted = model.fit(x, x[:, 0] % 2, 16, 2, shuffle=False, verbose=0)
+        predicted = model.predict(x, verbose=0).ravel()
+        losses.append(fitted.history["loss"] + predicted.tolist())
+    assert {taken for taken, _ in rnn_calls} == {"xla"}
+    np.testing.assert_allclose(*losses, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore:hw3tf. a second derivative")
+def test_gradient_of_a_gradient(name, rng):
+    found, x = [], tf.constant(sequences(rng))
+    for layer in pair(name, UNITS):
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = tf.reduce_sum(layer(x) ** 2)
+            penalty = tf.reduce_sum(inner.gradient(y, x) ** 2)
+        found.append(outer.gradient(penalty, layer.trainable_weights))
+    assert_equal_up_to_rounding(*([g.numpy() for g in gs] for gs in found))
 
 
 def test_single_precision_of_keras_is_the_judge(rng):

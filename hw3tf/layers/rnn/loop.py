@@ -12,14 +12,9 @@ import keras
 from keras.src import backend
 
 from hw3tf.layers.fallback import Refused
-from hw3tf.layers.rnn.stock import (
-    CELLS,
-    GRU,
-    STOCK_RECURRENCE,
-    KerasCell,
-    activation_name,
-)
-from hw3tf.ops.paths import kernel_path, logger
+from hw3tf.layers.rnn.stock import CELLS, GRU, STOCK_RECURRENCE, KerasCell
+from hw3tf.ops.paths import logger
+from hw3tf.ops.rnn.activations import resolved
 from hw3tf.ops.rnn.call import RnnCall
 from hw3tf.ops.rnn.options import RnnOptions
 
@@ -67,9 +62,6 @@ def fused_loop(
         Refused: If the kernel does not compute such a call.
         TypeError, ValueError: If the arguments do not fit each other.
     """
-    path = kernel_path()
-    if path.path == "reference":
-        raise Refused(path.reason)
     cell, known = layer.cell, CELLS[type(layer.cell)]
     states = _states(initial_state, known)
     if len(sequences.shape) != 3:
@@ -84,19 +76,19 @@ def fused_loop(
     dtype = cell.compute_dtype
     tensors = {k: ops.cast(x, dtype) for k, x in tensors.items() if x is not None}
     tensors["mask"] = _mask(mask, sequences)
-    outputs, last_h, last_c = RnnCall(known.name, tensors, _options(layer, known)).run()
+    call = RnnCall(known.name, tensors, _options(layer, known))
+    if call.path.path == "reference":
+        raise Refused(call.path.reason)
+    outputs, last_h, last_c = call.run()
     last = outputs[:, -1] if layer.return_sequences else ops.squeeze(outputs, 1)
     return last, outputs, [last_h] if last_c is None else [last_h, last_c]
 
 
 def _options(layer: Any, known: KerasCell) -> RnnOptions:
     cell = layer.cell
-    gates = {}
-    if known.gated:
-        gates["recurrent_activation"] = activation_name(cell.recurrent_activation)
+    names = ("activation", "recurrent_activation")[: 1 + known.gated]
     return RnnOptions(
-        activation=activation_name(cell.activation),
-        **gates,
+        **{name: resolved(name, getattr(cell, name)) for name in names},
         reset_after=getattr(cell, "reset_after", True),
         reverse=layer.go_backwards,
         return_sequences=layer.return_sequences,

@@ -1,17 +1,14 @@
 """Whether a recurrent layer holds what the kernel stands for: one of Keras's three
 cells, as Keras made it, with activations that the kernel computes."""
 
-import functools
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 
 from hw3tf.layers.fallback import overrides
+from hw3tf.ops.rnn.activations import WORDS, in_words, resolved
 
-ACTIVATIONS = ("tanh", "sigmoid", "relu", "linear", "hard_sigmoid")
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -79,10 +76,9 @@ class StockRecurrence:
 
 def _changed_activation(cell: Any, known: KerasCell) -> str:
     for name in ("activation", "recurrent_activation")[: 1 + known.gated]:
-        function = getattr(cell, name)
-        if activation_name(function) is None:
-            what = getattr(function, "__name__", type(function).__name__)
-            return f"`{name}` is {what}, not one of Keras's {', '.join(ACTIVATIONS)}"
+        function = resolved(name, getattr(cell, name))
+        if not isinstance(function, str):
+            return f"`{name}` is {in_words(function)}, not Keras's {', '.join(WORDS)}"
     return ""
 
 
@@ -98,26 +94,6 @@ def _changed_options(cell: Any) -> str:
 
 def _wants_cudnn(layer: Any) -> bool:
     return getattr(layer, "use_cudnn", None) is True
-
-
-def activation_name(function: Any) -> str | None:
-    """The name in `ACTIVATIONS` of a function of Keras or TensorFlow, None for others,
-    whatever they are called."""
-    found = (name for name, known in _known_activations() if known is function)
-    return next(found, None)
-
-
-@functools.cache
-def _known_activations() -> list[tuple[str, Callable[..., Any]]]:
-    """Pairs of a name in `ACTIVATIONS` and a function: that of `keras.activations` and
-    that of `keras.ops`, which a layer may be given instead, or TensorFlow's."""
-    modules = [keras.activations, keras.ops]
-    if "tensorflow" in sys.modules:
-        modules.append(sys.modules["tensorflow"].nn)
-    found = [(x, getattr(m, x)) for m in modules for x in ACTIVATIONS if hasattr(m, x)]
-    if "tensorflow" in sys.modules:
-        found.append(("linear", sys.modules["tensorflow"].identity))
-    return found
 
 
 STOCK_RECURRENCE = StockRecurrence()
