@@ -146,7 +146,8 @@ def rnn(
         step = _simple_step(recurrent_sums, of_state)
     zeros = ops.zeros_like(sums[:, 0, :units])
     given = (initial_h, initial_c) if cell == "lstm" else (initial_h,)
-    states = [zeros if x is None else cast(x) for x in given]
+    # Sums, in a graph of as known a batch size as what the steps make of them.
+    states = [zeros if x is None else zeros + cast(x) for x in given]
     outputs, states = _over_time(
         step, sums, valid, states, reverse, return_sequences, zero_output_for_mask
     )

@@ -44,6 +44,7 @@ def make_arrays(
     input_dropout=None,
     recurrent_dropout=None,
     reset_after=True,
+    size=1.0,
 ):
     """The operands of a call as float64 arrays by name, and the gradients of its
     results (`grad_outputs` for all timesteps).
@@ -51,6 +52,8 @@ def make_arrays(
     Args:
         mask: None or one of `MASKS`.
         input_dropout, recurrent_dropout: None, "one" or "each", for each gate.
+        size: Of the weights. Those of size 1 keep the states apart from 0 and from 1;
+            activations without limits need smaller ones.
     """
     gates = GATES[cell]
 
@@ -61,11 +64,10 @@ def make_arrays(
         shape = (gates if which == "each" else 1, batch, width)
         return (rng.random(shape) < 0.7) / 0.7
 
-    # Such weights keep the states apart from 0 and from 1.
     arrays = {
         "inputs": normal(batch, timesteps, features),
-        "kernel": normal(features, gates * units, scale=features**-0.5),
-        "recurrent_kernel": normal(units, gates * units, scale=units**-0.5),
+        "kernel": normal(features, gates * units, scale=size * features**-0.5),
+        "recurrent_kernel": normal(units, gates * units, scale=size * units**-0.5),
     }
     if biases:
         arrays["bias"] = normal(gates * units, scale=0.3)
@@ -161,8 +163,22 @@ def rounded(arrays, dtype):
     }
 
 
+def check(cell, arrays, options, dtype="float32", way="eager", what=""):
+    """A call of the kernel and its gradients are as exact as Keras's arithmetic."""
+    arrays = rounded(arrays, dtype)
+    truth = compute(specification, cell, arrays, options, "float64")
+    own = "float32" if dtype == "float64" else dtype
+    plain = compute(specification, cell, arrays, options, own)
+    got = compute(kernel, cell, arrays, options, dtype, way)
+    assert_as_exact(got, plain, truth, dtype, own, what)
+
+
 def rms(x):
     return float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0
+
+
+def eps_of(dtype):
+    return 2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps)
 
 
 def assert_as_exact(got, plain, truth, dtype="float32", plain_dtype=None, what=""):
@@ -173,17 +189,15 @@ def assert_as_exact(got, plain, truth, dtype="float32", plain_dtype=None, what="
     Args:
         got, plain, truth: As `compute` returns them.
         dtype: That of `got`.
-        plain_dtype: That of `plain`, if it is another: its error is brought to `dtype`.
+        plain_dtype: That of `plain`. If it is another, its error, brought to `dtype`, is
+            that of Keras's float64, and the truth, in float64 too, has it as well.
     """
-    eps = (
-        float(tf.experimental.numpy.finfo(dtype).eps) if dtype != "bfloat16" else 2**-7
-    )
-    scale = 2.0
-    if plain_dtype:  # the truth is no better than `got`
-        scale = 3.0 * eps / np.finfo(plain_dtype).eps
+    scale = 2.0 if dtype == (plain_dtype or dtype) else 3.0
+    scale *= eps_of(dtype) / eps_of(plain_dtype or dtype)
     assert got.keys() == truth.keys()
     for name, x in got.items():
         assert x.shape == truth[name].shape, f"{name}: {x.shape}"
         error = rms(x - truth[name])
-        bound = scale * rms(plain[name] - truth[name]) + ULPS * eps * rms(truth[name])
+        bound = scale * rms(plain[name] - truth[name])
+        bound += ULPS * eps_of(dtype) * rms(truth[name])
         assert error <= bound, f"{name} {what}: error {error:.2e} > {bound:.2e}"

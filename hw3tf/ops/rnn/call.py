@@ -43,9 +43,7 @@ class RnnCall:
         check_dense(given)
         types = {operand.name: operand.type for operand in RNN[cell].operands}
         given = {
-            name: keras.ops.cast(x, "bool")
-            if types[name] == "bool"
-            else keras.ops.convert_to_tensor(x)
+            name: keras.ops.cast(x, "bool") if types[name] == "bool" else as_tensor(x)
             for name, x in given.items()
         }
         self.sizes = check_call(cell, given, options)
@@ -67,6 +65,17 @@ class RnnCall:
         front = front_of(self.path.path)
         outputs, last_h, last_c = front.rnn(self.cell, self.tensors, self.options)
         return outputs, last_h, last_c
+
+
+def as_tensor(x: Any) -> Any:
+    """A tensor. On TensorFlow, Keras may return a variable, which a tape does not
+    know."""
+    x = keras.ops.convert_to_tensor(x)
+    if keras.backend.backend() == "tensorflow" and hasattr(x, "assign"):
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(x)
+    return x
 
 
 def choose_path(
