@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hw3tf.ops.attention.options import (
+    NUMBERS,
     TENSORS,
     AttentionOptions,
     bits_of,
@@ -16,12 +17,13 @@ from hw3tf.ops.attention.options import (
     real_dtype,
 )
 from hw3tf.ops.library import ask, op_library_path, register_targets
-from hw3tf.ops.operations import ATTENTION, INTEGER_RNN
+from hw3tf.ops.operations import ATTENTION, ATTENTION_GRAD, INTEGER_RNN
 from hw3tf.ops.recurrence.options import RecurrenceOptions
 
 logger = logging.getLogger("hw3tf")
 
 OVERFLOW = "the recurrence overflows"  # as csrc/operations/integer_rnn.cc
+_DEFAULTS = {x["name"]: x["default"] for x in ATTENTION.attributes}
 
 
 @functools.cache
@@ -81,8 +83,8 @@ def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> An
         x = getattr(options, operand.name)
         dtype = dtypes.get(operand.type, operand.type)
         tensors.append(_constant((), dtype) if x is None else x)
-    seed, numbers = options.dropout_seed, options.numbers
-    before, after = options.window
+    seed, attributes = options.dropout_seed, options.attributes
+    numbers = tuple(attributes.pop(name) for name in NUMBERS)
     output, _, logsumexp = load_op_library().hw3tf_attention(
         query,
         key,
@@ -90,9 +92,7 @@ def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> An
         *tensors,
         _constant(0, "int64") if seed is None else seed,
         _constant(numbers, "float64"),
-        is_causal=options.is_causal,
-        window_before=before,
-        window_after=after,
+        **attributes,
         finite_logsumexp=True,
         number_bits=[bits_of(number) for number in numbers],
     )
@@ -145,8 +145,6 @@ def _register_gradients(library: Any) -> None:
     """Registers the gradients of `Hw3tfAttention` and `Hw3tfAttentionGrad`."""
     from hw3tf.ops.fronts.second_order import second_order
 
-    attributes = ("is_causal", "window_before", "window_after", "number_bits")
-
     @_register_once("Hw3tfAttention")
     def _attention_gradient(
         op: Any, grad_output: Any, _grad_statistics: Any, grad_logsumexp: Any
@@ -159,7 +157,8 @@ def _register_gradients(library: Any) -> None:
             statistics,
             grad_output,
             grad_logsumexp,
-            **{name: op.get_attr(name) for name in attributes},
+            **_attributes_of(op),
+            number_bits=op.get_attr("number_bits"),
         )
         given = _given(op)
         named = zip(ATTENTION.with_gradient, grads, strict=True)
@@ -202,26 +201,33 @@ def _given(op: Any) -> dict[str, Any]:
     }
 
 
+def _attributes_of(op: Any) -> dict[str, Any]:
+    """The attributes of attention that an op and its gradient share."""
+    return {
+        x["name"]: op.get_attr(x["name"])
+        for x in ATTENTION_GRAD.attributes
+        if x["carrier"] == "attribute"
+    }
+
+
 def _options_of(op: Any) -> AttentionOptions:
     """The options of an op, from its inputs and attributes."""
     from hw3tf.ops.fronts.second_order import REMEDY
 
-    bits = op.get_attr("number_bits")
-    before, after = op.get_attr("window_before"), op.get_attr("window_after")
-    if not bits or before != after:
+    bits, attributes = op.get_attr("number_bits"), _attributes_of(op)
+    if not bits or attributes["window_before"] != attributes["window_after"]:
         raise NotImplementedError(
             "the derivative of a gradient of hw3tf's fused attention was asked for, in "
             "a call that was saved by hw3tf 0.1 or not made by hw3tf.ops: it has a "
             "first derivative only. " + REMEDY
         )
-    scale, soft_cap, dropout_rate = map(double_of, bits)
+    # A graph that was saved before there was a number has the default of it.
+    attributes |= {name: _DEFAULTS[name] for name in NUMBERS}
+    attributes |= dict(zip(NUMBERS, map(double_of, bits), strict=False))
     given = _given(op)
-    return AttentionOptions(
-        scale=scale,
-        is_causal=op.get_attr("is_causal"),
-        attn_logits_soft_cap=soft_cap or None,
-        sliding_window=None if before < 0 else before + 1,
-        dropout_rate=dropout_rate,
-        dropout_seed=op.inputs[len(ATTENTION.operands)] if dropout_rate else None,
+    seed = op.inputs[len(ATTENTION.operands)] if attributes["dropout_rate"] else None
+    return AttentionOptions.of_attributes(
+        attributes,
+        dropout_seed=seed,
         **{name: given[name] for name in TENSORS if name in given},
     )
