@@ -43,6 +43,7 @@ def register_gradients(library: Any) -> None:
 
 def _register_attention(library: Any) -> None:
     """Of `Hw3tfAttention` and `Hw3tfAttentionGrad`."""
+
     @_register_once("Hw3tfAttention")
     def _attention_gradient(
         op: Any, grad_output: Any, _grad_statistics: Any, grad_logsumexp: Any
