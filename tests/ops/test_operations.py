@@ -1,4 +1,4 @@
-"""What Python reads of the description of the operations, against ops and functions."""
+"""The description of the operations that Python reads, against ops and functions."""
 
 import inspect
 
@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from hw3tf import _core, ops, reference
-from hw3tf.ops.attention.options import AttentionOptions
+from hw3tf.ops.attention.options import NUMBERS, AttentionOptions
+from hw3tf.ops.fronts.reference import names_taken
 from hw3tf.ops.operations import ATTENTION, INTEGER_RNN
 
 ATTRIBUTES = ("dropout_seed", "numbers")  # inputs of the op that are no operands
@@ -82,3 +83,36 @@ def test_options_have_the_optional_operands_in_order():
     fields = [name for name in vars(AttentionOptions()) if name != "dropout_seed"]
     names = [x.name for x in ATTENTION.optional]
     assert fields[-len(names) :] == names
+
+
+OPTIONS = AttentionOptions(
+    scale=0.3,
+    is_causal=True,
+    attn_logits_soft_cap=5.0,
+    sliding_window=7,
+    dropout_rate=0.25,
+)
+BY_FRONTS = {"finite_logsumexp", "dropout_seed", "number_bits"}  # set by fronts
+
+
+def test_options_are_attributes_of_the_kernels_and_come_back():
+    """The gradient of a gradient reads them from the op."""
+    names = {x["name"] for x in ATTENTION.attributes}
+    assert set(OPTIONS.attributes) == names - BY_FRONTS
+    assert set(NUMBERS) < set(OPTIONS.attributes)
+    assert AttentionOptions.of_attributes(OPTIONS.attributes) == OPTIONS
+    plain = AttentionOptions(scale=1.0)
+    assert AttentionOptions.of_attributes(plain.attributes) == plain
+
+
+def test_every_option_reaches_the_scores_that_are_returned():
+    """They are built once more in pure Keras, beside the kernel."""
+    taken = [*names_taken(reference.attention_logits)]
+    taken += names_taken(reference.visible_keys)
+    elsewhere = ["query_splits", "key_splits", "dropout_rate", "dropout_seed"]
+    assert sorted(taken + elsewhere) == sorted(AttentionOptions.__dataclass_fields__)
+
+
+def test_node_of_a_functional_model_refuses_an_unknown_option():
+    with pytest.raises(TypeError, match=r"options .* must be .*Received: \['window'\]"):
+        ops.DotProductAttention(scale=1.0, window=3)
