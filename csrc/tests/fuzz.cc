@@ -61,7 +61,8 @@ constexpr const char* kPathNames[] = {
     "shared bias",     "packed backward",  "bfloat16 backward",
     "float64 forward", "float64 backward", "sums over the batch",
     "lines",           "blocks of a line", "rows",
-    "chunks of rows"};
+    "chunks of rows",  "RNN rows",         "RNN units",
+    "RNN rows back",   "RNN units back"};
 static_assert(std::size(kPathNames) == kTestPaths);
 
 // What the kernels counted of the present case.

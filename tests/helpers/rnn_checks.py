@@ -10,7 +10,8 @@ from hw3tf.ops.rnn.options import RnnOptions
 from hw3tf.reference.rnn import GATES
 
 CELLS = tuple(GATES)
-# A result that float32 happens to hit exactly gives no bound.
+# Where Keras happens to hit the exact value, twice its error is no bound: a few units in
+# the last place are allowed always, as for attention (checks.py).
 ULPS = 4
 MASKS = ("right", "left", "holes", "none valid")
 
@@ -189,8 +190,8 @@ def assert_as_exact(got, plain, truth, dtype="float32", plain_dtype=None, what="
     Args:
         got, plain, truth: As `compute` returns them.
         dtype: That of `got`.
-        plain_dtype: That of `plain`. If it is another, its error, brought to `dtype`, is
-            that of Keras's float64, and the truth, in float64 too, has it as well.
+        plain_dtype: That of `plain`. If it is another, its error, brought to `dtype`,
+            is that of Keras's float64, and the truth, in float64 too, has it as well.
     """
     scale = 2.0 if dtype == (plain_dtype or dtype) else 3.0
     scale *= eps_of(dtype) / eps_of(plain_dtype or dtype)

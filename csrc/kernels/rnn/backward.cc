@@ -1,4 +1,5 @@
 #include "kernels/rnn/call.h"
+#include "kernels/runtime/test_hooks.h"
 
 namespace hw3tf {
 namespace {
@@ -6,8 +7,8 @@ namespace {
 // Of dz in a chunk: what the threads write for each other stays in the caches
 // between the two.
 constexpr int64_t kChunkBytes = 1024 * 1024;
-// Rows of K or R whose gradients are one task.
-constexpr int64_t kWeightRows = 48;
+// Rows of K or R whose gradients are one task; and flat rows of a chunk.
+constexpr int64_t kWeightRows = 48, kInputRows = 48;
 
 template <typename Real>
 class BackwardPass {
@@ -88,7 +89,9 @@ class BackwardPass {
     const int64_t bytes_of_row = plan_.panels * kRnnSlots *
                                  call_.kernels.lanes *
                                  static_cast<int64_t>(sizeof(Real));
-    const int64_t enough = std::max<int64_t>(kChunkBytes / bytes_of_row, 1);
+    const int64_t enough =
+        Hooked(test_hooks.rnn_chunk_rows,
+               std::max<int64_t>(kChunkBytes / bytes_of_row, 1));
     int64_t rows = 0, most_rows = 0, most_steps = 0;
     chunk_ends_.assign(1, 0);
     for (int64_t step = 0; step < call_.rows.longest(); ++step) {
@@ -104,6 +107,10 @@ class BackwardPass {
     offsets_.Resize(most_steps);
     dz_.Resize(plan_.panels * most_rows * kRnnSlots * call_.kernels.lanes);
     x_.Resize(kRnnMostGates * most_rows);
+    grad_x_.Resize(most_rows);
+    row_.Resize(most_rows);
+    chunk_.grad_x = grad_x_.get();
+    chunk_.row = row_.get();
     h_.Resize(kRnnMostGates * most_rows);
     masked_x_.Resize(plan_.input_dropouts * most_rows * plan_.shape.features);
     const bool resets =
@@ -127,8 +134,13 @@ class BackwardPass {
       offsets_[step - first_step] = chunk_.used_rows;
       chunk_.used_rows += plan_.active[step];
     }
-    RunRows(plan_.active[first_step]);
-    AddWeights();
+    const bool resets =
+        args_.cell == RnnCell::kGru && !args_.options.reset_after;
+    if (FewRows(plan_.rows, call_.threads) && !resets)
+      RunTogether();
+    else
+      RunRows(plan_.active[first_step]);
+    AddProducts();
   }
 
   void RunRows(int64_t rows) {
@@ -136,36 +148,77 @@ class BackwardPass {
         call_.rows.masked() ? 2 * call_.threads : call_.threads;
     const int64_t tasks = std::min(rows, std::max<int64_t>(1, most));
     const int64_t height = (rows + tasks - 1) / tasks;
-    const int64_t reals = call_.kernels.backward_scratch(plan_, height) /
-                          static_cast<int64_t>(sizeof(Real));
-    const int64_t wanted = reals * std::min<int64_t>(call_.threads, tasks);
-    if (scratch_.size() < wanted) scratch_.Resize(wanted);
-    ParallelFor(tasks, call_.threads, [&](int64_t task, int worker) {
-      const int64_t first = task * rows / tasks;
-      const int64_t last = (task + 1) * rows / tasks;
-      call_.kernels.backward(plan_, chunk_, first, last,
-                             scratch_.get() + worker * reals);
-    });
+    const int64_t reals = BackwardReals(height);
+    Reserve(reals * std::min<int64_t>(call_.threads, tasks));
+    ParallelFor(tasks, call_.threads, kRnnRowsBackPath,
+                [&](int64_t task, int worker) {
+                  const int64_t first = task * rows / tasks;
+                  const int64_t last = (task + 1) * rows / tasks;
+                  call_.kernels.backward(plan_, chunk_, first, last,
+                                         scratch_.get() + worker * reals);
+                });
   }
 
-  void AddWeights() {
-    const auto blocks = [](int64_t size) {
-      return (size + kWeightRows - 1) / kWeightRows;
+  // Few rows: every thread has some of the columns of R^T, and waits for the
+  // others at each step.
+  void RunTogether() {
+    const int64_t width = kRnnSlots * call_.kernels.lanes;
+    const int64_t columns = (plan_.shape.units + width - 1) / width;
+    const auto parts = static_cast<int>(
+        std::min<int64_t>({call_.threads, columns, int64_t{kMostParts}}));
+    const int64_t reals = BackwardReals(plan_.rows);
+    Reserve(reals * parts);
+    const int64_t steps = chunk_.last_step - chunk_.first_step;
+    ParallelPhases(steps + 1, parts, kRnnUnitsBackPath,
+                   [&](int64_t phase, int part, int worker) {
+                     call_.kernels.step_back(
+                         plan_, chunk_, chunk_.last_step - 1 - phase,
+                         part * columns / parts, (part + 1) * columns / parts,
+                         scratch_.get() + worker * reals);
+                   });
+  }
+
+  int64_t BackwardReals(int64_t rows) const {
+    return call_.kernels.backward_scratch(plan_, rows) /
+           static_cast<int64_t>(sizeof(Real));
+  }
+
+  void Reserve(int64_t reals) {
+    if (scratch_.size() < reals) scratch_.Resize(reals);
+  }
+
+  // The gradients of K, R and b, and of the inputs: products over the chunk.
+  void AddProducts() {
+    const auto blocks = [](int64_t size, int64_t block) {
+      return (size + block - 1) / block;
     };
-    const int64_t of_kernel = blocks(plan_.shape.features);
-    const int64_t of_both = of_kernel + blocks(plan_.shape.units);
+    const int64_t of_kernel = blocks(plan_.shape.features, kWeightRows);
+    const int64_t of_both = of_kernel + blocks(plan_.shape.units, kWeightRows);
+    const int64_t of_weights = plan_.panels * of_both;
+    const int64_t of_inputs =
+        plan_.grad_inputs ? blocks(chunk_.used_rows, kInputRows) : 0;
     const RnnWeightGradients<Real> gradients = {
         kernel_.get(), recurrent_kernel_.get(), bias_.get()};
-    ParallelFor(plan_.panels * of_both, call_.threads, [&](int64_t task, int) {
-      const int64_t panel = task / of_both, block = task % of_both;
-      const bool recurrent = block >= of_kernel;
-      const int64_t first =
-          (recurrent ? block - of_kernel : block) * kWeightRows;
-      const int64_t depth =
-          recurrent ? plan_.shape.units : plan_.shape.features;
-      call_.kernels.weights(plan_, chunk_, gradients, recurrent, panel, first,
-                            std::min(first + kWeightRows, depth));
-    });
+    const int64_t reals = BackwardReals(kInputRows);
+    Reserve(reals * call_.threads);
+    ParallelFor(
+        of_weights + of_inputs, call_.threads, [&](int64_t task, int worker) {
+          if (task >= of_weights) {
+            const int64_t first = (task - of_weights) * kInputRows;
+            return call_.kernels.inputs(
+                plan_, chunk_, first,
+                std::min(first + kInputRows, chunk_.used_rows),
+                scratch_.get() + worker * reals);
+          }
+          const int64_t panel = task / of_both, block = task % of_both;
+          const bool recurrent = block >= of_kernel;
+          const int64_t first =
+              (recurrent ? block - of_kernel : block) * kWeightRows;
+          const int64_t depth =
+              recurrent ? plan_.shape.units : plan_.shape.features;
+          call_.kernels.weights(plan_, chunk_, gradients, recurrent, panel,
+                                first, std::min(first + kWeightRows, depth));
+        });
   }
 
   void Finish() {
@@ -219,6 +272,8 @@ class BackwardPass {
   Widened<Real> grad_outputs_, last_h_, last_c_;
   Memory<int64_t> offsets_;
   Memory<const Real*> x_, h_;
+  Memory<Real*> grad_x_;
+  Memory<int32_t> row_;
   Memory<Real> dz_, masked_x_, masked_h_, grad_inputs_, grad_h_, grad_c_,
       kernel_, recurrent_kernel_, bias_, scratch_;
 };

@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "kernels/runtime/dispatch.h"
+#include "kernels/runtime/test_hooks.h"
 #include "kernels/vector/element.h"
 
 namespace hw3tf {
@@ -165,8 +166,14 @@ const RnnKernels& ChosenRnnKernels() { return *ChosenInstructionSet().rnn; }
 int RnnThreads(int requested, double multiplications) {
   // Below about 50 us of work on one core a second one is not worth waking.
   constexpr double kFewMultiplications = 2e6;
-  if (multiplications < kFewMultiplications) return 1;
+  if (multiplications < kFewMultiplications && !test_hooks.always_threads)
+    return 1;
   return requested > 0 ? requested : ResolveNumThreads(0);
+}
+
+bool FewRows(int64_t rows, int threads) {
+  constexpr int64_t kManyRows = 4;
+  return rows < Hooked(test_hooks.rnn_many_rows, kManyRows) * threads;
 }
 
 template <typename Real>

@@ -132,6 +132,9 @@ const RnnKernelsOf<Real>& ChosenRnnKernelsOf() {
 // Threads that are worth waking for so many multiplications.
 int RnnThreads(int requested, double multiplications);
 
+// Whether the threads share the units of all rows, and not the rows.
+bool FewRows(int64_t rows, int threads);
+
 // The plan of both passes, and the memory behind it.
 template <typename Real>
 class RnnCall {

@@ -1,4 +1,5 @@
 #include "kernels/rnn/call.h"
+#include "kernels/runtime/test_hooks.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -21,6 +22,9 @@ void AdviseLargePages([[maybe_unused]] void* data,
     madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
 }
+
+// Rows of x K that are computed ahead: some tiles.
+constexpr int64_t kRowsAhead = 24;
 
 template <typename Real>
 class ForwardPass {
@@ -72,21 +76,68 @@ class ForwardPass {
     }
   }
 
+  void RunSteps() {
+    const bool resets =
+        args_.cell == RnnCell::kGru && !args_.options.reset_after;
+    if (FewRows(plan_.rows, call_.threads) && !resets)
+      RunTogether();
+    else
+      RunRows();
+  }
+
   // A task is some rows through all their steps: no thread waits for another.
   // Rows with masks differ in length, and are cut finer to balance.
-  void RunSteps() {
+  void RunRows() {
     const int64_t most =
         call_.rows.masked() ? 4 * call_.threads : call_.threads;
     const int64_t tasks = std::min(plan_.rows, std::max<int64_t>(1, most));
     const int64_t height = (plan_.rows + tasks - 1) / tasks;
-    const int64_t bytes = call_.kernels.forward_scratch(plan_, height);
-    const int64_t reals = bytes / static_cast<int64_t>(sizeof(Real));
+    const int64_t reals = call_.kernels.forward_scratch(plan_, height) /
+                          static_cast<int64_t>(sizeof(Real));
     Memory<Real> scratch(reals * std::min<int64_t>(call_.threads, tasks));
-    ParallelFor(tasks, call_.threads, [&](int64_t task, int worker) {
-      const int64_t first = task * plan_.rows / tasks;
-      const int64_t last = (task + 1) * plan_.rows / tasks;
-      call_.kernels.forward(plan_, first, last, scratch.get() + worker * reals);
-    });
+    ParallelFor(tasks, call_.threads, kRnnRowsPath,
+                [&](int64_t task, int worker) {
+                  const int64_t first = task * plan_.rows / tasks;
+                  const int64_t last = (task + 1) * plan_.rows / tasks;
+                  call_.kernels.forward(plan_, first, last,
+                                        scratch.get() + worker * reals);
+                });
+  }
+
+  // Few rows: every thread has some of the units, and waits for the others at
+  // each step. Each reads its own part of R, which stays in its cache.
+  void RunTogether() {
+    RnnAhead<Real> ahead{};
+    const int64_t longest = plan_.steps[0];
+    ahead.most_steps = std::min(
+        longest,
+        std::max<int64_t>(
+            1, Hooked(test_hooks.rnn_rows_ahead, kRowsAhead) / plan_.rows));
+    Memory<Real> sums(plan_.panels * ahead.most_steps * plan_.rows * kRnnSlots *
+                      call_.kernels.lanes);
+    ahead.sums = sums.get();
+    const int64_t reals = call_.kernels.ahead_scratch(plan_, ahead) /
+                          static_cast<int64_t>(sizeof(Real));
+    const auto parts = static_cast<int>(
+        std::min<int64_t>({call_.threads, plan_.panels, int64_t{kMostParts}}));
+    Memory<Real> scratch(reals * parts);
+    // One phase more than steps in each stretch that is computed ahead.
+    const int64_t stretch = ahead.most_steps + 1;
+    const int64_t phases =
+        longest + (longest + ahead.most_steps - 1) / ahead.most_steps;
+    ParallelPhases(
+        phases, parts, kRnnUnitsPath, [&](int64_t phase, int part, int worker) {
+          const int64_t first = part * plan_.panels / parts;
+          const int64_t last = (part + 1) * plan_.panels / parts;
+          const int64_t begin = phase / stretch * ahead.most_steps;
+          Real* const memory = scratch.get() + worker * reals;
+          if (phase % stretch == 0)
+            call_.kernels.inputs_ahead(plan_, ahead, begin, first, last,
+                                       memory);
+          else
+            call_.kernels.step_ahead(plan_, ahead, begin + phase % stretch - 1,
+                                     first, last, memory);
+        });
   }
 
   // h after the last step of a batch entry; nullptr: it has none.

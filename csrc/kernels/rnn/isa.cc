@@ -10,9 +10,10 @@ namespace {
 
 template <typename Real>
 constexpr RnnKernelsOf<Real> kKernels = {
-    kLanesOf<Real>,       kRnnTileRows,          ForwardScratch<Real>,
-    ForwardRows<Real>,    BackwardScratch<Real>, BackwardRows<Real>,
-    WeightsOfPanel<Real>,
+    kLanesOf<Real>,    kRnnTileRows,          ForwardScratch<Real>,
+    ForwardRows<Real>, AheadScratch<Real>,    InputsAhead<Real>,
+    StepAhead<Real>,   BackwardScratch<Real>, BackwardRows<Real>,
+    StepBack<Real>,    InputGradients<Real>,  WeightsOfPanel<Real>,
 };
 
 }  // namespace

@@ -95,6 +95,17 @@ struct RnnChunk {
   const Real** h;
   Real* masked_x;  // (input_dropouts, flat_rows, F)
   Real* masked_h;  // (gates or 1, flat_rows, U)
+  // Where the gradient of x goes, and the row, of each flat row.
+  Real** grad_x;
+  int32_t* row;
+};
+
+// x K of some steps before these are taken, for few rows: then K is read once
+// for all of them.
+template <typename Real>
+struct RnnAhead {
+  int64_t most_steps;
+  Real* sums;  // (panels, most_steps * rows, 4 vectors)
 };
 
 // The gradients of weights, in the order of the packed weights.
@@ -111,11 +122,28 @@ struct RnnKernelsOf {
   int64_t (*forward_scratch)(const RnnPlan<Real>& plan, int64_t rows);
   void (*forward)(const RnnPlan<Real>& plan, int64_t first, int64_t last,
                   Real* scratch);
-  // The same rows backwards through the steps of a chunk: dz, grad_h, grad_c
-  // and grad_inputs.
+  // All rows in the panels [first, last): x K of the steps from one on, and a
+  // step, for which those must be done.
+  int64_t (*ahead_scratch)(const RnnPlan<Real>& plan,
+                           const RnnAhead<Real>& ahead);
+  void (*inputs_ahead)(const RnnPlan<Real>& plan, const RnnAhead<Real>& ahead,
+                       int64_t step, int64_t first, int64_t last,
+                       Real* scratch);
+  void (*step_ahead)(const RnnPlan<Real>& plan, const RnnAhead<Real>& ahead,
+                     int64_t step, int64_t first, int64_t last, Real* scratch);
+  // Rows [first, last) backwards through the steps of a chunk: dz, grad_h and
+  // grad_c.
   int64_t (*backward_scratch)(const RnnPlan<Real>& plan, int64_t rows);
   void (*backward)(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
                    int64_t first, int64_t last, Real* scratch);
+  // The same for all rows and one step, in the column panels [first, last) of
+  // R^T: grad_h of the step behind, then dz of this one. `step` may be one
+  // before the first, which gives grad_h only.
+  void (*step_back)(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
+                    int64_t step, int64_t first, int64_t last, Real* scratch);
+  // The gradient of the inputs in the flat rows [first, last) of a chunk.
+  void (*inputs)(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
+                 int64_t first, int64_t last, Real* scratch);
   // Adds the chunk's part of the gradients of K (or of R) in a panel, for the
   // rows [first, last) of K; of b, too, if `first` is 0 and it is K.
   void (*weights)(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,

@@ -41,42 +41,69 @@ struct Factor {
   int64_t row_step, weight_step;
 };
 
-// acc[r][kShift + v] += sum over k of row r [k] * weights[k][v], k ascending.
-template <int kShift, typename Real, int R, int V, int A>
+// acc[r][v] += x[r] * w[v], of which there are R scalars and V vectors. What
+// there is less of stays in registers, the other comes one after the other: 3 x
+// 4 needs 12 + 3 + 1 of the 16 registers of AVX2.
+template <typename Real, int R, int V>
+inline __attribute__((always_inline)) void AccumulateOuter(
+    const Real* const (&x)[R], int64_t at, const Real* w,
+    VecOf<Real> (&acc)[R][V]) {
+  if constexpr (R < V) {
+    VecOf<Real> held[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      held[r] = Broadcast(x[r][at]);
+      HW3TF_IN_REGISTER(held[r]);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      VecOf<Real> vector = Load(w + v * kLanesOf<Real>);
+      HW3TF_IN_REGISTER(vector);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) acc[r][v] = held[r] * vector + acc[r][v];
+    }
+  } else {
+    VecOf<Real> held[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      held[v] = Load(w + v * kLanesOf<Real>);
+      HW3TF_IN_REGISTER(held[v]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const VecOf<Real> scalar = Broadcast(x[r][at]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) acc[r][v] = scalar * held[v] + acc[r][v];
+    }
+  }
+}
+
+// acc[r][v] += sum over k of row r [k] * weights[k][v], k ascending.
+// kInParts: whether a factor may have more than one. The loop over them takes
+// registers.
+template <bool kInParts, typename Real, int R, int V>
 inline __attribute__((always_inline)) void Accumulate(
-    const Factor<Real>& factor, int64_t first_row, VecOf<Real> (&acc)[R][A]) {
-  constexpr int kLanesHere = kLanesOf<Real>;
+    const Factor<Real>& factor, int64_t first_row, VecOf<Real> (&acc)[R][V]) {
   const Real* rows[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
     rows[r] = factor.rows[first_row + r] + factor.row_offset;
   const Real* part = factor.weights;
-  for (int64_t i = 0; i < factor.parts; ++i) {
+  for (int64_t i = 0; i < (kInParts ? factor.parts : 1); ++i) {
     const Real* weights = part;
 #pragma GCC unroll 1
     for (int64_t k = 0; k < factor.depth; ++k) {
-      VecOf<Real> w[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        w[v] = Load(weights + v * kLanesHere);
-        HW3TF_IN_REGISTER(w[v]);
-      }
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const VecOf<Real> x = Broadcast(rows[r][k]);
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v)
-          acc[r][kShift + v] = x * w[v] + acc[r][kShift + v];
-      }
+      AccumulateOuter<Real, R, V>(rows, k, weights, acc);
       weights += factor.weight_stride;
     }
+    if (!kInParts) return;
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) rows[r] += factor.row_step;
     part += factor.weight_step;
   }
 }
 
-// Where a product begins and goes: rows of A vectors. What it begins with has a
+// Where a product begins and goes: rows of V vectors. What it begins with has a
 // stride of 0 if it is a bias.
 template <typename Real>
 struct Sums {
@@ -86,64 +113,63 @@ struct Sums {
   int64_t end_stride;
 };
 
-// V vectors of weights; A slots; the second factor's begin at slot kShift.
-template <typename Real, int R, int V, int A, int kShift>
+template <typename Real, int R, int V, bool kInParts>
 __attribute__((noinline)) void Tile(const Factor<Real>* factors, int count,
                                     const Sums<Real>& sums, int64_t row) {
   constexpr int kLanesHere = kLanesOf<Real>;
-  VecOf<Real> acc[R][A];
+  VecOf<Real> acc[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int a = 0; a < A; ++a)
-      acc[r][a] =
-          Load(sums.begin + (row + r) * sums.begin_stride + a * kLanesHere);
-  Accumulate<0, Real, R, V, A>(factors[0], row, acc);
-  if (count > 1) Accumulate<kShift, Real, R, V, A>(factors[1], row, acc);
+    for (int v = 0; v < V; ++v)
+      acc[r][v] =
+          Load(sums.begin + (row + r) * sums.begin_stride + v * kLanesHere);
+  for (int i = 0; i < count; ++i)
+    Accumulate<kInParts, Real, R, V>(factors[i], row, acc);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int a = 0; a < A; ++a)
-      Store(sums.end + (row + r) * sums.end_stride + a * kLanesHere, acc[r][a]);
+    for (int v = 0; v < V; ++v)
+      Store(sums.end + (row + r) * sums.end_stride + v * kLanesHere, acc[r][v]);
 }
 
-template <typename Real, int V, int A, int kShift, int R>
+template <typename Real, int V, bool kInParts, int R>
 void TileOf(int rows, const Factor<Real>* factors, int count,
             const Sums<Real>& sums, int64_t row) {
   if constexpr (R > 1) {
     if (rows < R)
-      return TileOf<Real, V, A, kShift, R - 1>(rows, factors, count, sums, row);
+      return TileOf<Real, V, kInParts, R - 1>(rows, factors, count, sums, row);
   }
-  Tile<Real, R, V, A, kShift>(factors, count, sums, row);
+  Tile<Real, R, V, kInParts>(factors, count, sums, row);
 }
 
 // All rows, in tiles of heights as equal as can be: a short last tile would
 // wait for its few sums.
-template <int V, int A, int kShift, typename Real>
-void Multiply(const Factor<Real>* factors, int count, int64_t rows,
-              const Sums<Real>& sums) {
+template <int V, bool kInParts, typename Real>
+void MultiplyAll(const Factor<Real>* factors, int count, int64_t rows,
+                 const Sums<Real>& sums) {
   int64_t tiles = (rows + kRnnTileRows - 1) / kRnnTileRows;
   for (int64_t row = 0; tiles > 0; --tiles) {
     const int64_t height = (rows - row + tiles - 1) / tiles;
-    TileOf<Real, V, A, kShift, kRnnTileRows>(static_cast<int>(height), factors,
-                                             count, sums, row);
+    TileOf<Real, V, kInParts, kRnnTileRows>(static_cast<int>(height), factors,
+                                            count, sums, row);
     row += height;
   }
 }
 
-// The same for one factor of `vectors` vectors.
-template <typename Real>
-void MultiplyPlain(int vectors, const Factor<Real>& factor, int64_t rows,
-                   const Sums<Real>& sums) {
+// sums.end = sums.begin + the products, of `vectors` vectors, 1 to 4.
+template <bool kInParts = false, typename Real>
+void Multiply(int vectors, const Factor<Real>* factors, int count, int64_t rows,
+              const Sums<Real>& sums) {
   switch (vectors) {
     case 1:
-      return Multiply<1, 1, 0>(&factor, 1, rows, sums);
+      return MultiplyAll<1, kInParts>(factors, count, rows, sums);
     case 2:
-      return Multiply<2, 2, 0>(&factor, 1, rows, sums);
+      return MultiplyAll<2, kInParts>(factors, count, rows, sums);
     case 3:
-      return Multiply<3, 3, 0>(&factor, 1, rows, sums);
+      return MultiplyAll<3, kInParts>(factors, count, rows, sums);
     default:
-      return Multiply<4, 4, 0>(&factor, 1, rows, sums);
+      return MultiplyAll<4, kInParts>(factors, count, rows, sums);
   }
 }
 
@@ -156,19 +182,10 @@ __attribute__((noinline)) void OuterTile(const Real* const* rows, int64_t first,
   VecOf<Real> acc[R][V] = {};
 #pragma GCC unroll 1
   for (int64_t i = 0; i < count; ++i) {
-    const Real* const row = rows[i] + first;
-    VecOf<Real> d[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      d[v] = Load(dz + v * kLanesHere);
-      HW3TF_IN_REGISTER(d[v]);
-    }
+    const Real* x[R];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const VecOf<Real> x = Broadcast(row[r]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[r][v] = x * d[v] + acc[r][v];
-    }
+    for (int r = 0; r < R; ++r) x[r] = rows[i] + r;
+    AccumulateOuter<Real, R, V>(x, first, dz, acc);
     dz += kRnnSlots * kLanesHere;
   }
   for (int r = 0; r < R; ++r)

@@ -193,16 +193,28 @@ void AddGateByGate(const RnnPlan<Real>& plan, bool recurrent, int64_t panel,
   const int slot = recurrent ? RnnRecurrentSlot(plan.cell) : 0;
   if (gates <= 1) {
     Real* const to = sums + slot * kLanesOf<Real>;
-    return MultiplyPlain(count, FactorOf(plan, recurrent, panel, rows),
-                         row_count, Sums<Real>{to, kStride, to, kStride});
+    const Factor<Real> factor = FactorOf(plan, recurrent, panel, rows);
+    return Multiply(count, &factor, 1, row_count,
+                    Sums<Real>{to, kStride, to, kStride});
   }
   for (int v = 0; v < count; ++v) {
     const int gate = RnnGateOf(plan.cell, recurrent, v);
     Real* const to = sums + (slot + v) * kLanesOf<Real>;
-    MultiplyPlain(1,
-                  FactorOf(plan, recurrent, panel, rows + gate * gate_rows, v),
-                  row_count, Sums<Real>{to, kStride, to, kStride});
+    MultiplyGradients(
+        1, FactorOf(plan, recurrent, panel, rows + gate * gate_rows, v),
+        row_count, Sums<Real>{to, kStride, to, kStride});
   }
+}
+
+template <typename Real>
+void BeginWithBias(const RnnPlan<Real>& plan, int64_t panel, int64_t rows,
+                   Real* sums) {
+  constexpr int64_t kLanesHere = kLanesOf<Real>;
+  const Real* const bias = plan.bias + panel * kRnnSlots * kLanesHere;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int v = 0; v < kRnnSlots; ++v)
+      Store(sums + (r * kRnnSlots + v) * kLanesHere,
+            Load(bias + v * kLanesHere));
 }
 
 template <typename Real>
@@ -211,32 +223,36 @@ void SumsOfPanel(const RnnPlan<Real>& plan, const ForwardTask<Real>& task,
   constexpr int64_t kStride = kRnnSlots * kLanesOf<Real>;
   const Real* const bias = plan.bias + panel * kStride;
   const bool resets = ForwardTask<Real>::ResetsFirst(plan);
-  if (plan.input_dropouts <= 1 && plan.recurrent_dropouts <= 1 && !resets) {
+  if (plan.input_dropouts <= 1 && plan.recurrent_dropouts <= 1 &&
+      plan.cell != RnnCell::kGru) {
     const Factor<Real> factors[] = {FactorOf(plan, false, panel, task.x),
                                     FactorOf(plan, true, panel, task.h)};
-    const Sums<Real> place{bias, 0, sums, kStride};
-    if (plan.cell == RnnCell::kGru)
-      return Multiply<3, 4, 1>(factors, 2, rows, place);
-    switch (VectorsOf(plan, panel)) {
-      case 1:
-        return Multiply<1, 1, 0>(factors, 2, rows, place);
-      case 2:
-        return Multiply<2, 2, 0>(factors, 2, rows, place);
-      case 3:
-        return Multiply<3, 3, 0>(factors, 2, rows, place);
-      default:
-        return Multiply<4, 4, 0>(factors, 2, rows, place);
-    }
+    return Multiply(VectorsOf(plan, panel), factors, 2, rows,
+                    Sums<Real>{bias, 0, sums, kStride});
   }
-  for (int64_t r = 0; r < rows; ++r)
-    for (int v = 0; v < kRnnSlots; ++v)
-      Store(sums + r * kStride + v * kLanesOf<Real>,
-            Load(bias + v * kLanesOf<Real>));
+  BeginWithBias(plan, panel, rows, sums);
   const int vectors = VectorsOf(plan, panel);
   AddGateByGate(plan, false, panel, task.x, task.rows, plan.input_dropouts,
                 vectors, rows, sums);
   AddGateByGate(plan, true, panel, task.h, task.rows, plan.recurrent_dropouts,
                 resets ? 2 : vectors, rows, sums);
+}
+
+// From the sums of a panel to the states; not of the GRU whose r multiplies h.
+template <typename Real, typename Activations>
+void PanelStates(const RnnPlan<Real>& plan, const Activations& act,
+                 int64_t step, int64_t p, int64_t first, int64_t rows,
+                 const Real* sums, const Real* const* old_h,
+                 Real* const* new_h) {
+  const PanelUnits panel = UnitsOf(plan, p, rows);
+  Real* const gates = GatesOf(plan, step, p, first);
+  if (plan.cell == RnnCell::kLstm)
+    LstmStates(act, panel, sums, OldCells(plan, step, p, first),
+               CellsOf(plan, step, p, first), gates, new_h);
+  else if (plan.cell == RnnCell::kGru)
+    GruStates(act, panel, sums, old_h, gates, new_h);
+  else
+    SimpleStates(act, panel, sums, new_h);
 }
 
 template <typename Real, typename Activations>
@@ -247,26 +263,20 @@ void ForwardStep(const RnnPlan<Real>& plan, const Activations& act,
   const bool resets = ForwardTask<Real>::ResetsFirst(plan);
   for (int64_t p = 0; p < plan.panels; ++p) {
     Real* const sums = task.sums + (resets ? p * task.rows * kStride : 0);
-    const PanelUnits panel = UnitsOf(plan, p, rows);
     SumsOfPanel(plan, task, p, rows, sums);
-    Real* const gates = GatesOf(plan, step, p, first);
-    if (plan.cell == RnnCell::kLstm)
-      LstmStates(act, panel, sums, OldCells(plan, step, p, first),
-                 CellsOf(plan, step, p, first), gates, task.new_h);
-    else if (plan.cell == RnnCell::kSimple)
-      SimpleStates(act, panel, sums, task.new_h);
-    else if (!resets)
-      GruStates(act, panel, sums, task.old_h, gates, task.new_h);
-    else
-      GruResets(act, panel, sums,
+    if (resets)
+      GruResets(act, UnitsOf(plan, p, rows), sums,
                 task.h + (plan.recurrent_dropouts > 1 ? 2 * task.rows : 0),
                 task.reset_h, plan.shape.units);
+    else
+      PanelStates(plan, act, step, p, first, rows, sums, task.old_h,
+                  task.new_h);
   }
   if (!resets) return;
   for (int64_t p = 0; p < plan.panels; ++p) {
     Real* const sums = task.sums + p * task.rows * kStride;
-    MultiplyPlain(1, FactorOf(plan, true, p, task.reset_rows, 2), rows,
-                  Sums<Real>{sums, kStride, sums, kStride});
+    const Factor<Real> factor = FactorOf(plan, true, p, task.reset_rows, 2);
+    Multiply(1, &factor, 1, rows, Sums<Real>{sums, kStride, sums, kStride});
     GruStatesAfterReset(act, UnitsOf(plan, p, rows), sums, task.old_h,
                         GatesOf(plan, step, p, first), task.new_h);
   }
@@ -295,19 +305,20 @@ void ForwardRowsWith(const RnnPlan<Real>& plan, const Activations& act,
   }
 }
 
-inline bool AreUsual(const RnnOptions& options) {
-  return options.activation == RnnActivation::kTanh &&
-         options.recurrent_activation == RnnActivation::kSigmoid;
+template <typename Body>
+void WithActivations(const RnnOptions& options, const Body& body) {
+  if (options.activation == RnnActivation::kTanh &&
+      options.recurrent_activation == RnnActivation::kSigmoid)
+    return body(UsualActivations());
+  body(AnyActivations{options.activation, options.recurrent_activation});
 }
 
 template <typename Real>
 void ForwardRows(const RnnPlan<Real>& plan, int64_t first, int64_t last,
                  Real* memory) {
-  if (AreUsual(plan.options))
-    return ForwardRowsWith(plan, UsualActivations(), first, last, memory);
-  const AnyActivations act{plan.options.activation,
-                           plan.options.recurrent_activation};
-  ForwardRowsWith(plan, act, first, last, memory);
+  WithActivations(plan.options, [&](const auto& act) {
+    ForwardRowsWith(plan, act, first, last, memory);
+  });
 }
 
 template <typename Real>
@@ -317,13 +328,100 @@ int64_t ForwardScratch(const RnnPlan<Real>& plan, int64_t rows) {
   return scratch.bytes();
 }
 
+// ------------------------------------------------- forward, x K in advance
+
+// Rows of the steps from `step` on, as many as are computed ahead.
+template <typename Real>
+struct AheadTask {
+  int64_t rows;  // room
+  const Real **x, **h, **old_h;
+  Real** new_h;
+  Real *masked_x, *masked_h;
+
+  AheadTask(const RnnPlan<Real>& plan, const RnnAhead<Real>& ahead,
+            Scratch* scratch)
+      : rows(ahead.most_steps * plan.rows) {
+    x = scratch->Take<const Real*>(kRnnMostGates * rows);
+    h = scratch->Take<const Real*>(kRnnMostGates * plan.rows);
+    old_h = scratch->Take<const Real*>(plan.rows);
+    new_h = scratch->Take<Real*>(plan.rows);
+    masked_x =
+        scratch->Take<Real>(plan.input_dropouts * rows * plan.shape.features);
+    masked_h = scratch->Take<Real>(plan.recurrent_dropouts * plan.rows *
+                                   plan.shape.units);
+  }
+};
+
+template <typename Real>
+int64_t AheadScratch(const RnnPlan<Real>& plan, const RnnAhead<Real>& ahead) {
+  Scratch scratch(nullptr);
+  const AheadTask<Real> task(plan, ahead, &scratch);
+  return scratch.bytes();
+}
+
+// A step begins at row most_steps' * rows of `sums`, whether all rows take it
+// or not.
+template <typename Real>
+void InputsAhead(const RnnPlan<Real>& plan, const RnnAhead<Real>& ahead,
+                 int64_t step, int64_t first, int64_t last, Real* memory) {
+  constexpr int64_t kStride = kRnnSlots * kLanesOf<Real>;
+  Scratch scratch(memory);
+  const AheadTask<Real> task(plan, ahead, &scratch);
+  const int64_t longest = plan.steps[0], end = step + ahead.most_steps;
+  int64_t rows = 0;
+  for (int64_t s = step; s < end && s < longest; ++s, rows += plan.rows) {
+    // Rows that have no such step are multiplied in vain.
+    for (int64_t r = 0; r < plan.rows; ++r)
+      task.x[rows + r] = InputsOf(plan, r, s < plan.steps[r] ? s : 0);
+    MaskRows(plan, plan.input_dropout, plan.input_dropouts, plan.shape.features,
+             0, plan.rows, task.rows, task.x + rows,
+             task.masked_x + rows * plan.shape.features);
+  }
+  for (int64_t p = first; p < last; ++p) {
+    Real* const sums = ahead.sums + p * task.rows * kStride;
+    BeginWithBias(plan, p, rows, sums);
+    AddGateByGate(plan, false, p, task.x, task.rows, plan.input_dropouts,
+                  VectorsOf(plan, p), rows, sums);
+  }
+}
+
+template <typename Real, typename Activations>
+void StepAheadWith(const RnnPlan<Real>& plan, const Activations& act,
+                   const RnnAhead<Real>& ahead, int64_t step, int64_t first,
+                   int64_t last, Real* memory) {
+  constexpr int64_t kStride = kRnnSlots * kLanesOf<Real>;
+  Scratch scratch(memory);
+  const AheadTask<Real> task(plan, ahead, &scratch);
+  const int64_t rows = plan.active[step];
+  for (int64_t r = 0; r < rows; ++r) {
+    task.h[r] = task.old_h[r] = OldStateOf(plan, r, step);
+    task.new_h[r] = StateOf(plan, r, step);
+  }
+  MaskRows(plan, plan.recurrent_dropout, plan.recurrent_dropouts,
+           plan.shape.units, 0, rows, plan.rows, task.h, task.masked_h);
+  const int64_t at = step % ahead.most_steps * plan.rows;
+  for (int64_t p = first; p < last; ++p) {
+    Real* const sums = ahead.sums + (p * task.rows + at) * kStride;
+    AddGateByGate(plan, true, p, task.h, plan.rows, plan.recurrent_dropouts,
+                  VectorsOf(plan, p), rows, sums);
+    PanelStates(plan, act, step, p, 0, rows, sums, task.old_h, task.new_h);
+  }
+}
+
+template <typename Real>
+void StepAhead(const RnnPlan<Real>& plan, const RnnAhead<Real>& ahead,
+               int64_t step, int64_t first, int64_t last, Real* memory) {
+  WithActivations(plan.options, [&](const auto& act) {
+    StepAheadWith(plan, act, ahead, step, first, last, memory);
+  });
+}
+
 // ----------------------------------------------------------------- backward
 
 template <typename Real>
 struct BackwardTask {
-  int64_t rows;
+  int64_t rows;  // room
   const Real **old_h, **h, **grad_outputs, **dz, **dropout;
-  Real** grads;        // where the rows of a product go
   Real* summed;        // gradients of outputs, (rows, U)
   Real* product;       // (rows, 4 vectors)
   Real* grad_reset_h;  // (rows, grad_stride)
@@ -335,13 +433,19 @@ struct BackwardTask {
     grad_outputs = scratch->Take<const Real*>(rows);
     dz = scratch->Take<const Real*>(rows);
     dropout = scratch->Take<const Real*>(rows);
-    grads = scratch->Take<Real*>(rows);
     summed = scratch->Take<Real>(plan.masked ? rows * plan.shape.units : 0);
     product = scratch->Take<Real>(rows * kRnnSlots * kLanesOf<Real>);
     grad_reset_h = scratch->Take<Real>(
         ForwardTask<Real>::ResetsFirst(plan) ? rows * plan.grad_stride : 0);
   }
 };
+
+template <typename Real>
+int64_t BackwardScratch(const RnnPlan<Real>& plan, int64_t rows) {
+  Scratch scratch(nullptr);
+  const BackwardTask<Real> task(plan, rows, &scratch);
+  return scratch.bytes();
+}
 
 // The gradient of the output of a step: it is the output of the masked steps
 // behind it, too, unless those are 0. nullptr = zero.
@@ -367,7 +471,8 @@ const Real* GradOfOutput(const RnnPlan<Real>& plan, int64_t row, int64_t step,
   return summed;
 }
 
-// Some vectors of dz times the rows of K^T or R^T that belong to them.
+// Some vectors of dz times the rows of K^T or R^T that belong to them, in a
+// column panel. `dz`: of panel 0.
 template <typename Real>
 Factor<Real> FactorOfGradients(const RnnPlan<Real>& plan,
                                const RnnChunk<Real>& chunk, bool recurrent,
@@ -392,141 +497,201 @@ Factor<Real> FactorOfGradients(const RnnPlan<Real>& plan,
           depth * width};
 }
 
-// to += product, times the rows of `dropout` if there are any.
 template <typename Real>
-void AddColumns(const Real* product, const Real* const* dropout, int64_t rows,
-                int64_t column, int64_t columns, Real* const* to) {
-  constexpr int64_t kWidth = kRnnSlots * kLanesOf<Real>;
-  const int64_t left = columns - column, count = left < kWidth ? left : kWidth;
+inline void MultiplyGradients(int vectors, const Factor<Real>& factor,
+                              int64_t rows, const Sums<Real>& sums) {
+  Multiply<true>(vectors, &factor, 1, rows, sums);
+}
+
+// How many columns of a column panel there are.
+inline int64_t ColumnsAt(int64_t columns, int64_t column, int64_t width) {
+  return columns - column < width ? columns - column : width;
+}
+
+// The flat row at which those of a step begin.
+template <typename Real>
+inline int64_t FlatRow(const RnnChunk<Real>& chunk, int64_t step) {
+  return chunk.offsets[step - chunk.first_step];
+}
+
+template <typename Real>
+inline Real* GradientsOf(const RnnChunk<Real>& chunk, int64_t panel,
+                         int64_t flat_row) {
+  return chunk.dz +
+         (panel * chunk.flat_rows + flat_row) * kRnnSlots * kLanesOf<Real>;
+}
+
+template <typename Real>
+inline void PointAtGradients(const RnnChunk<Real>& chunk, int64_t flat_row,
+                             int64_t rows, const Real** dz) {
+  for (int64_t r = 0; r < rows; ++r)
+    dz[r] = GradientsOf(chunk, 0, flat_row + r);
+}
+
+// What R was multiplied by at gate h~, r h, as rows of their own.
+template <typename Real>
+void ResetRows(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
+               int64_t step, int64_t first, int64_t rows, int64_t flat) {
+  const int64_t units = plan.shape.units;
+  const bool gate_by_gate = plan.recurrent_dropouts > 1;
+  const Real** const from =
+      chunk.h + (gate_by_gate ? 2 * chunk.flat_rows : 0) + flat;
   for (int64_t r = 0; r < rows; ++r) {
-    const Real* const from = product + r * kWidth;
-    Real* const sums = to[r] + column;
-    for (int64_t i = 0; i < count; ++i)
-      sums[i] += dropout ? from[i] * dropout[r][column + i] : from[i];
+    Real* const to = chunk.masked_h + (2 * chunk.flat_rows + flat + r) * units;
+    for (int64_t p = 0; p < plan.panels; ++p) {
+      const PanelUnits panel = UnitsOf(plan, p, rows);
+      const Real* const gates =
+          GatesOf(plan, step, p, first + r) + 2 * kLanesOf<Real>;
+      MultiplyRow(gates, from[r] + panel.unit, panel.count, to + panel.unit);
+    }
+    if (!gate_by_gate) chunk.h[chunk.flat_rows + flat + r] = from[r];
+    chunk.h[2 * chunk.flat_rows + flat + r] = to;
   }
 }
 
-// What a product is added to.
-enum class Begin { kAtZero, kAtWhatIsThere };
-
-// The gradient of what K or R was multiplied with: dz K^T, or some vectors of
-// it. With dropout each gate's part is multiplied by the mask of the gate.
+// What the gradients of weights and inputs need of a step.
 template <typename Real>
-void GradOfFactor(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
-                  const BackwardTask<Real>& task, bool recurrent, int vector,
-                  int count, int64_t first, int64_t rows, Begin begin) {
+void FillChunk(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
+               int64_t step, int64_t first, int64_t rows) {
+  const int64_t units = plan.shape.units, features = plan.shape.features;
+  const int64_t flat = FlatRow(chunk, step) + first;
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t row = first + r;
+    chunk.x[flat + r] = InputsOf(plan, row, step);
+    chunk.h[flat + r] = OldStateOf(plan, row, step);
+    chunk.row[flat + r] = static_cast<int32_t>(row);
+    if (plan.grad_inputs)
+      chunk.grad_x[flat + r] =
+          plan.grad_inputs +
+          (plan.order[row] * plan.shape.timesteps + TimeOf(plan, row, step)) *
+              features;
+  }
+  MaskRows(plan, plan.input_dropout, plan.input_dropouts, features, first, rows,
+           chunk.flat_rows, chunk.x + flat, chunk.masked_x + flat * features);
+  MaskRows(plan, plan.recurrent_dropout, plan.recurrent_dropouts, units, first,
+           rows, chunk.flat_rows, chunk.h + flat,
+           chunk.masked_h + flat * units);
+  if (ForwardTask<Real>::ResetsFirst(plan))
+    ResetRows(plan, chunk, step, first, rows, flat);
+}
+
+// The gradient of h before a step, in the column panels [first_column,
+// last_column): of some vectors of dz.
+template <typename Real>
+void GradOfState(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
+                 const BackwardTask<Real>& task, int64_t step, int count,
+                 int64_t first, int64_t rows, int64_t first_column,
+                 int64_t last_column) {
   constexpr int64_t kWidth = kRnnSlots * kLanesOf<Real>;
-  const int64_t columns = recurrent ? plan.shape.units : plan.shape.features;
-  const Real* const dropout =
-      recurrent ? plan.recurrent_dropout : plan.input_dropout;
-  const int dropouts =
-      recurrent ? plan.recurrent_dropouts : plan.input_dropouts;
-  const int times = dropouts > 1 ? count : 1;
-  if (begin == Begin::kAtZero)
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t i = 0; i < columns; ++i) task.grads[r][i] = 0;
-  for (int i = 0; i < times; ++i) {
-    const int from = dropouts > 1 ? vector + i : vector;
-    const int gate = dropouts > 1 ? RnnGateOf(plan.cell, recurrent, from) : 0;
-    for (int64_t r = 0; r < rows && dropout; ++r)
-      task.dropout[r] =
-          dropout + (gate * plan.shape.batch + plan.order[first + r]) * columns;
-    for (int64_t q = 0; q * kWidth < columns; ++q) {
-      MultiplyPlain(ColumnVectors<Real>(columns, q),
-                    FactorOfGradients(plan, chunk, recurrent, q, from,
-                                      dropouts > 1 ? 1 : count, task.dz),
-                    rows, Sums<Real>{plan.zeros, 0, task.product, kWidth});
-      AddColumns(task.product, dropout ? task.dropout : nullptr, rows,
-                 q * kWidth, columns, task.grads);
+  const int64_t units = plan.shape.units;
+  // The GRU's has a part that does not come through R.
+  const bool begins_at_zero = plan.cell != RnnCell::kGru;
+  PointAtGradients(chunk, FlatRow(chunk, step) + first, rows, task.dz);
+  for (int64_t q = first_column; q < last_column; ++q) {
+    const int vectors = ColumnVectors<Real>(units, q);
+    Real* const to = plan.grad_h + first * plan.grad_stride + q * kWidth;
+    Sums<Real> sums{to, plan.grad_stride, to, plan.grad_stride};
+    if (!plan.recurrent_dropout) {
+      if (begins_at_zero) sums.begin = plan.zeros, sums.begin_stride = 0;
+      MultiplyGradients(
+          vectors, FactorOfGradients(plan, chunk, true, q, 0, count, task.dz),
+          rows, sums);
+      continue;
+    }
+    const int64_t columns = ColumnsAt(units, q * kWidth, kWidth);
+    for (int64_t r = 0; r < rows && begins_at_zero; ++r)
+      for (int64_t i = 0; i < columns; ++i) to[r * plan.grad_stride + i] = 0;
+    // Each gate's part times the mask of the gate.
+    const bool gate_by_gate = plan.recurrent_dropouts > 1;
+    for (int v = 0; v < (gate_by_gate ? count : 1); ++v) {
+      MultiplyGradients(vectors,
+                        FactorOfGradients(plan, chunk, true, q, v,
+                                          gate_by_gate ? 1 : count, task.dz),
+                        rows, Sums<Real>{plan.zeros, 0, task.product, kWidth});
+      const int gate = gate_by_gate ? RnnGateOf(plan.cell, true, v) : 0;
+      for (int64_t r = 0; r < rows; ++r) {
+        const Real* const mask =
+            plan.recurrent_dropout +
+            (gate * plan.shape.batch + plan.order[first + r]) * units +
+            q * kWidth;
+        for (int64_t i = 0; i < columns; ++i)
+          to[r * plan.grad_stride + i] +=
+              task.product[r * kWidth + i] * mask[i];
+      }
     }
   }
 }
 
-// The same for R without dropout: straight into grad_h.
-template <typename Real>
-void GradOfState(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
-                 const BackwardTask<Real>& task, int count, int64_t rows,
-                 Begin begin, Real* grad_h) {
-  constexpr int64_t kWidth = kRnnSlots * kLanesOf<Real>;
-  for (int64_t q = 0; q * kWidth < plan.shape.units; ++q) {
-    Real* const to = grad_h + q * kWidth;
-    Sums<Real> sums{to, plan.grad_stride, to, plan.grad_stride};
-    if (begin == Begin::kAtZero) sums.begin = plan.zeros, sums.begin_stride = 0;
-    MultiplyPlain(ColumnVectors<Real>(plan.shape.units, q),
-                  FactorOfGradients(plan, chunk, true, q, 0, count, task.dz),
-                  rows, sums);
-  }
-}
-
+// dz of a step in the panels [first_panel, last_panel), and the gradients of
+// the states before it that do not come through R.
 template <typename Real, typename Activations>
-void BackwardStep(const RnnPlan<Real>& plan, const Activations& act,
-                  const RnnChunk<Real>& chunk, const BackwardTask<Real>& task,
-                  int64_t step, int64_t first, int64_t rows) {
-  constexpr int64_t kLanesHere = kLanesOf<Real>;
-  const int64_t flat =
-      chunk.offsets[step - chunk.first_step] + first;  // of the first row
+void PanelGradients(const RnnPlan<Real>& plan, const Activations& act,
+                    const RnnChunk<Real>& chunk, const BackwardTask<Real>& task,
+                    int64_t step, int64_t first, int64_t rows,
+                    int64_t first_panel, int64_t last_panel) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t row = first + r;
+    task.h[r] = StateOf(plan, row, step);
+    task.old_h[r] = OldStateOf(plan, row, step);
+    task.grad_outputs[r] =
+        GradOfOutput(plan, row, step, task.summed + r * plan.shape.units);
+  }
   const StateGradients<Real> grads = {
       task.grad_outputs, plan.grad_h + first * plan.grad_stride,
       plan.grad_stride, plan.grad_c + first * plan.padded_units,
       plan.padded_units};
-  const auto dz_of = [&](int64_t panel) {
-    return chunk.dz + (panel * chunk.flat_rows + flat) * kRnnSlots * kLanesHere;
-  };
-  for (int64_t r = 0; r < rows; ++r)
-    task.dz[r] = chunk.dz + (flat + r) * kRnnSlots * kLanesHere;
-  for (int64_t p = 0; p < plan.panels; ++p) {
+  const int64_t flat = FlatRow(chunk, step) + first;
+  for (int64_t p = first_panel; p < last_panel; ++p) {
     const PanelUnits panel = UnitsOf(plan, p, rows);
+    Real* const dz = GradientsOf(chunk, p, flat);
     if (plan.cell == RnnCell::kLstm)
       LstmGradients(act, panel, GatesOf(plan, step, p, first),
                     CellsOf(plan, step, p, first),
-                    OldCells(plan, step, p, first), grads, dz_of(p));
+                    OldCells(plan, step, p, first), grads, dz);
     else if (plan.cell == RnnCell::kGru)
       GruGradients(act, panel, GatesOf(plan, step, p, first), task.old_h, grads,
-                   plan.options.reset_after, dz_of(p));
+                   plan.options.reset_after, dz);
     else
-      SimpleGradients(act, panel, task.h, grads, dz_of(p));
+      SimpleGradients(act, panel, task.h, grads, dz);
   }
-  int vectors = RnnVectors(plan.cell);
-  if (ForwardTask<Real>::ResetsFirst(plan)) {
-    constexpr int64_t kWidth = kRnnSlots * kLanesHere;
-    for (int64_t q = 0; q * kWidth < plan.shape.units; ++q) {
-      // Vector 2 of R's belongs to dz's slot 0.
-      Factor<Real> factor =
-          FactorOfGradients(plan, chunk, true, q, 2, 1, task.dz);
-      factor.row_offset = 0;
-      MultiplyPlain(ColumnVectors<Real>(plan.shape.units, q), factor, rows,
-                    Sums<Real>{plan.zeros, 0, task.grad_reset_h + q * kWidth,
-                               plan.grad_stride});
-    }
-    const int gate = plan.recurrent_dropouts > 1 ? 2 : 0;
-    for (int64_t r = 0; r < rows && plan.recurrent_dropout; ++r)
-      task.dropout[r] =
-          plan.recurrent_dropout +
-          (gate * plan.shape.batch + plan.order[first + r]) * plan.shape.units;
-    for (int64_t p = 0; p < plan.panels; ++p)
-      GruResetGradients(act, UnitsOf(plan, p, rows),
-                        GatesOf(plan, step, p, first), task.old_h,
-                        plan.recurrent_dropout ? task.dropout : nullptr,
-                        task.grad_reset_h, plan.grad_stride, grads, dz_of(p));
-    vectors = 2;
+}
+
+// The second half of a step of the GRU whose r multiplies h: dz of r.
+template <typename Real, typename Activations>
+void ResetGradients(const RnnPlan<Real>& plan, const Activations& act,
+                    const RnnChunk<Real>& chunk, const BackwardTask<Real>& task,
+                    int64_t step, int64_t first, int64_t rows) {
+  constexpr int64_t kWidth = kRnnSlots * kLanesOf<Real>;
+  const int64_t units = plan.shape.units;
+  const int64_t flat = FlatRow(chunk, step) + first;
+  PointAtGradients(chunk, flat, rows, task.dz);
+  for (int64_t q = 0; q * kWidth < units; ++q) {
+    // The last vector of R's belongs to the first slot of dz.
+    Factor<Real> factor =
+        FactorOfGradients(plan, chunk, true, q, 2, 1, task.dz);
+    factor.row_offset = 0;
+    MultiplyGradients(ColumnVectors<Real>(units, q), factor, rows,
+                      Sums<Real>{plan.zeros, 0, task.grad_reset_h + q * kWidth,
+                                 plan.grad_stride});
   }
-  const bool starts_at_zero = plan.cell != RnnCell::kGru;
-  const Begin begin = starts_at_zero ? Begin::kAtZero : Begin::kAtWhatIsThere;
-  if (!plan.recurrent_dropout) {
-    GradOfState(plan, chunk, task, vectors, rows, begin, grads.h);
-  } else {
-    for (int64_t r = 0; r < rows; ++r)
-      task.grads[r] = grads.h + r * grads.h_stride;
-    GradOfFactor(plan, chunk, task, true, 0, vectors, first, rows, begin);
-  }
-  if (!plan.grad_inputs) return;
-  for (int64_t r = 0; r < rows; ++r)
-    task.grads[r] =
-        plan.grad_inputs + (plan.order[first + r] * plan.shape.timesteps +
-                            TimeOf(plan, first + r, step)) *
-                               plan.shape.features;
-  GradOfFactor(plan, chunk, task, false, 0, RnnVectors(plan.cell), first, rows,
-               Begin::kAtZero);
+  const int gate = plan.recurrent_dropouts > 1 ? 2 : 0;
+  for (int64_t r = 0; r < rows && plan.recurrent_dropout; ++r)
+    task.dropout[r] = plan.recurrent_dropout +
+                      (gate * plan.shape.batch + plan.order[first + r]) * units;
+  const StateGradients<Real> grads = {
+      task.grad_outputs, plan.grad_h + first * plan.grad_stride,
+      plan.grad_stride, plan.grad_c, plan.padded_units};
+  for (int64_t p = 0; p < plan.panels; ++p)
+    GruResetGradients(
+        act, UnitsOf(plan, p, rows), GatesOf(plan, step, p, first), task.old_h,
+        plan.recurrent_dropout ? task.dropout : nullptr, task.grad_reset_h,
+        plan.grad_stride, grads, GradientsOf(chunk, p, flat));
+}
+
+template <typename Real>
+inline int64_t ColumnPanels(int64_t columns) {
+  constexpr int64_t kWidth = kRnnSlots * kLanesOf<Real>;
+  return (columns + kWidth - 1) / kWidth;
 }
 
 template <typename Real, typename Activations>
@@ -535,66 +700,82 @@ void BackwardRowsWith(const RnnPlan<Real>& plan, const Activations& act,
                       Real* memory) {
   Scratch scratch(memory);
   const BackwardTask<Real> task(plan, last - first, &scratch);
-  const int64_t units = plan.shape.units, features = plan.shape.features;
+  const bool resets = ForwardTask<Real>::ResetsFirst(plan);
+  const int vectors = resets ? 2 : RnnVectors(plan.cell);
   for (int64_t step = chunk.last_step - 1; step >= chunk.first_step; --step) {
     const int64_t end = plan.active[step] < last ? plan.active[step] : last;
     const int64_t rows = end - first;
     if (rows <= 0) continue;
-    const int64_t flat = chunk.offsets[step - chunk.first_step] + first;
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t row = first + r;
-      task.h[r] = StateOf(plan, row, step);
-      task.old_h[r] = OldStateOf(plan, row, step);
-      task.grad_outputs[r] =
-          GradOfOutput(plan, row, step, task.summed + r * units);
-      chunk.x[flat + r] = InputsOf(plan, row, step);
-      chunk.h[flat + r] = task.old_h[r];
-    }
-    MaskRows(plan, plan.input_dropout, plan.input_dropouts, features, first,
-             rows, chunk.flat_rows, chunk.x + flat,
-             chunk.masked_x + flat * features);
-    MaskRows(plan, plan.recurrent_dropout, plan.recurrent_dropouts, units,
-             first, rows, chunk.flat_rows, chunk.h + flat,
-             chunk.masked_h + flat * units);
-    if (ForwardTask<Real>::ResetsFirst(plan)) {
-      // R_h was multiplied with r h: gate 2 has rows of its own.
-      const bool masked = plan.recurrent_dropouts > 1;
-      const Real* const* const from =
-          chunk.h + (masked ? 2 * chunk.flat_rows : 0) + flat;
-      for (int64_t r = 0; r < rows; ++r) {
-        Real* const to =
-            chunk.masked_h + (2 * chunk.flat_rows + flat + r) * units;
-        for (int64_t p = 0; p < plan.panels; ++p) {
-          const PanelUnits panel = UnitsOf(plan, p, rows);
-          const Real* const gates =
-              GatesOf(plan, step, p, first + r) + 2 * kLanesOf<Real>;
-          for (int64_t i = 0; i < panel.count; ++i)
-            to[panel.unit + i] = gates[i] * from[r][panel.unit + i];
-        }
-        if (!masked) chunk.h[chunk.flat_rows + flat + r] = chunk.h[flat + r];
-        chunk.h[2 * chunk.flat_rows + flat + r] = to;
-      }
-    }
-    BackwardStep(plan, act, chunk, task, step, first, rows);
+    FillChunk(plan, chunk, step, first, rows);
+    PanelGradients(plan, act, chunk, task, step, first, rows, 0, plan.panels);
+    if (resets) ResetGradients(plan, act, chunk, task, step, first, rows);
+    GradOfState(plan, chunk, task, step, vectors, first, rows, 0,
+                ColumnPanels<Real>(plan.shape.units));
   }
 }
 
 template <typename Real>
 void BackwardRows(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
                   int64_t first, int64_t last, Real* memory) {
-  if (AreUsual(plan.options))
-    return BackwardRowsWith(plan, UsualActivations(), chunk, first, last,
-                            memory);
-  const AnyActivations act{plan.options.activation,
-                           plan.options.recurrent_activation};
-  BackwardRowsWith(plan, act, chunk, first, last, memory);
+  WithActivations(plan.options, [&](const auto& act) {
+    BackwardRowsWith(plan, act, chunk, first, last, memory);
+  });
 }
 
 template <typename Real>
-int64_t BackwardScratch(const RnnPlan<Real>& plan, int64_t rows) {
-  Scratch scratch(nullptr);
+void StepBack(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
+              int64_t step, int64_t first, int64_t last, Real* memory) {
+  Scratch scratch(memory);
+  const BackwardTask<Real> task(plan, plan.rows, &scratch);
+  if (step + 1 < chunk.last_step)
+    GradOfState(plan, chunk, task, step + 1, RnnVectors(plan.cell), 0,
+                plan.active[step + 1], first, last);
+  if (step < chunk.first_step) return;
+  const int64_t rows = plan.active[step];
+  if (first == 0) FillChunk(plan, chunk, step, 0, rows);
+  // Panels of units within these columns.
+  const int64_t each =
+      plan.cell == RnnCell::kSimple ? 1 : static_cast<int64_t>(kRnnSlots);
+  const int64_t end = last * each < plan.panels ? last * each : plan.panels;
+  WithActivations(plan.options, [&](const auto& act) {
+    PanelGradients(plan, act, chunk, task, step, 0, rows, first * each, end);
+  });
+}
+
+// dz K^T; with dropout each gate's part times the mask of the gate.
+template <typename Real>
+void InputGradients(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
+                    int64_t first, int64_t last, Real* memory) {
+  constexpr int64_t kWidth = kRnnSlots * kLanesOf<Real>;
+  Scratch scratch(memory);
+  const int64_t rows = last - first, features = plan.shape.features;
   const BackwardTask<Real> task(plan, rows, &scratch);
-  return scratch.bytes();
+  PointAtGradients(chunk, first, rows, task.dz);
+  const bool gate_by_gate = plan.input_dropouts > 1;
+  const int count = RnnVectors(plan.cell);
+  for (int64_t q = 0; q * kWidth < features; ++q)
+    for (int v = 0; v < (gate_by_gate ? count : 1); ++v) {
+      MultiplyGradients(ColumnVectors<Real>(features, q),
+                        FactorOfGradients(plan, chunk, false, q, v,
+                                          gate_by_gate ? 1 : count, task.dz),
+                        rows, Sums<Real>{plan.zeros, 0, task.product, kWidth});
+      const int gate = gate_by_gate ? RnnGateOf(plan.cell, false, v) : 0;
+      const int64_t columns = ColumnsAt(features, q * kWidth, kWidth);
+      for (int64_t r = 0; r < rows; ++r) {
+        const Real* const from = task.product + r * kWidth;
+        Real* const to = chunk.grad_x[first + r] + q * kWidth;
+        if (!plan.input_dropout) {
+          for (int64_t i = 0; i < columns; ++i) to[i] = from[i];
+          continue;
+        }
+        const int64_t entry =
+            gate * plan.shape.batch + plan.order[chunk.row[first + r]];
+        const Real* const mask =
+            plan.input_dropout + entry * features + q * kWidth;
+        for (int64_t i = 0; i < columns; ++i)
+          to[i] = from[i] * mask[i] + (v > 0 ? to[i] : Real{0});
+      }
+    }
 }
 
 // ------------------------------------------------------ gradients of weights

@@ -251,6 +251,62 @@ void ParallelFor(int64_t tasks, int threads, uint32_t paths, ParallelBody body,
   if (test_hooks.counts) Count(job, threads, paths);
 }
 
+namespace {
+
+struct alignas(64) PhasePart {
+  std::atomic<int64_t> next{0};  // the phase in which it is to be taken
+  std::atomic<bool> has_thread{false};
+};
+
+struct PhaseJob {
+  int64_t phases;
+  int parts;
+  PhaseBody body;
+  void* context;
+  PhasePart part[kMostParts];
+  alignas(64) std::atomic<int64_t> finished{0};  // parts, of all phases
+
+  // As the thread of part `own`.
+  void Run(int own, int worker) {
+    part[own].has_thread.store(true);
+    for (int64_t phase = finished.load() / parts; phase < phases; ++phase) {
+      for (int i = 0; i < parts; ++i) {
+        const int at = (own + i) % parts;
+        if (i > 0 && part[at].has_thread.load()) continue;
+        int64_t expected = phase;
+        if (!part[at].next.compare_exchange_strong(expected, phase + 1))
+          continue;
+        body(context, phase, at, worker);
+        finished.fetch_add(1);
+      }
+      Wait((phase + 1) * parts);
+    }
+  }
+
+  void Wait(int64_t count) const {
+    constexpr int kSpins = 4096;
+    for (int spins = 0; finished.load() < count; ++spins)
+      if (spins < kSpins)
+        Pause();
+      else
+        sched_yield();
+  }
+};
+
+}  // namespace
+
+void ParallelPhases(int64_t phases, int parts, uint32_t paths, PhaseBody body,
+                    void* context) {
+  PhaseJob job;
+  job.phases = phases;
+  job.parts = parts;
+  job.body = body;
+  job.context = context;
+  ParallelFor(parts, parts, paths, [&](int64_t part, int worker) {
+    job.Run(static_cast<int>(part), worker);
+  });
+}
+
 int ResolveNumThreads(int requested) {
   const int set = set_num_threads.load(std::memory_order_relaxed);
   if (set > 0) return set;

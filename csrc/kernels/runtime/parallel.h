@@ -59,6 +59,29 @@ void ParallelFor(int64_t tasks, int threads, const Body& body) {
   ParallelFor(tasks, threads, /*paths=*/0, body);
 }
 
+// Runs body(context, phase, part, worker) for every part of every phase, a
+// phase when all parts of the one before are done: a barrier that costs about
+// 100 ns instead of the 2 us of a ParallelFor. A part is done by the same
+// thread in each phase, so that its data stay in that core's cache, as soon as
+// that thread is there; until then by another one, so that nobody waits for a
+// thread that the pool does not have. `parts` is at most kMostParts.
+constexpr int kMostParts = 64;
+using PhaseBody = void (*)(void* context, int64_t phase, int part, int worker);
+HW3TF_EXPORT void ParallelPhases(int64_t phases, int parts, uint32_t paths,
+                                 PhaseBody body, void* context);
+
+// The same for a lambda of (phase, part, worker).
+template <typename Body>
+void ParallelPhases(int64_t phases, int parts, uint32_t paths,
+                    const Body& body) {
+  ParallelPhases(
+      phases, parts, paths,
+      [](void* context, int64_t phase, int part, int worker) {
+        (*static_cast<const Body*>(context))(phase, part, worker);
+      },
+      const_cast<Body*>(&body));
+}
+
 // The number of threads a call gets, in this order: SetNumThreads, the
 // environment's HW3TF_NUM_THREADS, `requested` (TensorFlow's
 // intra_op_parallelism_threads; 0 = none), AvailableProcessors when it was

@@ -28,8 +28,12 @@ enum TestPath : uint32_t {
   kLineBlocksPath = 1 << 13,      // a task is a part of a sequence
   kRowsPath = 1 << 14,
   kRowChunksPath = 1 << 15,  // time is cut
+  kRnnRowsPath = 1 << 16,    // RNN: a task is some rows
+  kRnnUnitsPath = 1 << 17,   // a part is some units of all rows
+  kRnnRowsBackPath = 1 << 18,
+  kRnnUnitsBackPath = 1 << 19,
 };
-constexpr int kTestPaths = 16;
+constexpr int kTestPaths = 20;
 
 struct PathCounts {
   int64_t calls;
@@ -65,6 +69,11 @@ struct TestHooks {
   int64_t task_rows = 0;
   int64_t time_block = 0;
   int64_t shortest_chunk = 0;
+
+  // RNN.
+  int64_t rnn_chunk_rows = 0;  // of the backward pass
+  int64_t rnn_rows_ahead = 0;
+  int64_t rnn_many_rows = 0;  // for each thread
 };
 extern HW3TF_EXPORT TestHooks test_hooks;
 

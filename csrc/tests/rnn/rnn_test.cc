@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/runtime/dispatch.h"
+#include "kernels/runtime/test_hooks.h"
 #include "tests/check.h"
 #include "tests/rnn/case.h"
 
@@ -61,7 +62,17 @@ void RunCase(RnnRandom* random, RnnCell cell, const RnnShape& shape) {
   const Guard guard = random->OneIn(2) ? Guard::kEnd : Guard::kBegin;
   const auto dtype = static_cast<RnnDType>(random->Below(4));
   RnnCallInMemory call(c, dtype, guard, random->OneIn(2));
-  for (int threads : {1, 2, 5}) call.Check(wanted, threads);
+  // Small enough for several chunks, and for threads.
+  test_hooks.always_threads = 1;
+  test_hooks.meet = random->OneIn(2);
+  test_hooks.rnn_chunk_rows = random->OneIn(2) ? 1 + random->Below(40) : 0;
+  test_hooks.rnn_rows_ahead = random->OneIn(2) ? 1 + random->Below(9) : 0;
+  for (int threads : {1, 2, 5}) {
+    // Rows for some, units for others: the same bits.
+    test_hooks.rnn_many_rows = 1 + random->Below(8);
+    call.Check(wanted, threads);
+  }
+  test_hooks = TestHooks{};
 }
 
 int Main(int every) {
