@@ -351,7 +351,7 @@ def measure_anytime(nets, images, labels):
 # A GRU of $U$ units on rows of $D$ numbers has $3(DU + U^2 + 2U)$ parameters, for any
 # number of rows: weights are shared over time. That is not its privilege. A convolution
 # shares its weights over positions, with the same effect. What grows with the height,
-# and refuses another one, is a dense read-out. The mean over positions mends it. So the
+# and refuses another one, is a dense read-out. The mean over positions does not. So the
 # question is what nets trained on 28 rows make of images stretched to 14 to 56 rows.
 
 
