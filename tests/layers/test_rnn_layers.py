@@ -480,6 +480,26 @@ def test_gradient_of_a_gradient(name, rng):
     assert_equal_up_to_rounding(*([g.numpy() for g in gs] for gs in found))
 
 
+@pytest.mark.parametrize("options", [{}, {"recurrent_dropout": 0.2, "dropout": 0.2}])
+@pytest.mark.parametrize("rows", [1, None])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_loop_is_left_in_the_graph(name, rows, options):
+    """tensorflow/tensorflow#26642; nor with recurrent dropout, #38236, nor for a batch
+    of 1, #59698."""
+    found = []
+    for layer in pair(name, UNITS, **options):
+        run = tf.function(
+            lambda x, layer=layer: layer(x, training=True),
+            input_signature=[tf.TensorSpec((rows, None, FEATURES))],
+        )
+        graph = run.get_concrete_function().graph
+        found.append([op.type for op in graph.get_operations()])
+    ours, theirs = found
+    assert len([op for op in ours if op.startswith("Hw3tf")]) == 1
+    assert not any("While" in op for op in ours)
+    assert any("While" in op for op in theirs)
+
+
 def test_single_precision_of_keras_is_the_judge(rng):
     """The bound that the tests use tells a wrong layer from a right one."""
     ours, theirs, exact = trio("LSTM", FEATURES, units=UNITS)

@@ -293,6 +293,45 @@ def test_a_state_for_the_whole_batch(name, rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_batch_that_is_known_when_the_graph_runs(name, rng, rnn_calls):
+    """A state and a mask for the whole batch serve as in Keras; others are refused by
+    their names. States that are not given are not copied."""
+    ours, theirs, _ = trio(name, FEATURES, units=UNITS)
+    count = number_of_states(name)
+
+    def graph(layer):
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec((None, None, FEATURES)),
+                tf.TensorSpec((None, None), "bool"),
+                *[tf.TensorSpec((None, UNITS))] * count,
+            ]
+        )
+        def run(x, mask, *states):
+            return layer(x, mask=mask, initial_state=list(states))
+
+        return run
+
+    def numbers(states):
+        return [s.astype("float32") for s in states]
+
+    x, mask = sequences(rng).astype("float32"), mask_named("holes")
+    ours_in_graph, theirs_in_graph = graph(ours), graph(theirs)
+    for rows in (1, 3):
+        given = x, mask[:rows], *numbers(initial(rng, name, batch=rows))
+        got, wanted = ours_in_graph(*given), theirs_in_graph(*given)
+        np.testing.assert_allclose(got, wanted, atol=2e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`initial_h` must have"):
+        ours_in_graph(x, mask, *numbers(initial(rng, name, batch=2)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`mask` must have"):
+        ours_in_graph(x, mask[:2], *numbers(initial(rng, name)))
+    assert len(rnn_calls) == 1
+    alone = tf.function(ours, input_signature=[tf.TensorSpec((None, None, FEATURES))])
+    graph = alone.get_concrete_function().graph
+    assert "BroadcastTo" not in {op.type for op in graph.get_operations()}
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_integers_are_floats(name):
     """As in Keras, whose products promote them."""
     ours, theirs, _ = trio(name, FEATURES, units=UNITS)
