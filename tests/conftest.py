@@ -114,6 +114,22 @@ def kernel_calls(monkeypatch):
     return calls
 
 
+@pytest.fixture
+def rnn_calls(monkeypatch):
+    """A list that grows by one with every call that goes to the kernel of an LSTM, a
+    GRU or a simple RNN."""
+    from hw3tf.ops.rnn.call import RnnCall
+
+    calls, run = [], RnnCall.run
+
+    def counted(call):
+        calls.append((call.cell, call.options))
+        return run(call)
+
+    monkeypatch.setattr(RnnCall, "run", counted)
+    return calls
+
+
 def _counted(path, run, calls):
     def counted(query, key, value, options):
         calls.append((path, tuple(query.shape), tuple(key.shape), options))

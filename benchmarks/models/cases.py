@@ -5,13 +5,16 @@ import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 # None may be slower than stock by more than 2 %.
 NOT_SLOWER = 0.98
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model of KerasHub with random weights, and one call of it.
+    """A model with random weights, of KerasHub or of recurrent layers, and one call of
+    it.
 
     `bar` is what stock's time divided by the accelerated one has to reach,
     `memory_bar` what the accelerated peak divided by stock's must not exceed. A case
@@ -21,12 +24,13 @@ class Case:
     name: str
     family: str
     batch: int
-    length: int  # tokens; of ViT, pixels of a side
+    length: int  # tokens or steps; of ViT, pixels of a side
     layers: int
-    width: int
-    heads: int
-    intermediate: int
+    width: int  # of recurrent layers, units
+    heads: int = 0
+    intermediate: int = 0
     key_heads: int = 0
+    features: int = 0  # numbers or size of an embedding, at each step
     vocabulary: int = 30_522
     training: bool = False
     memory_only: bool = False
@@ -34,6 +38,11 @@ class Case:
     memory_bar: float | None = None
 
     def __str__(self):
+        if self.family in RECURRENT:
+            call = "training" if self.training else "inference"
+            words = RECURRENT[self.family].words
+            size = f"{self.layers} x {self.width} units"
+            return f"{words}, {size}; {call}, batch {self.batch} of {self.length}"
         heads = f"{self.heads} heads"
         if self.key_heads:
             heads += f", {self.key_heads} of keys"
@@ -52,6 +61,26 @@ LLAMA = {
     "key_heads": 4,
     "intermediate": 2816,
 }
+# A training step and a call of each, from the same sizes.
+IN_TIME = [
+    Case(f"{name}-{'training' if training else 'inference'}", **sizes,
+         training=training, bar=1.5)
+    for name, sizes in {
+        "imdb-bilstm": {"family": "imdb", "batch": 32, "length": 200, "layers": 1,
+                        "width": 64, "features": 128, "vocabulary": 20_000},
+        "forecaster-lstm": {"family": "forecaster", "batch": 32, "length": 30,
+                            "layers": 2, "width": 80, "features": 8},
+        "fashion-rows-gru": {"family": "rows", "batch": 64, "length": 28, "layers": 1,
+                             "width": 128, "features": 28},
+        "characters-lstm": {"family": "characters", "batch": 64, "length": 100,
+                            "layers": 2, "width": 256, "features": 64,
+                            "vocabulary": 80},
+        "dates-encoder-decoder": {"family": "dates", "batch": 64, "length": 30,
+                                  "layers": 1, "width": 128, "features": 32,
+                                  "vocabulary": 40},
+    }.items()
+    for training in (True, False)
+]  # fmt: skip
 CASES = {
     case.name: case
     for case in (
@@ -65,6 +94,7 @@ CASES = {
              training=True, bar=1.3),
         Case("llama-like-4096", length=4096, **LLAMA, memory_only=True,
              memory_bar=0.25),
+        *IN_TIME,
     )
 }  # fmt: skip
 
@@ -80,6 +110,7 @@ def shrunk(case):
         heads=4,
         key_heads=min(2, case.key_heads),
         intermediate=32,
+        features=min(8, case.features),
         vocabulary=50,
     )
 
@@ -93,6 +124,15 @@ def chosen(patterns):
 def build(case):
     """The model, compiled if it is to be trained."""
     import keras
+
+    if case.family in RECURRENT:
+        model = RECURRENT[case.family].build(case, keras)
+        loss = "mse"
+        if case.family != "forecaster":
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        if case.training:
+            model.compile(keras.optimizers.Adam(), loss=loss)
+        return model
     import keras_hub
 
     model = BUILDERS[case.family](case, keras_hub.models)
@@ -107,6 +147,8 @@ def build(case):
 
 def inputs(case, rng):
     """A dict or an array, full to the last token: padding would be to our advantage."""
+    if case.family in RECURRENT:
+        return RECURRENT[case.family].inputs(case, rng)
     if case.family == "vit":
         shape = (case.batch, case.length, case.length, 3)
         return rng.standard_normal(shape, "float32")
@@ -125,9 +167,21 @@ def inputs(case, rng):
     return found
 
 
+def labels(case):
+    """What training wants of each entry of the batch, or of each of its steps."""
+    if case.family == "forecaster":
+        return np.ones((case.batch, 1), "float32")
+    shape = (case.batch,)
+    if case.family in ("characters", "dates"):
+        shape += (OUTPUT_STEPS if case.family == "dates" else case.length,)
+    return np.arange(np.prod(shape)).reshape(shape) % 2
+
+
 def beginning(case, given):
     """A short part of the inputs, to wake up what sleeps until a first call."""
-    if case.family == "vit":
+    if case.family in RECURRENT and isinstance(given, dict):
+        return {name: x[:1] for name, x in given.items()}
+    if case.family == "vit" or case.family in RECURRENT:
         return given[:1]
     return {name: x[:1, :16] for name, x in given.items()}
 
@@ -186,4 +240,99 @@ BUILDERS: dict[str, Callable] = {
     "llama": _llama,
     "t5": _t5,
     "vit": _vit,
+}
+
+
+# -- Models of recurrent layers
+
+OUTPUT_STEPS = 10  # of a date, 2026-11-29
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """How such a model is built, its inputs, and what it is called."""
+
+    words: str
+    build: Callable
+    inputs: Callable
+
+
+def _tokens(case, rng, length=None):
+    shape = case.batch, length or case.length
+    return rng.integers(1, case.vocabulary, shape, "int32")
+
+
+def _numbers(case, rng):
+    return rng.standard_normal((case.batch, case.length, case.features), "float32")
+
+
+def _imdb(case, keras):
+    """Of a review, whether it is positive."""
+    return keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            keras.layers.Embedding(case.vocabulary, case.features),
+            keras.layers.Bidirectional(keras.layers.LSTM(case.width)),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+def _forecaster(case, keras):
+    """Of a time series, its next number."""
+    layers = [
+        keras.layers.LSTM(case.width, return_sequences=number + 1 < case.layers)
+        for number in range(case.layers)
+    ]
+    inputs = keras.Input((None, case.features))
+    return keras.Sequential([inputs, *layers, keras.layers.Dense(1)])
+
+
+def _rows(case, keras):
+    """Of an image, read row by row, its class."""
+    inputs = keras.Input((None, case.features))
+    return keras.Sequential(
+        [inputs, keras.layers.GRU(case.width), keras.layers.Dense(10)]
+    )
+
+
+def _characters(case, keras):
+    """Of each character of a text, the next one."""
+    layers = [
+        keras.layers.LSTM(case.width, return_sequences=True) for _ in range(case.layers)
+    ]
+    return keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            keras.layers.Embedding(case.vocabulary, case.features),
+            *layers,
+            keras.layers.Dense(case.vocabulary),
+        ]
+    )
+
+
+def _dates(case, keras):
+    """Of a date in words, the date in figures: the encoder's states begin the
+    decoder."""
+    source = keras.Input((None,), dtype="int32", name="source")
+    target = keras.Input((None,), dtype="int32", name="target")
+    embed = keras.layers.Embedding(case.vocabulary, case.features)
+    _, *states = keras.layers.LSTM(case.width, return_state=True)(embed(source))
+    decoder = keras.layers.LSTM(case.width, return_sequences=True)
+    y = decoder(embed(target), initial_state=states)
+    given = {"source": source, "target": target}
+    return keras.Model(given, keras.layers.Dense(case.vocabulary)(y))
+
+
+def _source_and_target(case, rng):
+    target = _tokens(case, rng, OUTPUT_STEPS)
+    return {"source": _tokens(case, rng), "target": target}
+
+
+RECURRENT = {
+    "imdb": Recurrent("IMDB classifier, bidirectional LSTM", _imdb, _tokens),
+    "forecaster": Recurrent("time-series forecaster, LSTM", _forecaster, _numbers),
+    "rows": Recurrent("Fashion-MNIST by rows, GRU", _rows, _numbers),
+    "characters": Recurrent("character model, LSTM", _characters, _tokens),
+    "dates": Recurrent("encoder-decoder for dates, LSTM", _dates, _source_and_target),
 }

@@ -1,8 +1,8 @@
-"""Whole models of KerasHub: as they are, and after `hw3tf.accelerate(model)`.
+"""Whole models, as they are and after `hw3tf.accelerate(model)`.
 
     python benchmarks/models/run.py --json models.json --markdown models.md
 
-Random weights, nothing is downloaded. A process per case holds both kinds of the same
+Models of KerasHub and of recurrent layers with random weights; nothing is downloaded. A process per case holds both kinds of the same
 model, traced before and after the one line; they take turns, the order changes in every
 round. The peak of memory is measured in two more processes, one for each kind.
 

@@ -1,4 +1,4 @@
-"""`accelerate` and `restore`: the attention of a whole model on the kernel."""
+"""`accelerate` and `restore`: attention and recurrence of a whole model on kernels."""
 
 import types
 from collections.abc import Iterator
@@ -12,36 +12,52 @@ from hw3tf.acceleration.enabling import is_enabled
 from hw3tf.acceleration.keras_layers import verdict_on_keras_layer
 from hw3tf.acceleration.not_covered import NOT_COVERED
 from hw3tf.acceleration.patches import attach, detach, is_attached
+from hw3tf.acceleration.recurrent_layers import verdict_on_recurrent_layer
 from hw3tf.acceleration.report import AccelerationReport, LayerReport
+from hw3tf.layers.fallback import overrides
+from hw3tf.layers.integer_rnn import IntegerRNN
+from hw3tf.layers.rnn.stock import CELLS, STOCK_RECURRENCE
 from hw3tf.ops.paths import CallPath, kernel_path, logger
 
 FAMILIES = keras_hub_layers.FAMILIES | keras_hub_calls.FAMILIES
 
 KERAS_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 
+# Parts of the names of layers that the report lists even if it knows nothing of them.
+NAMED = {
+    "Attention": "computes attention",
+    "LSTM": "goes through time",
+    "GRU": "goes through time",
+    "RNN": "goes through time",
+}
+
 # Functions that a model has compiled, and compiles again if they are None.
 COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
 
 
 def accelerate(model: keras.layers.Layer) -> AccelerationReport:
-    """Puts the attention of a model onto the fused kernel: one line, same weights.
+    """Puts attention and recurrence of a model onto the fused kernels: one line, same
+    weights.
 
-    In every attention layer that hw3tf understands, however deep in the model, the one
-    method that computes the attention is replaced, on that layer object alone. Weights,
-    classes, config and names stay the same, and so do the files of `model.save`: stock
-    Keras loads them without hw3tf. The results are the same up to rounding. Dropout in
-    training is fused, too; it drops other weights than Keras's random numbers would,
+    In every layer that hw3tf understands, however deep in the model, the one method
+    that computes the attention, or the loop over time, is replaced, on that layer
+    object alone. Weights, classes, config and names stay the same, and so do the files
+    of `model.save`: stock Keras loads them without hw3tf. The results are the same up
+    to rounding. Dropout in training is fused, too. In recurrent layers it drops what
+    Keras would; in attention it drops other weights than Keras's random numbers would,
     with the same probability.
 
     hw3tf understands `keras.layers.MultiHeadAttention`, `GroupQueryAttention` and
     `Attention`, `keras_hub.layers.CachedMultiHeadAttention`, and the attention of
-    KerasHub's model families. The report says for each layer whether it is fused, and
-    why not. A layer stays as it is if it overrides what the kernel replaces, or holds
-    another softmax, dropout or scale than Keras gave it. What the layer holds is
-    checked again at every call and when a graph is traced; overridden methods are
-    checked only now. Calls that the kernel cannot take, such as those with masks larger
-    than the scores, are computed by the layer as before; the logger `hw3tf` says so at
-    level DEBUG.
+    KerasHub's model families; `keras.layers.LSTM`, `GRU` and `SimpleRNN`, also inside
+    `Bidirectional` and `TimeDistributed`, and `keras.layers.RNN` with a cell of theirs.
+    The report says for each layer whether it is fused, and why not. A layer stays as it
+    is if it overrides what the kernel replaces, or holds another softmax, dropout,
+    scale, cell or activation than the kernel computes. What the layer holds is checked
+    again at every call and when a graph is traced; overridden methods are checked only
+    now. Calls that the kernel cannot take, such as those with masks larger than the
+    scores, are computed by the layer as before; the logger `hw3tf` says so at level
+    DEBUG.
 
     The model's compiled functions are made anew at the next call. If a model is part of
     another, accelerate the outer one, because it has functions of its own.
@@ -65,7 +81,7 @@ def accelerate(model: keras.layers.Layer) -> AccelerationReport:
     >>> print(hw3tf.accelerate(model))  # doctest: +ELLIPSIS
     layer      class               fused  why
     attention  MultiHeadAttention  yes    ...
-    1 of 1 attention layers are fused. Kernel: op (the kernel covers the call)
+    1 of 1 layers with attention or recurrence are fused. Kernel: op (the kernel ...)
     """
     _check_model("accelerate", model)
     path = kernel_path()
@@ -81,10 +97,13 @@ def accelerate(model: keras.layers.Layer) -> AccelerationReport:
 
 
 def _put_on_kernel(model: Any, path: CallPath) -> tuple[list[LayerReport], list[Any]]:
-    """What is to say of each attention layer in `model`, and those that changed."""
-    reports, changed = [], []
+    """What is to say of each layer in `model` with attention or recurrence, and those
+    that changed."""
+    reports, changed, cells = [], [], set[int]()
     for name, layer in _walk(model):
-        verdict = _verdict(layer)
+        if isinstance(layer, keras.layers.RNN):  # it comes before its cells
+            cells.update(map(id, layer._flatten_layers(include_self=False)))
+        verdict = None if id(layer) in cells else _verdict(layer)
         if verdict is None:
             continue
         fused, reason = verdict.attributes is not None, verdict.reason
@@ -155,28 +174,35 @@ def _walk(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _verdict(layer: Any) -> Verdict | None:
-    """A `Verdict`, or None for a layer that is not attention."""
+    """A `Verdict`, or None for a layer without attention and recurrence."""
     if is_attached(layer):
         return Verdict({}, "accelerated already")
     for cls in type(layer).__mro__:
         name = qualified_name(cls)
         if name.startswith("hw3tf.layers."):
-            return _verdict_on_ours(layer)
+            return _verdict_on_ours(layer, cls)
         if name in FAMILIES:
             return FAMILIES[name].verdict(layer, cls)
         if name in NOT_COVERED:
             return Verdict(None, NOT_COVERED[name])
     return (
         verdict_on_keras_layer(layer)
+        or verdict_on_recurrent_layer(layer)
         or _verdict_on_function(layer)
         or _verdict_on_name(layer)
     )
 
 
-def _verdict_on_ours(layer: Any) -> Verdict | None:
-    if not isinstance(layer, KERAS_ATTENTION):
+def _verdict_on_ours(layer: Any, our_class: type) -> Verdict | None:
+    if isinstance(layer, KERAS_ATTENTION):
+        differs = layer._differs(("_compute_attention", "_masked_softmax"))
+    elif isinstance(layer, IntegerRNN):
+        differs = ""
+    elif isinstance(layer, keras.layers.RNN):
+        differs = overrides(layer, our_class, ("inner_loop",))
+        differs = differs or STOCK_RECURRENCE.changed(layer)
+    else:
         return None
-    differs = layer._differs(("_compute_attention", "_masked_softmax"))
     if differs:
         return Verdict(None, differs)
     return Verdict({}, "a layer of hw3tf, fused by itself")
@@ -208,14 +234,19 @@ def _names_the_function(code: types.CodeType) -> bool:
 
 
 def _verdict_on_name(layer: Any) -> Verdict | None:
-    """The verdict on an unknown layer that has "Attention" in its name, so that the
-    report lists it."""
+    """The verdict on a layer whose name says what it is, so that the report lists it:
+    an unknown one, or a cell outside of a layer."""
     name = type(layer).__name__
-    if "Attention" not in name or "Mask" in name:
+    if isinstance(layer, tuple(CELLS)):
+        return Verdict(
+            None, "the model calls it step by step: only whole layers are fused"
+        )
+    does = next((what for part, what in NAMED.items() if part in name), None)
+    if does is None or "Mask" in name or "Cell" in name:
         return None
     if any(_verdict(child) for child in layer._flatten_layers(include_self=False)):
         return None
-    return Verdict(None, f"hw3tf does not know how `{name}` computes attention")
+    return Verdict(None, f"hw3tf does not know how `{name}` {does}")
 
 
 def _reset_functions(model: Any) -> None:

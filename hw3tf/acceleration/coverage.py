@@ -8,14 +8,14 @@ from typing import Any
 
 import keras
 
-from hw3tf.layers.attention.attend import Refused
-from hw3tf.layers.attention.stock import NOTHING, Stock, overrides
+from hw3tf.layers.attention.stock import NOTHING
+from hw3tf.layers.fallback import Checks, Refused, overrides
 from hw3tf.ops.paths import logger
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the kernel can take over a layer's attention.
+    """Whether the kernel can take over a layer.
 
     Attributes:
         attributes: Names and values to replace on the layer, empty if it is on the
@@ -29,7 +29,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Family:
-    """How the attention layers of one class go to the kernel.
+    """How the layers of one class go to the kernel.
 
     Attributes:
         replace: Function of the layer. It returns a dict of names and functions to
@@ -37,14 +37,14 @@ class Family:
             The functions raise `Refused` for what the kernel cannot take, before they
             change anything; then the layer's own method runs.
         methods: Names of the methods that `replace` reproduces or relies on. A
-            subclass that overrides one of them computes another attention.
+            subclass that overrides one of them computes something else.
         stock: Other parts of the layer that must be as Keras made them, now and at
             every call.
     """
 
     replace: Callable[[Any], dict[str, Any] | str]
     methods: Sequence[str]
-    stock: Stock = NOTHING
+    stock: Checks = NOTHING
 
     def verdict(self, layer: Any, known_class: type) -> Verdict:
         changed = overrides(layer, known_class, self.methods)
@@ -69,7 +69,7 @@ def guard(
     layer: Any,
     function: Callable[..., Any],
     own: Callable[..., Any],
-    stock: Stock = NOTHING,
+    stock: Checks = NOTHING,
 ) -> Callable[..., Any]:
     """`function`, or `own` with the same arguments if `layer` has been changed since or
     `function` refuses the arguments. Errors are then those of the layer itself."""

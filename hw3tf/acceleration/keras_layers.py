@@ -7,7 +7,6 @@ import keras
 
 from hw3tf.acceleration.attention_layer import ATTENTION
 from hw3tf.acceleration.coverage import Family, Verdict, guard, own_method
-from hw3tf.layers.attention.attend import Refused
 from hw3tf.layers.attention.keras_calls import (
     GROUPED,
     MULTI_HEAD,
@@ -16,7 +15,7 @@ from hw3tf.layers.attention.keras_calls import (
     attention_product,
     call_attention,
 )
-from hw3tf.layers.attention.stock import overrides
+from hw3tf.layers.fallback import Refused, overrides
 
 _MULTI_HEAD = keras.layers.MultiHeadAttention
 _GROUPED = keras.layers.GroupQueryAttention

@@ -9,12 +9,12 @@ from hw3tf.ops.paths import CallPath
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One attention layer of a model.
+    """One layer of a model with attention or recurrence.
 
     Attributes:
         path: Names of the layers from the model down to this one, joined by `/`.
         class_name: Name of the layer's class.
-        fused: Whether its attention runs on the kernel.
+        fused: Whether it runs on the kernel.
         reason: A phrase that says what was replaced, or why nothing was.
     """
 
@@ -30,7 +30,7 @@ class AccelerationReport:
     In a `with` statement it undoes the changes of that call on leaving.
 
     Attributes:
-        layers: List of `LayerReport`, one for each attention layer.
+        layers: List of `LayerReport`, one for each layer with attention or recurrence.
         path: The `hw3tf.ops.AttentionPath` of calls in this process.
         num_fused: How many of the layers run on the kernel.
 
@@ -69,7 +69,7 @@ class AccelerationReport:
 
     def __str__(self) -> str:
         if not self.layers:
-            return f"No attention layer found. Kernel: {self.path}"
+            return f"No layer with attention or recurrence found. Kernel: {self.path}"
         rows = [("layer", "class", "fused", "why")]
         for layer in self.layers:
             fused = "yes" if layer.fused else "no"
@@ -81,8 +81,9 @@ class AccelerationReport:
             + row[3]
             for row in rows
         ]
-        count = f"{self.num_fused} of {len(self.layers)}"
-        lines.append(f"{count} attention layers are fused. Kernel: {self.path}")
+        count = f"{self.num_fused} of {len(self.layers)} layers"
+        words = f"{count} with attention or recurrence are fused"
+        lines.append(f"{words}. Kernel: {self.path}")
         return "\n".join(lines)
 
     __repr__ = __str__

@@ -11,7 +11,7 @@ from hw3tf.layers.attention.keras_calls import (
     attention_product,
     call_attention,
 )
-from hw3tf.layers.attention.stock import overrides
+from hw3tf.layers.fallback import overrides
 from hw3tf.ops.paths import logger
 from hw3tf.ops.shapes import batch_of
 

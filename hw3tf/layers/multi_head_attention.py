@@ -13,7 +13,7 @@ from hw3tf.layers.attention.keras_calls import (
     masks_put_back,
     set_mask,
 )
-from hw3tf.layers.attention.stock import overrides
+from hw3tf.layers.fallback import overrides
 from hw3tf.ops.paths import logger
 from hw3tf.ops.shapes import batch_of
 

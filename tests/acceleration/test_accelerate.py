@@ -43,7 +43,8 @@ def test_report_prints_as_a_table(bert):
     path = "transformer_layer_0/self_attention_layer"
     assert lines[1].split()[:3] == [path, "MultiHeadAttention", "yes"]
     assert lines[3] == (
-        "2 of 2 attention layers are fused. Kernel: op (the kernel covers the call)"
+        "2 of 2 layers with attention or recurrence are fused. "
+        "Kernel: op (the kernel covers the call)"
     )
     assert len({line.find("yes") for line in lines[1:3]}) == 1  # one column
 
@@ -157,7 +158,7 @@ def test_model_without_attention_is_reported(kernel_calls):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     report = hw3tf.accelerate(model)
     assert not report.layers
-    assert str(report).startswith("No attention layer found.")
+    assert str(report).startswith("No layer with attention or recurrence found.")
     assert hw3tf.restore(model) == 0
 
 

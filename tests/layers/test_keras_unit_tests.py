@@ -4,12 +4,8 @@ Their modules are loaded anew, and in these copies the name of the layer stands 
 ours. All tests in them run, and each tells whether it reached the kernel.
 """
 
-import importlib.util
-import pathlib
-
-import keras
 import pytest
-from keras.src.layers import attention
+from keras_unit_tests import keras_tests
 
 import hw3tf
 
@@ -37,33 +33,12 @@ WITHOUT_A_CALL = {
 }
 
 
-class Layers:
-    """`keras.layers` with one layer replaced."""
-
-    def __init__(self, **replaced):
-        self.__dict__.update(replaced)
-
-    def __getattr__(self, name):
-        return getattr(keras.src.layers, name)
-
-
-def keras_tests(module, **replaced):
-    """The test class in Keras's `module`, with layers replaced."""
-    path = pathlib.Path(attention.__file__).with_name(f"{module}.py")
-    spec = importlib.util.spec_from_file_location(f"{module}_on_ours", path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    loaded.layers = Layers(**replaced)
-    classes = [x for x in vars(loaded).values() if isinstance(x, type)]
-    (found,) = [x for x in classes if x.__module__ == loaded.__name__]
-    return found
-
-
 MultiHeadAttentionTest = keras_tests(
-    "multi_head_attention_test", MultiHeadAttention=hw3tf.layers.MultiHeadAttention
+    "attention.multi_head_attention_test",
+    MultiHeadAttention=hw3tf.layers.MultiHeadAttention,
 )
 GroupedQueryAttentionTest = keras_tests(
-    "grouped_query_attention_test",
+    "attention.grouped_query_attention_test",
     GroupedQueryAttention=hw3tf.layers.GroupQueryAttention,
 )
 

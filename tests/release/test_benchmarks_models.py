@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
@@ -42,6 +43,36 @@ def test_models_are_measured_as_they_are_and_accelerated(tmp_path):
         assert any(row.startswith("| llama-like-4096 | - | ") for row in rows)
     assert page.read_text().startswith("before\n<!--")
     assert "\nold\n" not in page.read_text()
+
+
+def test_recurrent_models_are_measured(tmp_path):
+    """Tiny ones, of which one has a dictionary of inputs and one wants numbers."""
+    done = subprocess.run(
+        [sys.executable, FOLDER / "models/run.py", "--quick", "--no-peaks"]
+        + ["--cases", "dates-*-training,forecaster-*-inference"]
+        + ["--json", tmp_path / "m.json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    cases = json.loads((tmp_path / "m.json").read_text())["cases"]
+    forecaster, dates = sorted(cases, key=lambda case: case["training"])
+    assert (forecaster["fused"], dates["fused"]) == ([1, 1], [2, 2])
+    for case in cases:
+        assert 0 < case["difference"] < 1e-5
+        assert case["verdict"].startswith("1.50x: ")
+    assert "encoder-decoder for dates, LSTM, 1 x 128 units; training" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["imdb-bilstm", "fashion-rows-gru", "characters-lstm"])
+def test_recurrent_models_train_and_run(name):
+    cases = importlib.import_module("models.cases")
+    worker = importlib.import_module("models.worker")
+    for kind in ("training", "inference"):
+        case = cases.shrunk(cases.CASES[f"{name}-{kind}"])
+        given = worker.tensors(cases.inputs(case, np.random.default_rng(0)))
+        result = worker.function(case, cases.build(case))(given)
+        assert isinstance(result, dict) == (kind == "training")
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,10 @@ from typing import Any
 
 import keras
 
+from hw3tf.layers.fallback import Refused
 from hw3tf.ops.attention.call import AttentionCall, sees_nothing
 from hw3tf.ops.attention.options import AttentionOptions
 from hw3tf.ops.attention.symbolic import is_symbolic, node
-
-
-class Refused(ValueError):
-    """The kernel cannot take these arguments. Nothing has happened yet: no dropout
-    was drawn, no Keras mask taken off."""
 
 
 def attend(

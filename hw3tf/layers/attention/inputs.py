@@ -7,7 +7,7 @@ joined, and no message could name the argument that is wrong.
 from collections.abc import Sequence
 from typing import Any
 
-from hw3tf.layers.attention.attend import Refused
+from hw3tf.layers.fallback import Refused
 from hw3tf.ops.attention.checks import check_not_ragged
 from hw3tf.ops.shapes import Shape, batch_of, broadcasts, differ
 

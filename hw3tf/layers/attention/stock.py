@@ -12,6 +12,8 @@ from typing import Any
 
 import keras
 
+from hw3tf.layers.fallback import overrides
+
 _LAST_AXIS = ((-1,),)
 
 
@@ -110,33 +112,6 @@ def _changed_part(name: str | None, part: Any, cls: type[keras.layers.Layer]) ->
     if part.activity_regularizer is not None:
         return f"`{name}` has an activity regularizer"
     return ""
-
-
-def overrides(layer: Any, known_class: type, methods: Sequence[str]) -> str:
-    """Empty if `layer` has `methods` of `known_class`, as its module defines them, else
-    what it has instead."""
-    for name in methods:
-        if name in layer.__dict__:
-            return f"the layer has a `{name}` of its own"
-        for cls in type(layer).__mro__:
-            if name not in cls.__dict__:
-                continue
-            if cls not in known_class.__mro__:
-                return f"`{cls.__name__}` overrides `{name}`"
-            if not _is_defined_in(cls, name):
-                return f"`{cls.__name__}.{name}` was replaced"
-            break
-    return ""
-
-
-def _is_defined_in(cls: type, name: str) -> bool:
-    """Whether the method was written where `cls` was. What replaces it later comes from
-    elsewhere, and `functools.wraps` does not hide its globals."""
-    function = cls.__dict__[name]
-    function = getattr(function, "__func__", function)  # of a static or class method
-    code = getattr(function, "__code__", None)
-    module = getattr(function, "__globals__", {}).get("__name__")
-    return code is not None and code.co_name == name and module == cls.__module__
 
 
 # A class that the kernel assumes nothing about, beside its methods.

@@ -1,0 +1,1 @@
+"""Keras's recurrent layers on the kernel: what they must hold, and their loop."""
