@@ -136,7 +136,8 @@ void ReadLayouts(const Operation& operation, Arrays* arrays, Call* call) {
 
 py::dtype DTypeOf(const Operation& operation, const Arrays& arrays,
                   const Call& call, Type type) {
-  const char* by = ParameterOf(operation, type).by;
+  const bool chosen = static_cast<int>(type) < kTypeParameters;
+  const char* by = chosen ? ParameterOf(operation, type).by : nullptr;
   if (by) return arrays[IndexIn(operation.operands, by)]->dtype();
   switch (call.ElementOf(type)) {
     case Element::kInt32:

@@ -36,8 +36,6 @@ template <typename A>
 constexpr TypeParameter kTypes[] = {
     {Type::kT, "T", kFloats, "inputs", Type::kT, nullptr, ", as `inputs`",
      PutDType<A>},
-    {Type::kReal, "Real", kReals, nullptr, Type::kT, RealOf,
-     ", which goes with inputs.dtype=", nullptr},
 };
 
 template <typename A>
@@ -130,7 +128,7 @@ constexpr Operand kSimpleOperands[] = {
 // What a gradient takes beside the operands of its operation.
 constexpr Operand kOutcome[] = {
     {"outputs", Type::kT, "B S U", 0, PutData<Backward, &Backward::outputs>},
-    {"kept", Type::kReal, "B T Q", 0, PutData<Backward, &Backward::kept>},
+    {"kept", Type::kInt64, "B T Q", 0, PutData<Backward, &Backward::kept>},
     {"grad_outputs", Type::kT, "B S U", kOption,
      PutData<Backward, &Backward::grad_outputs>},
     {"grad_last_h", Type::kT, "B U", kOption,
@@ -223,7 +221,10 @@ constexpr Result kLastH = {"last_h", Type::kT,
 constexpr Result kLastC = {"last_c", Type::kT,
                            "B U",    nullptr,
                            nullptr,  PutOutput<Forward, &Forward::last_c>};
-constexpr Result kKept = {"kept",  Type::kReal,
+// Words, not numbers: much of it is never written, where steps are masked, and
+// TensorFlow looks for NaN in all floats that ops return, and makes zeros of a
+// gradient for each.
+constexpr Result kKept = {"kept",  Type::kInt64,
                           "B T Q", nullptr,
                           nullptr, PutOutput<Forward, &Forward::kept>};
 
@@ -338,6 +339,7 @@ RnnShape ShapeOf(const Call& call) {
   return {n['B'], n['T'], n['F'], n['U']};
 }
 
+// In words of 64 bits.
 template <typename Args, RnnCell kCell>
 int64_t KeptPerTimestep(const Call& call) {
   Args args{};
@@ -346,20 +348,26 @@ int64_t KeptPerTimestep(const Call& call) {
   for (int i = 0; i < call.operation.attributes.size(); ++i)
     if (call.operation.attributes[i].put)
       call.operation.attributes[i].put(&args, call.attributes[i]);
+  args.options.keep = true;
   RnnShape shape = ShapeOf(call);
   shape.batch = std::max<int64_t>(shape.batch, 1);
-  const int64_t timesteps = shape.batch * shape.timesteps;
-  const int64_t kept = RnnKeptElements(kCell, args.dtype, shape, args.options);
-  return (kept + timesteps - 1) / timesteps;
+  const bool is_double = args.dtype == RnnDType::kFloat64;
+  const int64_t bytes =
+      RnnKeptElements(kCell, args.dtype, shape, args.options) *
+      static_cast<int64_t>(is_double ? sizeof(double) : sizeof(float));
+  const auto unit =
+      static_cast<int64_t>(sizeof(int64_t)) * shape.batch * shape.timesteps;
+  return (bytes + unit - 1) / unit;
 }
 
 // Sizes of what the kernels make: outputs, what they keep, their scratch.
 template <typename Args, RnnCell kCell>
 std::string CheckResults(Call* call) {
   const auto [batch, timesteps, features, units] = ShapeOf(*call);
-  // A step of a batch entry takes up to eight rows of `units` numbers.
+  // A step of a batch entry takes up to eight rows of numbers, which the
+  // kernels pad by less than 64.
   if (!Countable({batch, timesteps, features}) ||
-      !Countable({batch, timesteps, 8, units}))
+      !Countable({batch, timesteps, 8, units, 64}))
     return WrongShape("inputs", "fewer elements",
                       call->operands[kInputsAt].dims);
   if (!Countable({features, call->sizes['G']}) ||
@@ -414,6 +422,7 @@ Outcome Run(const Call& call, const Output* outputs, int threads) {
   }
   Args args = Filled<Args>(call, outputs);
   args.cell = kCell;
+  if (std::is_same_v<Args, Backward>) args.options.keep = true;
   args.shape = ShapeOf(call);
   if (kRun(args, threads)) return {Ending::kDone, ""};
   return OutOfMemory(call.operation);
@@ -431,11 +440,11 @@ constexpr char kForwardDoc[] =
     "(B, U): float32, float64, float16 or bfloat16 (of ml_dtypes), all of one\n"
     "dtype. mask (B, T): bool. lengths (B,): int32. input_dropout\n"
     "(1 or gates, B, F) and recurrent_dropout (1 or gates, B, U): factors.\n\n"
-    "outputs are (B, T, U) with return_sequences, else (B, 1, U). kept, of as\n"
-    "many numbers per timestep as the kernel needs, is what the backward\n"
-    "function takes, and empty without keep; it is float64 if inputs are,\n"
-    "else float32. Nothing is converted. Raises TypeError on a wrong dtype,\n"
-    "ValueError on a wrong shape or value, MemoryError without memory.";
+    "outputs are (B, T, U) with return_sequences, else (B, 1, U). kept, int64\n"
+    "of as many words per timestep as the kernel needs, is memory for the\n"
+    "backward function, and empty without keep. Nothing is converted. Raises\n"
+    "TypeError on a wrong dtype, ValueError on a wrong shape or value,\n"
+    "MemoryError without memory.";
 
 constexpr char kBackwardDoc[] =
     "Returns the gradients of inputs, kernel, recurrent_kernel, of the biases\n"

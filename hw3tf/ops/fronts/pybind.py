@@ -155,7 +155,7 @@ def rnn(
         return [g for g in grads if g is not None]
 
     def forward(*inside: Any) -> Any:
-        types = [dtype] * len(of_results) + [real_dtype(dtype)]
+        types = [dtype] * len(of_results) + [tf.int64]
         *results, kept = tf.numpy_function(
             run_forward, [*inside, *constants], types, stateful=False
         )

@@ -166,7 +166,7 @@ def rnn(
     of_results = ["grad_" + name for name in operation.results if name != "kept"]
     attributes = {**options.attributes(cell), "skip_grad_inputs": False}
     dtype = inputs[0].dtype.name
-    types = {"T": dtype, "Real": real_dtype(dtype)}
+    types = {"T": dtype}
 
     def call(arguments: Sequence[Any], keep: bool) -> list[Any]:
         arrays = dict(zip(names, arrays_of(arguments), strict=True))
@@ -176,7 +176,7 @@ def rnn(
         results = [
             Array((batch, timesteps if options.return_sequences else 1, units), dtype),
             *[Array((batch, units), dtype)] * (len(of_results) - 1),
-            Array((batch, timesteps, kept), types["Real"]),
+            Array((batch, timesteps, kept), "int64"),
         ]
         header = header_of(operation, types, {**attributes, "keep": keep}, arrays)
         return run_custom_call(operation.target, header, list(arguments), results)
@@ -208,8 +208,8 @@ def rnn(
 
 
 def kept_per_timestep(cell: str, dtype: str, units: Size, options: RnnOptions) -> int:
-    """How many numbers the kernel keeps of a timestep, for its gradient: what a call
-    with an empty batch says."""
+    """How many words the kernel keeps of a timestep, for its gradient: what a call with
+    an empty batch says."""
     assert isinstance(units, int)  # or the call takes another path
     kind, columns = tf.as_dtype(dtype).as_numpy_dtype, GATES[cell] * units
     shapes = (0, 1, 1), (1, columns), (units, columns)

@@ -1,0 +1,189 @@
+"""Cases of the recurrent layers, and the judge of their numbers."""
+
+import numpy as np
+import tensorflow as tf
+
+from hw3tf import reference
+from hw3tf.ops.operations import RNN
+from hw3tf.ops.rnn.call import RnnCall
+from hw3tf.ops.rnn.options import RnnOptions
+from hw3tf.reference.rnn import GATES
+
+CELLS = tuple(GATES)
+# A result that float32 happens to hit exactly gives no bound.
+ULPS = 4
+MASKS = ("right", "left", "holes", "none valid")
+
+
+def make_mask(rng, kind, batch, timesteps):
+    """Boolean `(batch, timesteps)` of one of `MASKS`; one row of it is of the kind that
+    surprises: all masked, or none."""
+    lengths = rng.integers(0, timesteps + 1, (batch, 1))
+    mask = {
+        "right": np.arange(timesteps) < lengths,
+        "left": np.arange(timesteps)[::-1] < lengths,
+        "holes": rng.random((batch, timesteps)) < 0.6,
+        "none valid": np.zeros((batch, timesteps), "bool"),
+    }[kind]
+    mask[0] = kind == "right"
+    return mask
+
+
+def make_arrays(
+    rng,
+    cell,
+    batch=3,
+    timesteps=7,
+    features=5,
+    units=4,
+    *,
+    biases=True,
+    states=True,
+    mask=None,
+    lengths=False,
+    input_dropout=None,
+    recurrent_dropout=None,
+    reset_after=True,
+):
+    """The operands of a call as float64 arrays by name, and the gradients of its
+    results (`grad_outputs` for all timesteps).
+
+    Args:
+        mask: None or one of `MASKS`.
+        input_dropout, recurrent_dropout: None, "one" or "each", for each gate.
+    """
+    gates = GATES[cell]
+
+    def normal(*shape, scale=1.0):
+        return scale * rng.standard_normal(shape)
+
+    def dropout(which, width):
+        shape = (gates if which == "each" else 1, batch, width)
+        return (rng.random(shape) < 0.7) / 0.7
+
+    # Such weights keep the states apart from 0 and from 1.
+    arrays = {
+        "inputs": normal(batch, timesteps, features),
+        "kernel": normal(features, gates * units, scale=features**-0.5),
+        "recurrent_kernel": normal(units, gates * units, scale=units**-0.5),
+    }
+    if biases:
+        arrays["bias"] = normal(gates * units, scale=0.3)
+    if biases and cell == "gru" and reset_after:
+        arrays["recurrent_bias"] = normal(gates * units, scale=0.3)
+    if states:
+        arrays["initial_h"] = normal(batch, units)
+    if states and cell == "lstm":
+        arrays["initial_c"] = normal(batch, units)
+    if mask:
+        arrays["mask"] = make_mask(rng, mask, batch, timesteps)
+    if lengths:
+        arrays["lengths"] = rng.integers(0, timesteps + 1, batch).astype("int32")
+    if input_dropout:
+        arrays["input_dropout"] = dropout(input_dropout, features)
+    if recurrent_dropout:
+        arrays["recurrent_dropout"] = dropout(recurrent_dropout, units)
+    arrays["grad_outputs"] = normal(batch, timesteps, units)
+    for name in ("grad_last_h", "grad_last_c")[: 2 if cell == "lstm" else 1]:
+        arrays[name] = normal(batch, units)
+    return arrays
+
+
+def kernel(cell, tensors, options):
+    """The path that `HW3TF_PATH` names."""
+    return RnnCall(cell, tensors, options).run()
+
+
+def specification(cell, tensors, options):
+    return reference.rnn(cell, **tensors, **vars(options))
+
+
+def compute(function, cell, arrays, options, dtype="float32", way="eager"):
+    """Results and gradients of a call, by name, as float64 arrays.
+
+    Args:
+        function: `kernel` or `specification`.
+        arrays: As `make_arrays` returns them.
+        options: Keywords of `RnnOptions`.
+        way: "eager", "graph" (which knows no sizes of batch and timesteps) or "xla".
+    """
+    options = RnnOptions(**options)
+    names = [x.name for x in RNN[cell].operands if x.name in arrays]
+    inside = [name for name in names if name in RNN[cell].with_gradient]
+    upstream = [name for name in arrays if name.startswith("grad_")]
+
+    def tensor(name):
+        x = arrays[name]
+        if name == "grad_outputs" and not options.return_sequences:
+            x = x[:, :1]
+        return tf.constant(x) if x.dtype.kind in "bi" else tf.cast(x, dtype)
+
+    def run(*tensors):
+        given = dict(zip([*names, *upstream], tensors, strict=True))
+        with tf.GradientTape() as tape:
+            wanted = [given[name] for name in inside]
+            tape.watch(wanted)
+            results = function(cell, {name: given[name] for name in names}, options)
+            results = [x for x in results if x is not None]
+            terms = zip(results, (given[name] for name in upstream), strict=True)
+            loss = sum(tf.reduce_sum(x * g) for x, g in terms)
+        return results, tape.gradient(loss, wanted)
+
+    tensors = [tensor(name) for name in [*names, *upstream]]
+    if way == "graph":
+        open_axes = {"inputs": 2, "grad_outputs": 2, "mask": 2, "lengths": 1}
+        specs = [
+            tf.TensorSpec(
+                [None] * open_axes[name] + x.shape[open_axes[name] :], x.dtype
+            )
+            if name in open_axes
+            else tf.TensorSpec(x.shape, x.dtype)
+            for name, x in zip([*names, *upstream], tensors, strict=True)
+        ]
+        run = tf.function(run, input_signature=specs)
+    elif way == "xla":
+        run = tf.function(run, jit_compile=True)
+    results, gradients = run(*tensors)
+    found = dict(zip(["outputs", "last_h", "last_c"], results, strict=False))
+    found |= {
+        f"gradient of {name}": x for name, x in zip(inside, gradients, strict=True)
+    }
+    return {name: tf.cast(x, "float64").numpy() for name, x in found.items()}
+
+
+def rounded(arrays, dtype):
+    """The arrays with the values that `dtype` has."""
+    return {
+        name: x
+        if x.dtype.kind in "bi"
+        else tf.cast(tf.cast(x, dtype), "float64").numpy()
+        for name, x in arrays.items()
+    }
+
+
+def rms(x):
+    return float(np.sqrt(np.mean(np.square(x)))) if x.size else 0.0
+
+
+def assert_as_exact(got, plain, truth, dtype="float32", plain_dtype=None, what=""):
+    """The error against float64, its root mean square, is at most twice that of
+    Keras's arithmetic. Not the maximum: two orders of Keras's own sums differ by 1.7 in
+    that.
+
+    Args:
+        got, plain, truth: As `compute` returns them.
+        dtype: That of `got`.
+        plain_dtype: That of `plain`, if it is another: its error is brought to `dtype`.
+    """
+    eps = (
+        float(tf.experimental.numpy.finfo(dtype).eps) if dtype != "bfloat16" else 2**-7
+    )
+    scale = 2.0
+    if plain_dtype:  # the truth is no better than `got`
+        scale = 3.0 * eps / np.finfo(plain_dtype).eps
+    assert got.keys() == truth.keys()
+    for name, x in got.items():
+        assert x.shape == truth[name].shape, f"{name}: {x.shape}"
+        error = rms(x - truth[name])
+        bound = scale * rms(plain[name] - truth[name]) + ULPS * eps * rms(truth[name])
+        assert error <= bound, f"{name} {what}: error {error:.2e} > {bound:.2e}"
