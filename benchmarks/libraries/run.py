@@ -22,14 +22,15 @@ OURS = "hw3tf"
 # Variables that would overrule the number of threads.
 MEDDLING = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HW3TF_NUM_THREADS")
 # How the libraries are told not to use wider instructions: oneDNN is in TensorFlow,
-# PyTorch and OpenVINO, MKL in PyTorch, XLA in TensorFlow and JAX.
+# JAX, PyTorch and OpenVINO, MKL in PyTorch, XLA in TensorFlow and JAX. XLA's products
+# are YNNPACK's, which cannot be told: without it they are oneDNN's.
 INSTRUCTION_SETS = {
     "avx2": {
         "HW3TF_ISA": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "ATEN_CPU_CAPABILITY": "avx2",
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type=",
     }
 }
 # Libraries without a switch of this kind.
