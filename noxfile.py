@@ -264,6 +264,7 @@ BENCHMARKS = (
     "attention/run.py",
     "attention/memory.py",
     "recurrence/run.py",
+    "recurrence/layers/run.py",
     "models/run.py",
     "imdb/training.py",
 )
