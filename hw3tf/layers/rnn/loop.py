@@ -64,8 +64,6 @@ def fused_loop(
     """
     cell, known = layer.cell, CELLS[type(layer.cell)]
     states = _states(initial_state, known)
-    if len(sequences.shape) != 3:
-        raise Refused(f"the sequences have {len(sequences.shape)} axes, not 3")
     tensors = {
         "inputs": sequences,
         **_dropout(cell, known, sequences, states[0], training),
