@@ -1,10 +1,10 @@
-"""Fast, exact attention and an exact integer recurrence for Keras 3 on TensorFlow,
-computed in C++.
+"""Fast, exact attention and recurrent layers for Keras 3 on TensorFlow, and an integer
+recurrence that never rounds, computed in C++.
 
 >>> import hw3tf
 >>> layer = hw3tf.layers.MultiHeadAttention(num_heads=2, key_dim=16)
 
-One line puts the attention of an existing model onto the kernel:
+One line puts the attention and the recurrent layers of an existing model onto kernels:
 
 >>> model = keras.Sequential([keras.Input((10, 16))])
 >>> report = hw3tf.accelerate(model)

@@ -18,7 +18,9 @@ Claims, checked by `check_claims()` when the script ends:
 2. CNN: shifting an image by 8 pixels shifts the features by 1 and changes them by less
    than 1e-5, wherever no border is near. Images shifted by 4 pixels sideways: the CNN
    is right more often than the GRU by at least 0.1.
-3. CNN: for images of 224 rows a training step takes at most half the GRU's time.
+3. For images of 224 rows, a training step of the CNN takes at most half the time of a
+   GRU that TensorFlow computes row by row. A kernel that does all rows in one call at
+   least halves the time of that GRU.
 4. CNN: trained on the fewest images, it is right at least as often as the GRU.
 5. GRU: it answers after every row and carries the same few numbers from row to row;
    read so, it says what it says of the image at once. After 14 of 28 rows it is right
@@ -39,12 +41,12 @@ if os.environ.get("KERAS_BACKEND", "") not in ("", "tensorflow"):
     os.write(2, b"error: this program needs KERAS_BACKEND=tensorflow\n")
     raise SystemExit(2)
 
-import itertools
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 
+import hw3tf
 from hw3tf.course import tutorial
 from hw3tf.course.data import load_images, shift_images, stretch_images
 from hw3tf.course.plots import plot_confusion, plot_panels
@@ -85,7 +87,8 @@ HEIGHTS = (14, 21, 28, 35, 42, 49, 56)
 # the ten classes, `(batch, readings, 10)`. The CNN and the bidirectional GRU give one
 # per image, the GRU one after every row: the same read-out looks at its state each
 # time. The CNN's read-out is the mean over all positions. A dense read-out, which many
-# CNNs have, is here for comparison.
+# CNNs have, is here for comparison. `hw3tf.layers.GRU` is Keras's layer with the loop
+# over the rows in one call of a C++ kernel.
 
 
 # %%
@@ -107,12 +110,12 @@ def build_cnn(readout="mean", height=None):
     return keras.Model(images, layers.Dense(10, name="readout")(x)[:, None])
 
 
-def build_gru(units=123):
+def build_gru(units=123, layer=hw3tf.layers.GRU):
     """Two GRUs. Images (batch, rows, 28) -> readings (batch, rows, 10)."""
     images = keras.Input((None, 28), name="images")
     x = keras.layers.Rescaling(1 / 255)(images)
     for _ in range(2):
-        x = keras.layers.GRU(units, return_sequences=True)(x)
+        x = layer(units, return_sequences=True)(x)
         x = keras.layers.Dropout(0.1)(x)
     return keras.Model(images, keras.layers.Dense(10, name="readout")(x))
 
@@ -121,7 +124,7 @@ def build_bidirectional(units=142):
     """A GRU down, one up. Images (batch, rows, 28) -> readings (batch, 1, 10)."""
     images = keras.Input((None, 28), name="images")
     x = keras.layers.Rescaling(1 / 255)(images)
-    x = keras.layers.Bidirectional(keras.layers.GRU(units))(x)
+    x = keras.layers.Bidirectional(hw3tf.layers.GRU(units))(x)
     x = keras.layers.Dropout(0.1)(x)
     return keras.Model(images, keras.layers.Dense(10, name="readout")(x)[:, None])
 
@@ -265,15 +268,19 @@ def measure_shifts(nets, images, labels):
 #
 # The work of both grows with $T$, so on two cores both curves rise in the end. But the
 # CNN does its work in large pieces, which keep processors busy; the GRU does a small
-# one per row, and waits.
+# one per row. So the time of a link counts. `keras.layers.GRU` computes each row by
+# dozens of small operations of TensorFlow, which take longer to start than to run, and
+# processors wait. The kernel of `hw3tf.layers.GRU` does the same arithmetic with short
+# links, and on two cores it is the work that takes the time. The more processors there
+# are, the more the chain counts again.
 
 
 # %%
 def measure_steps(heights):
-    """Seconds of a training step on 8 images, per height in rows, of CNN and GRU."""
+    """Seconds of a training step on 8 images, per height in rows, of CNN and GRUs."""
     lines, images = {}, [np.zeros((8, height, 28), "uint8") for height in heights]
-    for name in ("CNN", "GRU"):
-        net = NETS[name]()
+    for name in ("CNN", "GRU", "GRU, row by row"):
+        net = NETS[name]() if name in NETS else build_gru(layer=keras.layers.GRU)
         net.compile(keras.optimizers.Adam(), loss_of_readings, jit_compile=False)
         lines[name] = [seconds_per_step(net, x, np.zeros(8, "int32")) for x in images]
     return {"x": heights, "lines": lines}
@@ -344,7 +351,7 @@ def measure_anytime(nets, images, labels):
 # A GRU of $U$ units on rows of $D$ numbers has $3(DU + U^2 + 2U)$ parameters, for any
 # number of rows: weights are shared over time. That is not its privilege. A convolution
 # shares its weights over positions, with the same effect. What grows with the height,
-# and refuses another one, is a dense read-out. The mean over positions mends it. So the
+# and refuses another one, is a dense read-out. The mean over positions does not. So the
 # question is what nets trained on 28 rows make of images stretched to 14 to 56 rows.
 
 
@@ -467,8 +474,9 @@ def check_claims(results, bars):
     claim("features, changed by a shift of 4 pixels", moved[4], ">", 0.01)
     cnn, gru = (results["shifts"][name][0][4] for name in ("CNN", "GRU"))
     claim("CNN ahead of the GRU, 4 pixels sideways", cnn - gru, ">=", bars.shift)
-    cnn, gru = (results["steps"]["lines"][name][-1] for name in ("CNN", "GRU"))
-    claim("a step of the GRU, in steps of the CNN", gru / cnn, ">=", 2)
+    cnn, gru, slow = (line[-1] for line in results["steps"]["lines"].values())
+    claim("a step of the GRU row by row, in steps of the CNN", slow / cnn, ">=", 2)
+    claim("the same, in steps of the GRU", slow / gru, ">=", 2)
     cnn, gru = (results["few"]["lines"][name][0] for name in ("CNN", "GRU"))
     claim("CNN ahead of the GRU, fewest images", cnn - gru, ">=", bars.few)
     anytime = results["anytime"]
@@ -489,12 +497,12 @@ def check_claims(results, bars):
 #
 # The CNN is the better reader of images that lie there as a whole: it knows that a
 # shirt two pixels to the right is a shirt, it needs fewer examples to know a shirt, and
-# it keeps the processor busy. The GRU knows the same of time, and of nothing else:
-# shifted down an image loses little, shifted sideways it is lost. What it has alone is
-# its state: an answer after every row, at a cost per row that does not depend on the
-# rows before. The bidirectional GRU pays for its second look with just that. And
-# sharing weights, often told as the RNN's benefit, is what both do; only a dense
-# read-out does not.
+# all of its positions can be computed at once. The GRU knows the same of time, and of
+# nothing else: shifted down an image loses little, shifted sideways it is lost. What it
+# has alone is its state: an answer after every row, at a cost per row that does not
+# depend on the rows before. The bidirectional GRU pays for its second look with just
+# that. And sharing weights, often told as the RNN's benefit, is what both do; only a
+# dense read-out does not.
 #
 # ## Exercises
 #
@@ -539,7 +547,7 @@ def train_and_test(data, settings, args, test):
     folder, trained = args.out / "checkpoints", {name: [] for name in NETS}
     seeds = range(args.seed, args.seed + args.seeds)
     if args.resume:  # hours before the last one is needed
-        for seed, name in itertools.product(seeds, NETS):
+        for seed, name in [(seed, name) for seed in seeds for name in NETS]:
             plan(name, data, settings, seed, None, folder)[-1].check_checkpoint()
     for seed in seeds:
         for name, runs in trained.items():  # in turn: what slows one slows all
@@ -567,8 +575,7 @@ def main(argv=None):
     counts = {name: build().count_params() for name, build in NETS.items()}
     print("Parameters:", ", ".join(f"{n} {count:,}" for n, count in counts.items()))
 
-    x = data.test_images[: settings.num_tested]
-    y = data.test_labels[: settings.num_tested]
+    x, y = (a[: settings.num_tested] for a in (data.test_images, data.test_labels))
     nets, results = train_and_test(data, settings, args, (x, y))
     results |= {"data": data.name, "parameters": counts}
     said = {n: predict(net, x, may_mirror(n, data))[:, -1] for n, net in nets.items()}

@@ -159,7 +159,7 @@ def build_model(settings):
     x = layers.Dropout(settings.dropout)(embedded)
     x = x + layers.Conv1D(dim, 3, padding="same", activation="relu")(x)
     if settings.model == "gru":
-        gru = layers.GRU(dim // 2, return_sequences=True)
+        gru = hw3tf.layers.GRU(dim // 2, return_sequences=True)
         y = layers.Bidirectional(gru)(x, mask=mask)
         x = x + layers.Dropout(settings.dropout)(y)
     elif settings.attention != "none":

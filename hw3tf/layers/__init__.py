@@ -9,11 +9,11 @@ from hw3tf.layers.multi_head_attention import MultiHeadAttention
 from hw3tf.layers.simple_rnn import SimpleRNN
 from hw3tf.layers.token_and_position_embedding import TokenAndPositionEmbedding
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - GRU and LSTM are no constants
     "GRU",
-    "LSTM",
     "GroupQueryAttention",
     "IntegerRNN",
+    "LSTM",
     "Logistic",
     "MultiHeadAttention",
     "SimpleRNN",

@@ -31,6 +31,7 @@ STOCK = {
     "Attention": keras.layers.Attention,
     "AdditiveAttention": keras.layers.AdditiveAttention,
 }
+RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 
 
 class Learned(keras.layers.Layer):
@@ -80,7 +81,8 @@ def heads(draw, kind):
 @st.composite
 def cases(draw):
     """A dict that `check` takes."""
-    kind = draw(st.sampled_from([*STOCK, "MultiHeadAttention", "IntegerRNN"]))
+    kinds = [*STOCK, "MultiHeadAttention", "IntegerRNN", *RECURRENT]
+    kind = draw(st.sampled_from(kinds))
     case = {
         "kind": kind,
         "seed": draw(st.integers(0, 2**32)),
@@ -99,6 +101,13 @@ def cases(draw):
         return case | {
             "options": integer_options(draw),
             "units": draw(st.integers(1, 3)),
+        }
+    if kind in RECURRENT:
+        return case | {
+            "options": recurrent_options(draw, kind),
+            "units": draw(st.integers(1, 6)),
+            "both directions": draw(st.booleans()),
+            "by": draw(st.sampled_from(["accelerate", "layers"])),
         }
     memories = ["self", "self", "other"]
     memories += ["learned query", "learned memory"] * DRAWN["batch of 1"]
@@ -132,6 +141,29 @@ def integer_options(draw):
         "activation": draw(st.sampled_from([None, "relu", "sign"])),
         "overflow": draw(st.sampled_from(["raise", "wrap", "saturate"])),
     }
+
+
+def recurrent_options(draw, kind):
+    share = st.sampled_from([0.0, 0.0, 0.4])
+    options = {
+        "return_sequences": draw(st.booleans()),
+        "go_backwards": draw(st.booleans()),
+        "zero_output_for_mask": draw(st.booleans()),
+        "use_bias": draw(st.booleans()),
+        "activation": draw(st.sampled_from(["tanh", "tanh", None, "relu", "gelu"])),
+        "dropout": draw(share),
+        "recurrent_dropout": draw(share),
+    }
+    if kind == "SimpleRNN":
+        return options
+    options["recurrent_activation"] = draw(
+        st.sampled_from(["sigmoid", "sigmoid", "hard_sigmoid"])
+    )
+    # Keras cannot do both of a product per gate and dropout of inputs alone, unless:
+    options |= {"implementation": draw(st.sampled_from([1, 2])), "use_cudnn": False}
+    if kind == "GRU":
+        options["reset_after"] = draw(st.booleans())
+    return options
 
 
 def attention_layer(case, dtype, fused):
@@ -291,6 +323,39 @@ def compare(case, *results):
         )
 
 
+def recurrent_model(case, dtype, fused):
+    ours = fused and case["by"] == "layers"
+    keras.utils.set_random_seed(0)  # of dropout: Keras copies layers without their seed
+    layer = getattr(hw3tf.layers if ours else keras.layers, case["kind"])(
+        case["units"], dtype=dtype, **case["options"]
+    )
+    if case["both directions"]:
+        layer = keras.layers.Bidirectional(layer, dtype=dtype)
+    length = None if case["any length"] else case["length"]
+    x = keras.Input((length, case["size"]), name="x", dtype=dtype)
+    y = keras.layers.Masking(0.0, dtype=dtype)(x) if case["padded"] else x
+    return keras.Model(x, keras.layers.Dense(2, dtype=dtype)(layer(y)))
+
+
+def check_recurrent(case):
+    inputs, targets = data_of({**case, "memory": "self"})
+    if not case["options"]["return_sequences"]:
+        targets = targets[:, 0]
+    results = []
+    for dtype, fused in (("float32", True), ("float32", False), ("float64", False)):
+        model = recurrent_model(case, dtype, fused)
+        model.set_weights(weights_of(model, case["seed"]))
+        if fused and case["by"] == "accelerate":
+            hw3tf.accelerate(model)
+        results.append(run(model, case, inputs, targets))
+    drops = case["options"]["dropout"] or case["options"]["recurrent_dropout"]
+    if case["run"] == "fit" and drops:  # other numbers in float64
+        for x, y in zip(*results[:2], strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+    else:
+        compare(case, *results)
+
+
 def integer_model(case, layer):
     x = keras.Input((None, case["size"]), dtype="int32", name="x")
     y = keras.layers.Lambda(lambda h: keras.ops.cast(h, "float32") / 16)(layer(x))
@@ -333,6 +398,8 @@ def check(case):
         with warnings.catch_warnings():
             # Keras warns of a single key, and of masks that layers pass on.
             warnings.simplefilter("ignore")
-            (check_integers if case["kind"] == "IntegerRNN" else check_attention)(case)
+            checks = {"IntegerRNN": check_integers}
+            checks |= dict.fromkeys(RECURRENT, check_recurrent)
+            checks.get(case["kind"], check_attention)(case)
     finally:
         keras.backend.clear_session()

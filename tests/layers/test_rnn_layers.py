@@ -322,6 +322,11 @@ LEFT_TO_KERAS = {
         lambda layer: vars(layer).update(cell=Halved(layer.cell)),
         "`cell` is of type Halved, not LSTMCell, GRUCell or SimpleRNNCell",
     ),
+    "without autocast": (
+        {},
+        lambda layer: setattr(layer.cell, "autocast", False),
+        "`cell.autocast` is False",
+    ),
     "an activity regularizer": (
         {},
         lambda layer: setattr(
@@ -356,6 +361,30 @@ def test_what_the_kernel_does_not_compute_is_keras(what, rng, rnn_calls, caplog)
     assert all(map(np.array_equal, got, wanted))
     assert not rnn_calls
     assert f"{layers[0].name} runs as in Keras: {reason}" in caplog.text
+
+
+def test_dropout_of_another_number_of_masks_is_keras(rng, rnn_calls, caplog):
+    """Keras takes rows of the one mask that was drawn for masks of the gates."""
+    layers = pair("LSTM", UNITS, dropout=0.5, seed=1, use_cudnn=False)
+    for layer in layers:
+        layer.cell.implementation = 1
+    x = sequences(rng, batch=4)
+    with caplog.at_level(logging.DEBUG, "hw3tf"):
+        got, wanted = (layer(x, training=True) for layer in layers)
+    np.testing.assert_array_equal(got, wanted)
+    assert not rnn_calls
+    assert "the cell has drawn 1 masks of dropout, not 4" in caplog.text
+
+
+def test_another_number_of_states_is_the_error_of_keras(rng, rnn_calls):
+    x, state = sequences(rng), np.zeros((3, UNITS), "float32")
+    errors = []
+    for layer in pair("LSTM", UNITS):
+        with pytest.raises(IndexError) as caught:
+            layer(x, initial_state=[state])
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1]
+    assert not rnn_calls
 
 
 def test_masks_with_a_value_for_each_unit_are_keras(rng, rnn_calls, caplog):
@@ -478,6 +507,26 @@ def test_gradient_of_a_gradient(name, rng):
             penalty = tf.reduce_sum(inner.gradient(y, x) ** 2)
         found.append(outer.gradient(penalty, layer.trainable_weights))
     assert_equal_up_to_rounding(*([g.numpy() for g in gs] for gs in found))
+
+
+@pytest.mark.parametrize("options", [{}, {"recurrent_dropout": 0.2, "dropout": 0.2}])
+@pytest.mark.parametrize("rows", [1, None])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_loop_is_left_in_the_graph(name, rows, options):
+    """tensorflow/tensorflow#26642; nor with recurrent dropout, #38236, nor for a batch
+    of 1, #59698."""
+    found = []
+    for layer in pair(name, UNITS, **options):
+        run = tf.function(
+            lambda x, layer=layer: layer(x, training=True),
+            input_signature=[tf.TensorSpec((rows, None, FEATURES))],
+        )
+        graph = run.get_concrete_function().graph
+        found.append([op.type for op in graph.get_operations()])
+    ours, theirs = found
+    assert len([op for op in ours if op.startswith("Hw3tf")]) == 1
+    assert not any("While" in op for op in ours)
+    assert any("While" in op for op in theirs)
 
 
 def test_single_precision_of_keras_is_the_judge(rng):

@@ -63,8 +63,17 @@ def initial(rng, name, batch=3, units=UNITS):
     return [rng.standard_normal((batch, units)) for _ in range(number_of_states(name))]
 
 
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("case", CASES)
+# Options that have to do with masks meet all of them, the others some.
+WITH_ALL_MASKS = ("all outputs", "backwards", "zeros")
+CASES_AND_MASKS = [
+    (case, mask)
+    for i, case in enumerate(CASES)
+    for j, mask in enumerate(MASKS)
+    if case.endswith(WITH_ALL_MASKS) or mask == "holes" or j == i % len(MASKS)
+]
+
+
+@pytest.mark.parametrize(("case", "mask"), CASES_AND_MASKS)
 def test_values_and_gradients_are_as_exact_as_keras(case, mask, rng, rnn_calls):
     name, options = CASES[case]
     layers = trio(name, FEATURES, units=UNITS, **options)
@@ -290,6 +299,45 @@ def test_a_state_for_the_whole_batch(name, rng):
         if a.shape != b.shape:  # the gradients of the states
             b = b.sum(axis=0, keepdims=True)
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_that_is_known_when_the_graph_runs(name, rng, rnn_calls):
+    """A state and a mask for the whole batch serve as in Keras; others are refused by
+    their names. States that are not given are not copied."""
+    ours, theirs, _ = trio(name, FEATURES, units=UNITS)
+    count = number_of_states(name)
+
+    def graph(layer):
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec((None, None, FEATURES)),
+                tf.TensorSpec((None, None), "bool"),
+                *[tf.TensorSpec((None, UNITS))] * count,
+            ]
+        )
+        def run(x, mask, *states):
+            return layer(x, mask=mask, initial_state=list(states))
+
+        return run
+
+    def numbers(states):
+        return [s.astype("float32") for s in states]
+
+    x, mask = sequences(rng).astype("float32"), mask_named("holes")
+    ours_in_graph, theirs_in_graph = graph(ours), graph(theirs)
+    for rows in (1, 3):
+        given = x, mask[:rows], *numbers(initial(rng, name, batch=rows))
+        got, wanted = ours_in_graph(*given), theirs_in_graph(*given)
+        np.testing.assert_allclose(got, wanted, atol=2e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`initial_h` must have"):
+        ours_in_graph(x, mask, *numbers(initial(rng, name, batch=2)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`mask` must have"):
+        ours_in_graph(x, mask[:2], *numbers(initial(rng, name)))
+    assert len(rnn_calls) == 1
+    alone = tf.function(ours, input_signature=[tf.TensorSpec((None, None, FEATURES))])
+    graph = alone.get_concrete_function().graph
+    assert "BroadcastTo" not in {op.type for op in graph.get_operations()}
 
 
 @pytest.mark.parametrize("name", NAMES)

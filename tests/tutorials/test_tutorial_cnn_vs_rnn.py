@@ -188,7 +188,8 @@ def test_time_is_measured_for_every_height(tutorial, monkeypatch):
     )
     steps = [((8, 14, 28), 8), ((8, 28, 28), 8)]
     measured = tutorial.measure_steps((14, 28))
-    assert measured == {"x": (14, 28), "lines": {"CNN": steps, "GRU": steps}}
+    lines = dict.fromkeys(["CNN", "GRU", "GRU, row by row"], steps)
+    assert measured == {"x": (14, 28), "lines": lines}
 
 
 @pytest.fixture
@@ -206,7 +207,14 @@ def good(tutorial):
             "GRU": [[0.9, 0.8, 0.7, 0.6, 0.3, 0.2, 0.1], [0.9] * 7],
             "bidirectional": [[0.5] * 7] * 2,
         },
-        "steps": {"x": (14, 224), "lines": {"CNN": [1.0, 2.0], "GRU": [1.0, 9.0]}},
+        "steps": {
+            "x": (14, 224),
+            "lines": {
+                "CNN": [1.0, 2.0],
+                "GRU": [1.0, 2.0],
+                "GRU, row by row": [1.0, 9.0],
+            },
+        },
         "few": {"x": (1, 2), "lines": {"CNN": [0.8, 0.9], "GRU": [0.3, 0.9]}},
         "anytime": {
             "curves": {
@@ -241,7 +249,8 @@ def broken(good):
     yield {"equivariance": {**good["equivariance"], 4: 1e-3}}
     yield {"shifts": {**good["shifts"], "GRU": good["shifts"]["CNN"]}}
     for key, name, values in (
-        ("steps", "GRU", [1.0, 3.9]),
+        ("steps", "CNN", [1.0, 4.6]),
+        ("steps", "GRU", [1.0, 4.6]),
         ("few", "CNN", [0.2, 0.9]),
         ("height parameters", "GRU", [5, 5, 5, 6]),
         ("height parameters", "CNN, dense read-out", [5, 5, 5, 5]),

@@ -64,8 +64,6 @@ def fused_loop(
     """
     cell, known = layer.cell, CELLS[type(layer.cell)]
     states = _states(initial_state, known)
-    if len(sequences.shape) != 3:
-        raise Refused(f"the sequences have {len(sequences.shape)} axes, not 3")
     tensors = {
         "inputs": sequences,
         **_dropout(cell, known, sequences, states[0], training),
@@ -157,13 +155,27 @@ def _mask(mask: Any, sequences: Any) -> Any:
         mask = ops.squeeze(mask, 2)
     if len(mask.shape) != 2:
         raise Refused(f"the mask, of shape {tuple(mask.shape)}, is not one of steps")
-    return _for_all(mask, sequences, or_unknown=True)
+    return _for_all(mask, sequences)
 
 
-def _for_all(x: Any, sequences: Any, or_unknown: bool = False) -> Any:
-    """`x`, `(batch, size)`, repeated for the batch of `sequences` if its own is 1; with
-    `or_unknown` also if that is known only while the graph runs."""
-    may_be_one = x.shape[0] == 1 or (or_unknown and x.shape[0] is None)
-    if not may_be_one or sequences.shape[0] == 1:
+def _for_all(x: Any, sequences: Any) -> Any:
+    """`x`, `(batch, size)`, repeated for the batch of `sequences` if its own is 1.
+
+    Where that is known only while the graph runs, another batch stays as it is: the
+    kernel refuses it by the name of the argument.
+    """
+    known = x.shape[0]
+    if known not in (1, None) or sequences.shape[0] == 1:
         return x
-    return ops.broadcast_to(x, (ops.shape(sequences)[0], ops.shape(x)[1]))
+    if known is None and _is_filled(x):
+        return x
+    rows, size = ops.shape(x)
+    batch = ops.shape(sequences)[0]
+    rows = batch if known == 1 else ops.where(ops.equal(rows, 1), batch, rows)
+    return ops.broadcast_to(x, (rows, size))
+
+
+def _is_filled(x: Any) -> bool:
+    """Whether a tensor in a graph is one number, as the states are that nobody gave:
+    Keras makes them for the batch of the sequences."""
+    return getattr(getattr(x, "op", None), "type", None) == "Fill"

@@ -9,8 +9,6 @@ import keras
 from hw3tf.layers.fallback import overrides
 from hw3tf.ops.rnn.activations import WORDS, in_words, resolved
 
-DTYPES = ("float16", "bfloat16", "float32", "float64")
-
 
 @dataclass(frozen=True)
 class KerasCell:
@@ -83,8 +81,6 @@ def _changed_activation(cell: Any, known: KerasCell) -> str:
 
 
 def _changed_options(cell: Any) -> str:
-    if cell.compute_dtype not in DTYPES:
-        return f"`cell` computes in {cell.compute_dtype}"
     if not cell.autocast:
         return "`cell.autocast` is False"
     if cell.activity_regularizer is not None:
