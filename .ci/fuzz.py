@@ -70,8 +70,8 @@ def row(what, judge, seed, status, text):
 
 
 # Shares of the time. Calls from Python are slow, and cover everything.
-OPS, MODELS, ATTENTION, RECURRENCE, STRESS = 3, 1, 1, 0.25, 1
-KERNELS = (("attention", ATTENTION), ("recurrence", RECURRENCE))
+OPS, MODELS, ATTENTION, RECURRENCE, RNN, STRESS = 3, 1, 1, 0.25, 0.5, 1
+KERNELS = (("attention", ATTENTION), ("recurrence", RECURRENCE), ("rnn", RNN))
 
 
 def runs(folder, seconds, seed, most):
@@ -83,7 +83,8 @@ def runs(folder, seconds, seed, most):
     names = [
         name for name in INSTRUCTION_SETS if can_run(folder / "attention_fuzz", name)
     ] or [""]
-    share = seconds / (OPS + MODELS + (ATTENTION + RECURRENCE) * len(names) + STRESS)
+    kernels = sum(part for _, part in KERNELS)
+    share = seconds / (OPS + MODELS + kernels * len(names) + STRESS)
 
     def options(part):
         return ("--seconds", max(1, int(part * share)))
@@ -101,7 +102,11 @@ def runs(folder, seconds, seed, most):
     command = [sys.executable, "tests/helpers/fuzz_models.py", *options(MODELS)]
     command += ["--cases", most, "--seed", seed]
     yield "models", "stock Keras in float64", str(seed), command, {}
-    judges = {"attention": "the formula in float64", "recurrence": "the formula"}
+    judges = {
+        "attention": "the formula in float64",
+        "recurrence": "the formula",
+        "rnn": "the formula in float64",
+    }
     for i, name in enumerate(names):
         first = str(seed + i * PER_DAY // 10)
         environment = {"HW3TF_ISA": name} if name else {}

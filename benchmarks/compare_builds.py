@@ -7,10 +7,11 @@ or what `pip install --no-deps --target OLD .` filled. Each build has a process 
 own, as two libraries of one name do not fit into one; both sleep except in their
 turns, of a few milliseconds each, so that what else happens on the machine happens to
 both. Nothing but `hw3tf._core` is called, on the inputs of the benchmarks of attention
-and the recurrence, in memory aligned as TensorFlow's is. The last column says whether
-both gave the same bits.
+and recurrences, in memory aligned as TensorFlow's is. The last column says whether both
+gave the same bits.
 """
 
+import dataclasses
 import fnmatch
 import importlib.machinery
 import importlib.util
@@ -24,6 +25,7 @@ import numpy as np
 from attention import cases as attention_cases
 from harness import Process
 from recurrence import cases as recurrence_cases
+from recurrence.layers import cases as layer_cases
 
 PROGRAM = "compare_builds.py"
 # Shorter turns would time the waking of the process, which the first call, not
@@ -34,7 +36,10 @@ SECONDS_OF_A_TURN = 0.005
 def all_cases():
     attention = [*attention_cases.table(), *attention_cases.curve()]
     attention += attention_cases.kernel_alone()
-    return {case.name: case for case in attention} | recurrence_cases.CASES
+    layers = [*layer_cases.table(), *layer_cases.curve()]
+    layers = [case for case in layers if len(case.weight_shapes) == 1]
+    named = {case.name: case for case in attention + layers}
+    return named | recurrence_cases.CASES
 
 
 def core_in(folder):
@@ -75,10 +80,21 @@ def prepare(core, name, quick):
         arrays = [aligned(x) for x in recurrence_cases.make_arrays(case)]
         options = recurrence_cases.kernel_options(case)
         return lambda: (core.integer_rnn(*arrays, **options),)
-    from attention.peers.tensorflow import Hw3tfCore
+    if isinstance(case, layer_cases.Case):
+        from recurrence.layers.peers.tensorflow import Hw3tfCore
 
-    case = attention_cases.shrunk(case) if quick else case
-    inputs = {k: aligned(x) for k, x in attention_cases.make_inputs(case).items()}
+        case = layer_cases.shrunk(case) if quick else case
+        inputs = layer_cases.make_inputs(case)
+        weights = [tuple(map(aligned, inputs.weights[0]))]
+        arrays = {"inputs": aligned(inputs.inputs), "weights": weights}
+        if case.training:
+            arrays["grad_outputs"] = aligned(inputs.grad_outputs)
+        inputs = dataclasses.replace(inputs, **arrays)
+    else:
+        from attention.peers.tensorflow import Hw3tfCore
+
+        case = attention_cases.shrunk(case) if quick else case
+        inputs = {k: aligned(x) for k, x in attention_cases.make_inputs(case).items()}
     peer = Hw3tfCore.__new__(Hw3tfCore)
     peer.core = core
     return peer.prepare(case, inputs, "")

@@ -403,22 +403,25 @@ def draw(
     labels: Mapping[str, str],
     finish: Callable[[Any], None],
 ) -> None:
-    """Draws lines of all libraries in two panels, and their legend.
+    """Draws lines of all libraries in rows of two panels, and their legend.
 
     Args:
         path: PNG file to write.
-        panels: Title -> name of a library -> its points.
+        panels: Title -> name of a library -> its points; an even number of them.
         styles: Name of a library -> colour, marker, width of its line.
-        labels: "title" of the picture, "x" and "y" of the axes.
-        finish: Called with both axes, before the legend is made.
+        labels: "title" of the picture, "x" and "y" of the axes; "x" has a line for
+            each row of panels.
+        finish: Called with the list of all axes, before the legend is made.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    below_each = labels["x"].splitlines()
+    rows = len(below_each)
+    figure = Figure(figsize=(11, 1 + 4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+    axes = list(figure.subplots(rows, 2, sharey=True, squeeze=False).flat)
+    for i, (axis, (title, lines)) in enumerate(zip(axes, panels.items(), strict=True)):
         for name, points in lines.items():
             if not points:
                 continue
@@ -427,9 +430,10 @@ def draw(
             xy = zip(*points, strict=True)
             axis.plot(*xy, **look, markersize=5, zorder=1 + width, label=name)
         axis.grid(alpha=0.25)
-        axis.set_xlabel(labels["x"])
+        axis.set_xlabel(below_each[i // 2])
         axis.set_title(title)
-    axes[0].set_ylabel(labels["y"])
+    for axis in axes[::2]:
+        axis.set_ylabel(labels["y"])
     finish(axes)
     handles = {
         label: handle

@@ -24,10 +24,11 @@ class MachinePeak:
     Args:
         milliseconds: How long each of the five rounds of a loop takes.
         mebibytes: What the bandwidth is measured on.
+        isa: "avx2": nothing wider is used, where the processor has it; or None.
     """
 
-    def __init__(self, milliseconds=20, mebibytes=256):
-        self.sizes = [str(milliseconds), str(mebibytes)]
+    def __init__(self, milliseconds=20, mebibytes=256, isa=None):
+        self.options = [str(milliseconds), str(mebibytes), *([isa] if isa else [])]
         self.best = {}  # threads -> figures
         self.folder = tempfile.TemporaryDirectory(prefix="hw3tf-peak-")
         self.program = pathlib.Path(self.folder.name, "peak")
@@ -48,7 +49,7 @@ class MachinePeak:
         `bfloat16_dot`, the rate of the dot product alone."""
         if self.why_unknown:
             return dict(UNKNOWN)
-        command = [self.program, str(threads), *self.sizes]
+        command = [self.program, str(threads), *self.options]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         now = json.loads(done.stdout)
         now["bfloat16_dot"] = now["bfloat16"]
@@ -63,10 +64,11 @@ class MachinePeak:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--isa", choices=["avx2"], help="use nothing wider")
     args = parser.parse_args()
     if min(args.threads, default=1) < 1:
         parser.error(f"--threads must be at least 1, not {min(args.threads)}")
-    peak = MachinePeak()
+    peak = MachinePeak(isa=args.isa)
     if peak.why_unknown:
         raise SystemExit(f"unknown: {peak.why_unknown}")
     for threads in args.threads:

@@ -1,8 +1,10 @@
 // Peak rates of this machine, to judge a kernel by: multiply-adds per
 // second from registers alone, and bytes per second read from memory.
 //
-//     g++ -O2 -pthread peak.cc -o peak && ./peak THREADS MILLISECONDS MEBIBYTES
+//     g++ -O2 -pthread peak.cc -o peak
+//     ./peak THREADS MILLISECONDS MEBIBYTES [avx2]
 //
+// With "avx2" it uses nothing wider, where the processor has it. The program
 // prints JSON: GFLOP/s in float32 and with the bfloat16 dot product (null where
 // the processor has none), GB/s. Every thread is pinned to a processor of its
 // own. machine_peak.py compiles and runs it.
@@ -17,6 +19,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 #include <vector>
 #ifdef __linux__
@@ -127,8 +130,10 @@ __attribute__((target("avx512f,avx512bf16"))) double LoopBfloat16(long steps) {
 }
 #endif
 
-Loop Float32Loop(const char** name) {
-  if (__builtin_cpu_supports("avx512f")) return *name = "avx512f", LoopAvx512;
+Loop Float32Loop(bool narrow, const char** name) {
+  if (__builtin_cpu_supports("avx512f") && !narrow) {
+    return *name = "avx512f", LoopAvx512;
+  }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     return *name = "avx2", LoopAvx2;
   }
@@ -161,12 +166,12 @@ double LoopNeon(long steps) {
   return 24.0 * 4 * 2 * static_cast<double>(steps);
 }
 
-Loop Float32Loop(const char** name) { return *name = "neon", LoopNeon; }
+Loop Float32Loop(bool, const char** name) { return *name = "neon", LoopNeon; }
 Loop Bfloat16Loop() { return nullptr; }
 
 #else
 
-Loop Float32Loop(const char** name) { return *name = "unknown", nullptr; }
+Loop Float32Loop(bool, const char** name) { return *name = "unknown", nullptr; }
 Loop Bfloat16Loop() { return nullptr; }
 
 #endif
@@ -284,14 +289,16 @@ void Print(const char* name, double rate) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 2;
+  if (argc != 4 && argc != 5) return 2;
+  const bool narrow = argc == 5;
+  if (narrow && std::strcmp(argv[4], "avx2") != 0) return 2;
   const int threads = std::atoi(argv[1]);
   const double seconds = 1e-3 * std::atof(argv[2]);
   const size_t bytes = std::strtoull(argv[3], nullptr, 10) << 20;
   if (threads < 1) return 2;
   const char* name = nullptr;
-  const Loop float32 = Float32Loop(&name);
-  const Loop bfloat16 = Bfloat16Loop();
+  const Loop float32 = Float32Loop(narrow, &name);
+  const Loop bfloat16 = narrow ? nullptr : Bfloat16Loop();
   std::printf("{");
   Print("float32", float32 ? LoopRate(float32, threads, seconds) : 0);
   Print("bfloat16", bfloat16 ? LoopRate(bfloat16, threads, seconds) : 0);

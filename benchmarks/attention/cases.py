@@ -5,7 +5,6 @@ value heads, size of a head.
 """
 
 import dataclasses
-import fnmatch
 import math
 
 import ml_dtypes
@@ -219,13 +218,6 @@ def shrunk(case):
     )
     shortest = None if case.shortest is None else 20
     return dataclasses.replace(case, sizes=sizes, shortest=shortest, neighbour=None)
-
-
-def chosen(cases, patterns):
-    """The cases whose name fits one of the patterns, and odd ones' neighbours."""
-    names = {c.name for p in patterns for c in cases if fnmatch.fnmatch(c.name, p)}
-    names |= {c.neighbour for c in cases if c.name in names}
-    return [c for c in cases if c.name in names]
 
 
 def make_inputs(case):

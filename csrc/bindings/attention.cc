@@ -1,5 +1,5 @@
-// What Python asks of attention beside calls: which weights dropout keeps, the
-// sizes of tiles.
+// Functions of Python beside the calls of attention: the weights that dropout
+// keeps, the sizes of tiles.
 
 #include "kernels/attention/attention.h"
 

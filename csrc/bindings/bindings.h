@@ -1,4 +1,4 @@
-// What each file of this folder adds to the module `hw3tf._core`.
+// The functions by which each file of this folder adds to `hw3tf._core`.
 
 #pragma once
 

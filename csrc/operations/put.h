@@ -1,5 +1,5 @@
-// How parts of a call get into the arguments of a kernel: functions for the
-// tables, made from pointers to members.
+// Functions that put parts of a call into the arguments of a kernel, for the
+// tables; made from pointers to members.
 
 #pragma once
 

@@ -48,10 +48,7 @@ class Inference {
   bool Output(int result, bool suffixed) {
     const auto& [name, type, axes, like, in_place, put, unless] =
         operation_.results[result];
-    if (unless) {  // an attribute, which is not known here
-      build_.Output(result, ShapeHandle(TF_NewShapeHandle()));
-      return true;
-    }
+    if (unless) return true;  // an attribute: its shape stays unknown
     if (like) {
       build_.Output(result, shapes_[IndexIn(operation_.operands, like)]);
       return true;
@@ -136,12 +133,10 @@ class Inference {
 void InferShapes(TF_ShapeInferenceContext* context, TF_Status* status,
                  const Operation& operation, bool suffixed) {
   Inference inference(context, status, operation);
-  for (int i = 0; i < operation.results.size(); ++i) {
-    if (inference.Output(i, suffixed)) continue;
-    if (TF_GetCode(status) == TF_OK)
-      TF_ShapeInferenceContextSetUnknownShape(context, status);
-    return;
-  }
+  // Of all results; those whose shapes are known are set one by one.
+  TF_ShapeInferenceContextSetUnknownShape(context, status);
+  for (int i = 0; i < operation.results.size(); ++i)
+    if (!inference.Output(i, suffixed)) return;
 }
 
 }  // namespace hw3tf

@@ -81,7 +81,9 @@ Tensor OpRun::OutputInPlace(int index, int input_index, Tensor* input) {
 }
 
 int OpRun::IntraOpThreads() {
-  if (!Ok()) return 0;
+  // A graph optimizer that computes constants runs the op outside of any step
+  // and session. TensorFlow would read the configuration of none.
+  if (!Ok() || TF_StepId(context_) == 0) return 0;
   const Buffer buffer(TF_NewBuffer());
   const Status status = NewStatus();  // without it the default is right
   TF_GetSerializedConfigProto(context_, buffer.get(), status.get());

@@ -1,5 +1,5 @@
-// What the op files share: ownership of the C API's objects, and the way from
-// TensorFlow's tensors and errors to ours.
+// Parts that the op files share: ownership of the C API's objects, conversion
+// of TensorFlow's tensors and errors to ours.
 
 #pragma once
 

@@ -1,4 +1,4 @@
-// What shape functions are written with.
+// The vocabulary of shape functions.
 
 #pragma once
 

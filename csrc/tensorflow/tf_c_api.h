@@ -142,6 +142,7 @@ TF_Tensor* TF_AllocateOutput(TF_OpKernelContext*, int, TF_DataType,
 TF_Tensor* TF_ForwardInputOrAllocateOutput(TF_OpKernelContext*, const int*, int,
                                            int, const int64_t*, int, int*,
                                            TF_Status*);
+int64_t TF_StepId(TF_OpKernelContext*);
 void TF_GetSerializedConfigProto(TF_OpKernelContext*, TF_Buffer*, TF_Status*);
 
 }  // extern "C"

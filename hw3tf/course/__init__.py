@@ -1,5 +1,5 @@
-"""What the tutorials share and nobody else needs: data sets, pictures, training for a
-number of seconds, the programs' beginning and end, and a page to try a model.
+"""Modules that the tutorials share and nobody else needs: data sets, pictures, training
+for a number of seconds, the programs' beginning and end, and a page to try a model.
 
 `import hw3tf` does not load it; `hw3tf.course.data` and the others are loaded when they
 are asked for first.

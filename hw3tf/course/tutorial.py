@@ -1,5 +1,5 @@
-"""What the programs in tutorials/ share: their arguments, what they check before the
-work, their folder, their memory, their claims, their last line, and how they end."""
+"""The parts that all programs in tutorials/ share: arguments, checks before the work,
+folder, memory, claims, the last line, and the end."""
 
 import argparse
 import contextlib

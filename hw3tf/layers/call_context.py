@@ -1,4 +1,4 @@
-"""What Keras knows of the layer call under way."""
+"""Keras's record of the layer call under way."""
 
 import importlib
 from typing import Any

@@ -1,5 +1,5 @@
-"""From a float recurrence to fixed point, in NumPy: what
-`hw3tf.layers.IntegerRNN.from_simple_rnn` does."""
+"""Conversion of a float recurrence to fixed point, in NumPy, for
+`hw3tf.layers.IntegerRNN.from_simple_rnn`."""
 
 from typing import Any
 

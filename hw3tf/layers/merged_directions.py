@@ -1,4 +1,4 @@
-"""Where Keras would combine integer states itself, and let them wrap."""
+"""Merge modes of `Bidirectional` under which Keras would let integer states wrap."""
 
 import keras
 

@@ -4,7 +4,7 @@
 
 Every call computes results of the right shapes, or is refused with a message. Two sizes
 that no memory holds are harmless beside a 0, until something multiplies them in another
-order. PATH is `core`, `op` or `graph` (kernel_ways.py), `shapes` (the op in a graph in
+order. PATH is `core`, `op` or `graph` (kernel_paths.py), `shapes` (the op in a graph in
 which all shapes are known) or `ops` (hw3tf.ops with gradients, eager and in a graph).
 The file NOTE holds the call that runs, should the process end. `every`: every power of
 two up to 2**62, not only the small ones and those near where 32 and 64 bits end.
@@ -18,7 +18,7 @@ import sys
 import fuzz_ops
 import numpy as np
 import tensorflow as tf
-from kernel_ways import op_arguments
+from kernel_paths import op_arguments
 
 from hw3tf import _core, ops
 
@@ -57,16 +57,16 @@ def sizes_of(axes, pairs):
 class Arrays:
     """Makes the arrays of a call, zeros, and runs the kernels on them."""
 
-    def __init__(self, way):
-        self.way = way
+    def __init__(self, path):
+        self.path = path
 
     def zeros(self, dtype, *shape):
         if math.prod(shape) > MOST:
             raise NoArrayError
         try:
-            if self.way == "core":
+            if self.path == "core":
                 return np.zeros(shape, dtype)
-            if self.way == "shapes":
+            if self.path == "shapes":
                 return tf.compat.v1.placeholder(dtype, shape)
             return tf.zeros(shape, dtype)
         except (ValueError, tf.errors.OpError) as error:
@@ -74,7 +74,7 @@ class Arrays:
 
     def run(self, name, inputs, **attributes):
         function = getattr(ops.load_op_library(), name)
-        if self.way == "graph":
+        if self.path == "graph":
             function = in_graph(name, tuple(sorted(attributes.items())))
             return function(*inputs)
         return function(*inputs, **attributes)
@@ -126,7 +126,7 @@ def passes(arrays, inputs, shapes, given):
     results = [arrays.zeros("float32", *shape) for shape in shapes]
     output, statistics, logsumexp = results
     results = (output, statistics, output, logsumexp)
-    if arrays.way == "core":
+    if arrays.path == "core":
         forward = functools.partial(_core.attention_forward, *inputs)
         backward = functools.partial(_core.attention_backward, *inputs, *results)
         forward, backward = (
@@ -151,7 +151,7 @@ def recurrence(arrays, sizes, _):
         arrays.zeros("int32", *shape)
         for shape in ((batch, steps, features), (features, units), (units, units))
     ]
-    if arrays.way == "core":
+    if arrays.path == "core":
         last = functools.partial(_core.integer_rnn, *inputs)
         every = functools.partial(last, return_sequences=True)
     else:
@@ -209,22 +209,22 @@ def by_ragged_ops(arrays, sizes, _):
     yield lambda: shapes_are(differentiated(attend, *inputs), *shapes)
 
 
-def calls(way):
+def calls(path):
     """Functions that make the functions of a call, and sizes for them."""
-    if way == "ops":
+    if path == "ops":
         kinds = ((by_ops, "BTSNKHV"), (by_ragged_ops, "TSNKHV"))
     else:
         kinds = ((dense, "BTSNKHV"), (packed, "TSNKHV"), (recurrence, "BTFU"))
     for make, axes in kinds:
         options = itertools.cycle(OPTIONS)
-        for sizes in sizes_of(axes, pairs=way == "core"):
+        for sizes in sizes_of(axes, pairs=path == "core"):
             yield make, sizes, next(options)
 
 
-def run(way, note):
+def run(path, note):
     counts = dict.fromkeys(("computed", "refused", "no array"), 0)
-    arrays = Arrays(way)
-    for make, sizes, option in calls(way):
+    arrays = Arrays(path)
+    for make, sizes, option in calls(path):
         note.seek(0)
         note.write(f"{make.__name__} {option} {sizes}".ljust(200))
         note.flush()
@@ -240,19 +240,19 @@ def run(way, note):
             except fuzz_ops.REFUSALS as error:
                 fuzz_ops.require_message(error)
                 counts["refused"] += 1
-    print(way, counts)
+    print(path, counts)
 
 
 def main():
-    way, path = sys.argv[1:3]
+    path, file = sys.argv[1:3]
     ops.load_op_library()
     fuzz_ops.limit_memory()
-    with open(path, "w") as note:
-        if way == "shapes":
+    with open(file, "w") as note:
+        if path == "shapes":
             with tf.Graph().as_default():
-                run(way, note)
+                run(path, note)
         else:
-            run(way, note)
+            run(path, note)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import fuzz_calls
 import integer_formula
-import kernel_ways
+import kernel_paths
 import numpy as np
 import tensorflow as tf
 
@@ -48,13 +48,13 @@ class WrongError(Exception):
     """A case that is neither right nor refused."""
 
 
-def choose_way(random, call, required):
+def choose_path(random, call, required):
     """The path of a call; TensorFlow's op cannot take all, or needs much memory."""
-    way = random.of(("core", "core", "op", "ops"))
+    path = random.of(("core", "core", "op", "ops"))
     arrays = {n: x for n, x in call.items() if isinstance(x, np.ndarray)}
     if any(x.nbytes > MOST_BYTES for x in arrays.values()):
         return "core"
-    return "ops" if way == "op" and not arrays.keys() >= set(required) else way
+    return "ops" if path == "op" and not arrays.keys() >= set(required) else path
 
 
 def is_tame(call):
@@ -126,10 +126,10 @@ def check_output(call, output, counts):
     counts["compared"] += 1
 
 
-def by_kernel(way, random, call):
+def by_kernel(path, random, call):
     """The output of a call of the module or of the op; its gradient, at times with
     results that are not those of the call."""
-    output, statistics, logsumexp = kernel_ways.forward(way, **call)
+    output, statistics, logsumexp = kernel_paths.forward(path, **call)
     if random.one_in(2):
         arguments = [call[n] for n in REQUIRED]
         results = {
@@ -142,7 +142,7 @@ def by_kernel(way, random, call):
             fuzz_calls.spoil(random, results)
         rest = {n: x for n, x in call.items() if n not in REQUIRED}
         try:
-            grads = kernel_ways.backward(way, *arguments, **results, **rest)
+            grads = kernel_paths.backward(path, *arguments, **results, **rest)
         except REFUSALS as error:
             require_message(error)
             return output
@@ -176,17 +176,17 @@ def attention(random, counts):
     hostile = not random.one_in(3)
     if hostile:
         fuzz_calls.spoiled(random, call)
-    way = choose_way(random, call, REQUIRED)
+    path = choose_path(random, call, REQUIRED)
 
     def run():
-        if way == "ops":
+        if path == "ops":
             output = by_ops(random, call)
         else:
-            output = by_kernel(way, random, call)
+            output = by_kernel(path, random, call)
         counts["computed"] += 1
         check_output(call, output, counts)
 
-    return way, hostile, call, run
+    return path, hostile, call, run
 
 
 def recurrence_by_op(call):
@@ -204,9 +204,9 @@ def recurrence_by_op(call):
     return run(*tensors, **call).numpy()
 
 
-def formula_options(call, way):
+def formula_options(call, path):
     given = dict(call)
-    if way == "op":  # takes arrays of no numbers for none, and 1.0 for 1
+    if path == "op":  # takes arrays of no numbers for none, and 1.0 for 1
         given = {n: x for n, x in given.items() if np.shape(x) != (0,)}
         given["fractional_bits"] = int(given["fractional_bits"])
     if given.get("activation") == "none":
@@ -226,23 +226,23 @@ def recurrence(random, counts):
     inputs = call["inputs"]
     if isinstance(inputs, np.ndarray) and inputs.size > MOST_BYTES:
         call["return_sequences"] = True  # too much, where the last state takes hours
-    way = choose_way(random, call, ("inputs", "kernel", "recurrent_kernel"))
+    path = choose_path(random, call, ("inputs", "kernel", "recurrent_kernel"))
 
     def run():
         overflow = got = None
         try:
-            if way == "core":
+            if path == "core":
                 got = _core.integer_rnn(**call)
-            elif way == "op":
+            elif path == "op":
                 got = recurrence_by_op(call)
             else:
-                got = ops.integer_rnn(**formula_options(call, way)).numpy()
+                got = ops.integer_rnn(**formula_options(call, path)).numpy()
         except (OverflowError, tf.errors.InvalidArgumentError) as error:
             if hostile or OVERFLOW not in str(error):
                 raise
             overflow = error
         try:
-            want = integer_formula.integer_rnn(**formula_options(call, way))
+            want = integer_formula.integer_rnn(**formula_options(call, path))
         except integer_formula.OverflowAtError as error:
             if overflow is None:
                 raise WrongError("an overflow was not found") from error
@@ -254,7 +254,7 @@ def recurrence(random, counts):
             raise WrongError(f"states {got}, not {want}")
         counts["compared"] += 1
 
-    return way, hostile, call, run
+    return path, hostile, call, run
 
 
 def dropout_mask(random, counts):
@@ -284,7 +284,7 @@ def run_case(seed, counts):
     """Runs the case of a seed; a text of what is wrong with it, or None."""
     random = fuzz_calls.Random(seed)
     make = random.of((attention, attention, attention, recurrence, dropout_mask))
-    way, hostile, call, run = make(random, counts)
+    path, hostile, call, run = make(random, counts)
     try:
         try:
             run()
@@ -294,7 +294,7 @@ def run_case(seed, counts):
             if not hostile:
                 raise
     except Exception:
-        return f"{make.__name__} by {way}: {described(call)}\n{traceback.format_exc()}"
+        return f"{make.__name__} by {path}: {described(call)}\n{traceback.format_exc()}"
     return None
 
 

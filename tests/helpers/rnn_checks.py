@@ -10,8 +10,8 @@ from hw3tf.ops.rnn.options import RnnOptions
 from hw3tf.reference.rnn import GATES
 
 CELLS = tuple(GATES)
-# Where Keras happens to hit the exact value, twice its error is no bound: a few units in
-# the last place are allowed always, as for attention (checks.py).
+# Where Keras happens to hit the exact value, twice its error is no bound: a few units
+# in the last place are allowed always, as for attention (checks.py).
 ULPS = 4
 MASKS = ("right", "left", "holes", "none valid")
 

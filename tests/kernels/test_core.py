@@ -1,5 +1,5 @@
 """Tests of the module `hw3tf._core`: instruction sets, threads, strides.
-kernels/test_ways.py compares its results, kernels/test_errors.py its refusals."""
+kernels/test_kernel_paths.py compares results, kernels/test_errors.py refusals."""
 
 import ast
 import inspect
@@ -166,7 +166,7 @@ def test_dropout_mask_follows_the_published_generator():
 # set: every option and type, tiles that are cut, masks, lines, rows and chunks.
 NUMERICAL = (
     "kernels/test_golden_numbers",
-    "kernels/test_ways",
+    "kernels/test_kernel_paths",
     "ops/test_attention",
     "ops/test_attention_masks",
     "ops/test_integer_rnn",

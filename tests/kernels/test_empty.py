@@ -14,12 +14,12 @@ PROGRAM = pathlib.Path(__file__).parents[1] / "helpers/empty_calls.py"
 @pytest.mark.parametrize(
     "more", [[], pytest.param(["every"], marks=pytest.mark.slow)], ids=["few", "every"]
 )
-@pytest.mark.parametrize("way", ["core", "op", "graph", "shapes", "ops"])
-def test_a_zero_beside_a_power_of_two_computes_or_is_refused(way, more, tmp_path):
+@pytest.mark.parametrize("path", ["core", "op", "graph", "shapes", "ops"])
+def test_a_zero_beside_a_power_of_two_computes_or_is_refused(path, more, tmp_path):
     note = tmp_path / "call"
-    done = processes.run([PROGRAM, way, note, *more], timeout=900)
+    done = processes.run([PROGRAM, path, note, *more], timeout=900)
     last = note.read_text().strip()
     assert done.returncode == 0, f"{last}: {done.returncode}\n{done.stderr[-3000:]}"
-    counts = ast.literal_eval(done.stdout.removeprefix(way))
+    counts = ast.literal_eval(done.stdout.removeprefix(path))
     assert counts["computed"] > 200
     assert sum(counts.values()) > (4000 if more else 1500)

@@ -6,9 +6,9 @@ runs."""
 import numpy as np
 import pytest
 import tensorflow as tf
-from kernel_ways import backward, forward
+from kernel_paths import backward, forward
 
-WAYS = ("core", "op")
+PATHS = ("core", "op")
 LONG = 2**30  # a sequence of this length is just too long
 INFINITY, NAN = float("inf"), float("nan")
 
@@ -113,36 +113,36 @@ BAD_PACKED = [
 ]
 
 
-def refused(way, function, message, *arguments, **options):
-    error = ValueError if way == "core" else tf.errors.InvalidArgumentError
+def refused(path, function, message, *arguments, **options):
+    error = ValueError if path == "core" else tf.errors.InvalidArgumentError
     with pytest.raises(error) as caught:
-        function(way, *arguments, **options)
+        function(path, *arguments, **options)
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     ("base", "change", "message"),
     [(DENSE, *x) for x in BAD] + [(PACKED, *x) for x in BAD_PACKED],
 )
-def test_bad_input_is_refused(base, change, message, way):
+def test_bad_input_is_refused(base, change, message, path):
     call = {
         k: np.ascontiguousarray(v) if k != "scale" and np.ndim(v) else v
         for k, v in {**base, **change}.items()
     }
-    refused(way, forward, message, **call)
+    refused(path, forward, message, **call)
     names = ("query", "key", "value")
     shape = np.shape(call["query"])
     arguments = [call.pop(n) for n in names]
     result = np.zeros(shape, "float32")
-    refused(way, backward, message, *arguments, result, result, result, **call)
+    refused(path, backward, message, *arguments, result, result, result, **call)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("base", [DENSE, PACKED], ids=["dense", "packed"])
-def test_results_of_another_call_are_refused(base, way):
+def test_results_of_another_call_are_refused(base, path):
     call = dict(base)
-    output, statistics, logsumexp = forward(way, **call)
+    output, statistics, logsumexp = forward(path, **call)
     arguments = [call.pop(name) for name in ("query", "key", "value")]
     good = {
         "output": output,
@@ -150,12 +150,12 @@ def test_results_of_another_call_are_refused(base, way):
         "grad_output": output,
         "grad_logsumexp": logsumexp,
     }
-    backward(way, *arguments, **good, **call)
+    backward(path, *arguments, **good, **call)
     for name, x in good.items():
         for wrong in (x[1:], x[..., 1:], x[None], x.ravel()):
             results = {**good, name: np.ascontiguousarray(wrong)}
             message = f"`{name}` must have shape {x.shape}"
-            refused(way, backward, message, *arguments, **results, **call)
+            refused(path, backward, message, *arguments, **results, **call)
 
 
 @pytest.mark.parametrize("base", [DENSE, PACKED], ids=["dense", "packed"])

@@ -34,7 +34,7 @@ def totals(tmp_path):
     """A function that runs .ci/fuzz.py with programs that print what they are told."""
 
     def run(on_threads=9, failed=0):
-        for name in ("attention", "recurrence"):
+        for name in ("attention", "recurrence", "rnn"):
             program = tmp_path / f"build/{name}_fuzz"
             program.parent.mkdir(exist_ok=True)
             threads = on_threads if name == "recurrence" else 9
@@ -63,11 +63,11 @@ def totals(tmp_path):
 def test_totals_count_the_paths_through_the_kernels(totals):
     done, page = totals()
     assert done.returncode == 0, done.stderr
-    rows = re.findall(r"^\| (attention|recurrence) \| (.*) \|$", page, re.M)
+    rows = re.findall(r"^\| (attention|recurrence|rnn) \| (.*) \|$", page, re.M)
     runs = len(re.findall(r"^\| attention, ", page, re.M))
     assert runs > 0
     counts = " | ".join(str(runs * x) for x in (20, 9, 7, 40))
-    assert rows == [("attention", counts), ("recurrence", counts)]
+    assert rows == [(x, counts) for x in ("attention", "recurrence", "rnn")]
 
 
 def test_a_path_that_never_ran_on_threads_fails_the_run(totals):

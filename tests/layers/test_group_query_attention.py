@@ -25,6 +25,9 @@ PADDING = {
 EMPTY = {"value": np.arange(9) < np.array([[0], [9]])}
 # (2, 7, 9); query 3 sees no key
 SQUARE = (np.arange(2 * 7 * 9).reshape(2, 7, 9) % 5 > 1) & (np.arange(7) != 3)[:, None]
+# 0 to 1 in quarters: without a Softmax every number but 0 is True, with one those
+# above 0.5 are.
+NUMBERS = np.arange(2 * 7 * 9).reshape(2, 7, 9) % 5 / 4 * (np.arange(7) != 3)[:, None]
 
 OPTIONS = {
     "groups": {},
@@ -38,7 +41,7 @@ CALLS = {
     "padded": {"masks": PADDING},
     "empty": {"masks": EMPTY},
     "mask": {"attention_mask": SQUARE},
-    "numbers": {"attention_mask": 2.0 * SQUARE},
+    "numbers": {"attention_mask": NUMBERS},
     "all": {"attention_mask": SQUARE, "masks": PADDING, "use_causal_mask": True},
     "scores": {"return_attention_scores": True, "masks": PADDING},
     "scores, mask": {"return_attention_scores": True, "attention_mask": SQUARE},

@@ -111,12 +111,14 @@ def test_keras_masks_are_those_of_keras(masks, use_causal_mask, path, fused_call
 
 
 def test_explicit_query_mask_is_respected(path, rng):
-    """Keras ignores the argument; a mask on the tensor means the same to both."""
+    """Keras ignores the argument; a mask on the tensor means the same to both. The
+    output has the mask of the query, then, too."""
     ours, theirs = pair(2, 4)
     x = rng.standard_normal((2, 9, 16), np.float32)
     mask = np.arange(9) < np.array([[4], [9]])
-    got = ours(x, x, query_mask=mask)
-    np.testing.assert_allclose(got, theirs(masked(x, mask), x), atol=ATOL)
+    got, want = ours(x, x, query_mask=mask), theirs(masked(x, mask), x)
+    np.testing.assert_allclose(got, want, atol=ATOL)
+    np.testing.assert_array_equal(got._keras_mask, want._keras_mask)
 
 
 def test_input_keeps_its_mask(rng):

@@ -79,6 +79,37 @@ def test_partial_sums_do_not_count(path):
         assert not assert_exact({**given, "recurrent_kernel": given["kernel"][:1] * 0})
 
 
+@pytest.mark.parametrize("sign", [1, -1], ids=["positive", "negative"])
+@pytest.mark.parametrize(
+    ("dtype", "bits", "size"), [("int32", 20, 2**20), ("int64", 30, 2**45)]
+)
+def test_fixed_point_rounds_sums_that_no_state_holds(dtype, bits, size, sign, path):
+    """The three units end just below the middle of two numbers, at it and above it."""
+    half = 2 ** (bits - 1)
+    remainders = [[half - 1, half, half + 1]]
+    kernel = np.array([[sign * size] * 3, *remainders], dtype)
+    for timesteps in (1, 8):  # few steps are computed number by number
+        given = {
+            "inputs": np.full((1, timesteps, 2), [size, 1], dtype),
+            "kernel": kernel,
+            "recurrent_kernel": np.zeros((3, 3), dtype),
+        }
+        assert not assert_exact(given, fractional_bits=bits)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_sum_beyond_128_bits_is_no_small_number(policy, path):
+    """2**128 and -2**128, of which the lowest 128 bits are 0."""
+    low, high = limits("int64")
+    for weights in ([low] * 4, [high] * 4 + [4]):
+        given = {
+            "inputs": np.full((1, 1, len(weights)), low),
+            "kernel": np.array(weights)[:, None],
+            "recurrent_kernel": np.zeros((1, 1), "int64"),
+        }
+        assert assert_exact(given, overflow=policy) == (policy == "raise")
+
+
 @pytest.mark.parametrize("input_dtype", INPUT_DTYPES)
 @pytest.mark.parametrize("weights", ["int8", "int32", "int64"])
 def test_inputs_of_every_dtype_are_widened(weights, input_dtype, path, rng):

@@ -107,7 +107,9 @@ def test_a_stored_run_is_reported_again(benchmarks, tmp_path, capsys):
     assert page.read_text() == f"before\n{begin}\n\n{text}\n<!-- to here -->\nafter\n"
 
 
-@pytest.mark.parametrize("name", ["attention/run.py", "recurrence/run.py"])
+@pytest.mark.parametrize(
+    "name", ["attention/run.py", "recurrence/run.py", "recurrence/layers/run.py"]
+)
 def test_programs_know_the_files_beside_them_wherever_they_start(
     benchmarks, name, tmp_path
 ):

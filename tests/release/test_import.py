@@ -1,4 +1,4 @@
-"""What `import hw3tf` loads, and what it makes known to Keras without loading it."""
+"""Modules that `import hw3tf` loads, and names that Keras knows before that."""
 
 import importlib
 import json

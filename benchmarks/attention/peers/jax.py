@@ -2,7 +2,8 @@
 
 import os
 
-from attention.peers import Peer, keys_taking_part
+from attention.peers import keys_taking_part
+from libraries.peer import Peer
 
 
 class Jax(Peer):

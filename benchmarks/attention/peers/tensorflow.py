@@ -3,8 +3,9 @@
 import inspect
 
 import numpy as np
-from attention.peers import Peer, keys_taking_part
+from attention.peers import keys_taking_part
 from harness import InARow
+from libraries.peer import Peer
 
 # As many attention layers as a model has: BERT-base 12, and 4 where a layer takes
 # long. To call a traced function takes Python 0.1 to 0.7 ms (the more, the colder its

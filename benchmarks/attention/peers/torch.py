@@ -2,7 +2,8 @@
 
 import ml_dtypes
 import numpy as np
-from attention.peers import Peer, heads_first, keys_taking_part
+from attention.peers import heads_first, keys_taking_part
+from libraries.peer import Peer
 
 
 class Torch(Peer):

@@ -37,7 +37,6 @@ class BackwardPass {
     const RnnShape& shape = plan_.shape;
     // The backward pass reads only.
     call_.PlaceKept(const_cast<void*>(args_.kept));
-    plan_.keeps_h = true;
     if (!plan_.h)
       plan_.h = const_cast<Real*>(static_cast<const Real*>(args_.outputs));
     const int64_t steps = plan_.options.return_sequences ? shape.timesteps : 1;
@@ -112,18 +111,19 @@ class BackwardPass {
     chunk_.grad_x = grad_x_.get();
     chunk_.row = row_.get();
     h_.Resize(kRnnMostGates * most_rows);
-    masked_x_.Resize(plan_.input_dropouts * most_rows * plan_.shape.features);
+    placed_x_.Resize(std::max(plan_.input_dropouts, 1) * most_rows *
+                     plan_.shape.features);
     const bool resets =
         plan_.cell == RnnCell::kGru && !plan_.options.reset_after;
-    masked_h_.Resize((resets ? 3 : plan_.recurrent_dropouts) * most_rows *
-                     plan_.shape.units);
+    const int gates = resets ? 3 : std::max(plan_.recurrent_dropouts, 1);
+    placed_h_.Resize(gates * most_rows * plan_.shape.units);
     chunk_.offsets = offsets_.get();
     chunk_.flat_rows = most_rows;
     chunk_.dz = dz_.get();
     chunk_.x = x_.get();
     chunk_.h = h_.get();
-    chunk_.masked_x = masked_x_.get();
-    chunk_.masked_h = masked_h_.get();
+    chunk_.placed_x = placed_x_.get();
+    chunk_.placed_h = placed_h_.get();
   }
 
   void RunChunk(int64_t first_step, int64_t last_step) {
@@ -136,7 +136,7 @@ class BackwardPass {
     }
     const bool resets =
         args_.cell == RnnCell::kGru && !args_.options.reset_after;
-    if (FewRows(plan_.rows, call_.threads) && !resets)
+    if (FewRows(plan_.rows, call_.threads, call_.weight_bytes()) && !resets)
       RunTogether();
     else
       RunRows(plan_.active[first_step]);
@@ -274,7 +274,7 @@ class BackwardPass {
   Memory<const Real*> x_, h_;
   Memory<Real*> grad_x_;
   Memory<int32_t> row_;
-  Memory<Real> dz_, masked_x_, masked_h_, grad_inputs_, grad_h_, grad_c_,
+  Memory<Real> dz_, placed_x_, placed_h_, grad_inputs_, grad_h_, grad_c_,
       kernel_, recurrent_kernel_, bias_, scratch_;
 };
 

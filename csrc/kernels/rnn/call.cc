@@ -171,9 +171,13 @@ int RnnThreads(int requested, double multiplications) {
   return requested > 0 ? requested : ResolveNumThreads(0);
 }
 
-bool FewRows(int64_t rows, int threads) {
-  constexpr int64_t kManyRows = 4;
-  return rows < Hooked(test_hooks.rnn_many_rows, kManyRows) * threads;
+bool FewRows(int64_t rows, int threads, int64_t weight_bytes) {
+  constexpr int64_t kManyRows = 4, kManyRowsOfLargeWeights = 64;
+  // More than the second cache of a core holds.
+  constexpr int64_t kLargeWeights = 3 * 1024 * 1024;
+  const bool large = threads > 1 && weight_bytes > kLargeWeights;
+  const int64_t many = large ? kManyRowsOfLargeWeights : kManyRows;
+  return rows < Hooked(test_hooks.rnn_many_rows, many) * threads;
 }
 
 template <typename Real>
@@ -265,7 +269,13 @@ void RnnCall<Real>::PlaceKept(void* kept) {
   Real* const begin = static_cast<Real*>(kept);
   if (parts.gates) plan.gates = begin;
   if (parts.c) plan.c = begin + parts.gates, plan.keeps_c = true;
-  if (parts.h) plan.h = begin + parts.gates + parts.c, plan.keeps_h = true;
+  if (parts.h) plan.h = begin + parts.gates + parts.c;
+}
+
+template <typename Real>
+int64_t RnnCall<Real>::weight_bytes() const {
+  return (plan.shape.features + plan.shape.units) * plan.padded_units *
+         RnnGates(plan.cell) * static_cast<int64_t>(sizeof(Real));
 }
 
 template <typename Real>

@@ -132,8 +132,11 @@ const RnnKernelsOf<Real>& ChosenRnnKernelsOf() {
 // Threads that are worth waking for so many multiplications.
 int RnnThreads(int requested, double multiplications);
 
-// Whether the threads share the units of all rows, and not the rows.
-bool FewRows(int64_t rows, int threads);
+// Whether the threads share the units of all rows, and not the rows: with few
+// rows, or with weights that only the last cache holds, of which each thread
+// then reads its own part (LSTM 32,200,256,512 on two threads: training 226 ms
+// instead of 277).
+bool FewRows(int64_t rows, int threads, int64_t weight_bytes);
 
 // The plan of both passes, and the memory behind it.
 template <typename Real>
@@ -148,6 +151,8 @@ class RnnCall {
   RnnPlan<Real> plan{};
   int threads;
 
+  // Of K and R.
+  int64_t weight_bytes() const;
   // Where gates, c and h are kept, and h where it is not.
   void PlaceKept(void* kept);
   // K, R and b in panels of units.

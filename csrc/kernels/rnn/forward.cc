@@ -24,7 +24,7 @@ void AdviseLargePages([[maybe_unused]] void* data,
 }
 
 // Rows of x K that are computed ahead: some tiles.
-constexpr int64_t kRowsAhead = 24;
+constexpr int64_t kRowsAhead = 96;
 
 template <typename Real>
 class ForwardPass {
@@ -57,18 +57,15 @@ class ForwardPass {
                                        static_cast<int64_t>(sizeof(Real)));
       call_.PlaceKept(args_.kept);
     }
+    h_now_.Resize(2 * plan_.rows * shape.units);
+    plan_.h_now = h_now_.get();
     if (!plan_.h && plan_.options.return_sequences) {
-      plan_.keeps_h = true;
       if (IsHalf(args_.dtype)) {
         h_.Resize(shape.batch * shape.timesteps * shape.units);
         plan_.h = h_.get();
       } else {
         plan_.h = static_cast<Real*>(args_.outputs);
       }
-    }
-    if (!plan_.h) {
-      h_.Resize(2 * plan_.rows * shape.units);
-      plan_.h = h_.get();
     }
     if (args_.cell == RnnCell::kLstm && !plan_.c) {
       c_.Resize(plan_.rows * plan_.padded_units);
@@ -79,7 +76,7 @@ class ForwardPass {
   void RunSteps() {
     const bool resets =
         args_.cell == RnnCell::kGru && !args_.options.reset_after;
-    if (FewRows(plan_.rows, call_.threads) && !resets)
+    if (FewRows(plan_.rows, call_.threads, call_.weight_bytes()) && !resets)
       RunTogether();
     else
       RunRows();
@@ -144,17 +141,17 @@ class ForwardPass {
   const Real* LastState(int64_t entry) const {
     const int64_t row = call_.rows.RowOf(entry);
     if (row < 0) return nullptr;
-    const int64_t step = plan_.steps[row] - 1;
-    return StateAt(row, entry, step);
+    const int64_t parity = (plan_.steps[row] - 1) % 2;
+    return plan_.h_now + (parity * plan_.rows + row) * plan_.shape.units;
   }
 
+  // In the array of all steps.
   const Real* StateAt(int64_t row, int64_t entry, int64_t step) const {
-    const int64_t units = plan_.shape.units;
-    if (!plan_.keeps_h) return plan_.h + (step % 2 * plan_.rows + row) * units;
     const int64_t position =
         plan_.positions ? plan_.positions[row * plan_.shape.timesteps + step]
                         : step;
-    return plan_.h + (entry * plan_.shape.timesteps + position) * units;
+    return plan_.h +
+           (entry * plan_.shape.timesteps + position) * plan_.shape.units;
   }
 
   void StoreRow(const Real* from, void* to, int64_t row) const {
@@ -205,7 +202,7 @@ class ForwardPass {
   const RnnForwardArgs& args_;
   RnnCall<Real> call_;
   RnnPlan<Real>& plan_;
-  Memory<Real> h_, c_;
+  Memory<Real> h_now_, h_, c_;
 };
 
 }  // namespace

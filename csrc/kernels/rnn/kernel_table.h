@@ -59,11 +59,11 @@ struct RnnPlan {
   // Packed: (panels, F or U, vectors of a panel), and (panels, 4 vectors).
   const Real *kernel, *recurrent_kernel, *bias;
 
-  // h of each step: that of a row at a position is at
-  // h + entry * T * U + position * U, or, if only the last one is kept, at
-  // h + (step % 2) * rows * U + row * U.
+  // h of a step, and of the one before: (2, rows, U), by the parity of the
+  // step.
+  Real* h_now;
+  // h of all steps, (B, T, U) by position; nullptr = not wanted.
   Real* h;
-  bool keeps_h;
   // (T, panels, rows, vector), or (1, panels, rows, vector), overwritten at
   // each step; and c before the first step, (panels, rows, vector).
   Real* c;
@@ -93,8 +93,8 @@ struct RnnChunk {
   // (gates, flat_rows).
   const Real** x;
   const Real** h;
-  Real* masked_x;  // (input_dropouts, flat_rows, F)
-  Real* masked_h;  // (gates or 1, flat_rows, U)
+  Real* placed_x;  // (gates or 1, flat_rows, F)
+  Real* placed_h;  // (gates or 1, flat_rows, U)
   // Where the gradient of x goes, and the row, of each flat row.
   Real** grad_x;
   int32_t* row;

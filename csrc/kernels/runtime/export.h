@@ -1,4 +1,5 @@
-// What libhw3tf_kernels exports: its contract. All other symbols are hidden.
+// The mark of the functions that libhw3tf_kernels exports, its contract. All
+// other symbols are hidden.
 
 #pragma once
 

@@ -1,4 +1,4 @@
-"""What words and short phrases say by themselves: naive-Bayes log ratios."""
+"""Naive-Bayes log ratios of words and short phrases by themselves."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""From review texts to batches of token ids."""
+"""Batches of token ids from review texts."""
 
 import itertools
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Whether an attention layer still holds what Keras or KerasHub gave it.
+"""A check that an attention layer still holds what Keras or KerasHub gave it.
 
 The kernel computes softmax, dropout and scale by itself. A layer whose class or object
 was given others computes something else, even if no method of it is overridden: a

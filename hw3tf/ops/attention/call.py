@@ -119,15 +119,15 @@ def settled(
     window, seed = options.sliding_window, options.dropout_seed
     if isinstance(seed, numbers.Integral):
         seed = int(seed)  # NumPy's integers do not wrap
-    return AttentionOptions(
-        scale=head_dim**-0.5 if options.scale is None else options.scale,
-        is_causal=bool(options.is_causal),
-        attn_logits_soft_cap=options.attn_logits_soft_cap,
-        sliding_window=None if window is None else int(window),
-        dropout_rate=float(options.dropout_rate),
-        dropout_seed=None if options.dropout_rate == 0 else seed,
-        **tensors,
-    )
+    changes = {
+        "scale": head_dim**-0.5 if options.scale is None else options.scale,
+        "is_causal": bool(options.is_causal),
+        "sliding_window": None if window is None else int(window),
+        "dropout_rate": float(options.dropout_rate),
+        "dropout_seed": None if options.dropout_rate == 0 else seed,
+    }
+    # Not `replace`, which takes 3 us.
+    return AttentionOptions(**{**vars(options), **changes, **tensors})
 
 
 def choose_path(dtype: str, scale: Any) -> CallPath:

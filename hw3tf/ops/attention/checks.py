@@ -1,4 +1,4 @@
-"""What can be said of the arguments of attention before it runs.
+"""Checks of the arguments of attention before it runs.
 
 Static shapes only: an axis of unknown size passes here and is checked again by
 the kernel, with the same rules (csrc/operations/attention.cc).

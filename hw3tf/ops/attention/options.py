@@ -1,6 +1,7 @@
-"""What may be asked of attention beyond the product itself, in one object."""
+"""The options of one call of attention, in one object."""
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,8 @@ from hw3tf.ops.operations import ATTENTION
 
 # Names of the options that are tensors, in the op's order; the seed is beside them.
 TENSORS = tuple(operand.name for operand in ATTENTION.optional)
+# Names of the attributes of the kernels that are doubles, in the op's order.
+NUMBERS = tuple(x["name"] for x in ATTENTION.attributes if x["carrier"] == "numbers")
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,33 @@ class AttentionOptions:
         return {name: x for name, x in given.items() if x is not None}
 
     @property
-    def numbers(self) -> tuple[float, float, float]:
-        """Scale, soft cap and dropout rate, as the kernels take them."""
-        cap = self.attn_logits_soft_cap or 0.0
-        return float(self.scale), float(cap), float(self.dropout_rate)
+    def attributes(self) -> dict[str, Any]:
+        """The options that are no tensors, as attributes of the kernels by the names of
+        csrc/operations/attention.cc. Those that fronts set themselves are not here."""
+        before, after = self.window
+        return {
+            "scale": float(self.scale),
+            "is_causal": self.is_causal,
+            "window_before": before,
+            "window_after": after,
+            "soft_cap": float(self.attn_logits_soft_cap or 0.0),
+            "dropout_rate": float(self.dropout_rate),
+        }
+
+    @classmethod
+    def of_attributes(
+        cls, attributes: Mapping[str, Any], **tensors: Any
+    ) -> "AttentionOptions":
+        """The options with these `attributes`, whose window is symmetric."""
+        before = attributes["window_before"]
+        return cls(
+            scale=attributes["scale"],
+            is_causal=attributes["is_causal"],
+            attn_logits_soft_cap=attributes["soft_cap"] or None,
+            sliding_window=None if before < 0 else before + 1,
+            dropout_rate=attributes["dropout_rate"],
+            **tensors,
+        )
 
     @property
     def window(self) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """`dot_product_attention` in functional models."""
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -7,17 +8,16 @@ import numpy as np
 
 from hw3tf.ops.attention.call import AttentionCall
 from hw3tf.ops.attention.checks import SCORES, check_call
-from hw3tf.ops.attention.options import AttentionOptions, real_dtype
+from hw3tf.ops.attention.options import TENSORS, AttentionOptions, real_dtype
 from hw3tf.ops.operations import ATTENTION
 
-# What the node is made with; the other options are its inputs.
-SETTINGS = (
-    "scale",
-    "is_causal",
-    "attn_logits_soft_cap",
-    "sliding_window",
-    "dropout_rate",
+# The options that the node is made with; the others are its inputs.
+SETTINGS = tuple(
+    field.name
+    for field in dataclasses.fields(AttentionOptions)
+    if field.name not in (*TENSORS, "dropout_seed")
 )
+# Inputs that may be given by their position.
 INPUTS = (
     "bias",
     "mask",
@@ -47,7 +47,7 @@ def node(
     """
     for name in SETTINGS:
         settings[name] = getattr(options, name)
-    inputs = {name: getattr(options, name) for name in INPUTS}
+    inputs = options.tensors | {"dropout_seed": options.dropout_seed}
     return DotProductAttention(**settings)(query, key, value, **inputs)
 
 
@@ -63,6 +63,7 @@ class DotProductAttention(keras.Operation):
             dropout_rate, return_logsumexp, return_attention_scores: As in
             `hw3tf.ops.dot_product_attention`.
         name: Optional name of the node.
+        more: Further options of that function that are no tensors.
     """
 
     def __init__(
@@ -76,8 +77,14 @@ class DotProductAttention(keras.Operation):
         return_logsumexp: bool = False,
         return_attention_scores: bool = False,
         name: str | None = None,
+        **more: Any,
     ) -> None:
         super().__init__(name=name)
+        if unknown := set(more) - set(SETTINGS):
+            raise TypeError(
+                f"The options of a `DotProductAttention` must be {SETTINGS}. "
+                f"Received: {sorted(unknown)}"
+            )
         self.settings = {
             "scale": scale,
             "is_causal": is_causal,
@@ -87,13 +94,14 @@ class DotProductAttention(keras.Operation):
             "dropout_rate": dropout_rate,
             "return_logsumexp": return_logsumexp,
             "return_attention_scores": return_attention_scores,
+            **more,
         }
 
     def get_config(self) -> dict[str, Any]:
         return {**self.settings, "name": self.name}
 
     def _options(self, *inputs: Any, **named: Any) -> AttentionOptions:
-        settings = {name: self.settings[name] for name in SETTINGS}
+        settings = {n: self.settings[n] for n in SETTINGS if n in self.settings}
         given = dict(zip(INPUTS, inputs, strict=False)) | named
         return AttentionOptions(**settings, **given)
 
@@ -109,6 +117,7 @@ class DotProductAttention(keras.Operation):
         query_lengths: Any = None,
         key_lengths: Any = None,
         dropout_seed: Any = None,
+        **more: Any,
     ) -> Any:
         options = self._options(
             bias,
@@ -118,6 +127,7 @@ class DotProductAttention(keras.Operation):
             query_lengths,
             key_lengths,
             dropout_seed,
+            **more,
         )
         return AttentionCall(query, key, value, options).run(
             self.settings["return_logsumexp"], self.settings["return_attention_scores"]

@@ -32,13 +32,13 @@ def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> An
     if "bias" in given:
         inputs.append(given["bias"])
     constants = [x for name, x in given.items() if name != "bias"]
-    numbers = _numbers(options)
+    attributes = options.attributes
 
     def keywords(arrays: Sequence[Any]) -> dict[str, Any]:
         named = dict(zip(given, arrays, strict=True))
         if "dropout_seed" in named:
             named["dropout_seed"] = int(named["dropout_seed"])
-        return numbers | named
+        return attributes | named
 
     def run_forward(q: Any, k: Any, v: Any, *arrays: Any) -> Any:
         return _core.attention_forward(
@@ -79,19 +79,6 @@ def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> An
 
     function = attention_in_keras(options)
     return with_gradients(forward, backward, function, inputs, "attention")
-
-
-def _numbers(options: AttentionOptions) -> dict[str, Any]:
-    scale, soft_cap, dropout_rate = options.numbers
-    before, after = options.window
-    return {
-        "scale": scale,
-        "soft_cap": soft_cap,
-        "dropout_rate": dropout_rate,
-        "is_causal": options.is_causal,
-        "window_before": before,
-        "window_after": after,
-    }
 
 
 def integer_rnn(

@@ -4,7 +4,9 @@
 for, as it has the scores.
 """
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -15,7 +17,6 @@ from hw3tf.ops.recurrence.options import RecurrenceOptions
 from hw3tf.ops.rnn.options import RnnOptions
 
 PACKED = ("query_splits", "key_splits")
-POSITIONS = ("query_mask", "key_mask", "query_lengths", "key_lengths")
 
 
 def attention(
@@ -26,17 +27,16 @@ def attention(
     Args:
         returned: `return_logsumexp`, `return_attention_scores`, `finite_logsumexp`.
     """
-    keywords = {k: v for k, v in vars(options).items() if k not in PACKED}
-    return reference.dot_product_attention(query, key, value, **keywords, **returned)
+    return reference.dot_product_attention(
+        query, key, value, **_asked(options), **returned
+    )
 
 
 def ragged_attention(
     query: Any, key: Any, value: Any, options: AttentionOptions
 ) -> Any:
     """The output of ragged tensors, as a ragged tensor."""
-    others = PACKED + POSITIONS
-    keywords = {k: v for k, v in vars(options).items() if k not in others}
-    return reference.ragged_dot_product_attention(query, key, value, **keywords)
+    return reference.ragged_dot_product_attention(query, key, value, **_asked(options))
 
 
 def attention_scores(
@@ -46,25 +46,41 @@ def attention_scores(
     and their matrix, which the kernel does not keep."""
     ops = keras.ops
     real = real_dtype(query.dtype)
-    logits = reference.attention_logits(
-        ops.cast(query, real),
-        ops.cast(key, real),
-        options.bias,
-        options.scale,
-        options.attn_logits_soft_cap,
+    logits = _of_options(
+        reference.attention_logits, options, ops.cast(query, real), ops.cast(key, real)
     )
-    visible = reference.visible_keys(
-        logits,
-        options.mask,
-        options.is_causal,
-        query_mask=options.query_mask,
-        key_mask=options.key_mask,
-        query_lengths=options.query_lengths,
-        key_lengths=options.key_lengths,
-        sliding_window=options.sliding_window,
-    )
+    visible = _of_options(reference.visible_keys, options, logits)
     scores = reference.attention_scores(logits, visible, logsumexp)
     return ops.cast(scores, query.dtype)
+
+
+def _asked(options: AttentionOptions) -> dict[str, Any]:
+    """The options that are not at their defaults, as keywords of `hw3tf.reference`: it
+    refuses one that it does not have."""
+    defaults = {name: x.default for name, x in options.__dataclass_fields__.items()}
+    return {
+        name: x
+        for name, x in vars(options).items()
+        if name not in PACKED
+        and (x is not None if defaults[name] is None else x != defaults[name])
+    }
+
+
+def _of_options(
+    function: Callable[..., Any], options: AttentionOptions, *tensors: Any
+) -> Any:
+    """What `function` makes of the tensors and of those options that it takes."""
+    keywords = {name: getattr(options, name) for name in names_taken(function)}
+    return function(*tensors, **keywords)
+
+
+@functools.cache
+def names_taken(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of the options that a function takes."""
+    names = AttentionOptions.__dataclass_fields__
+    return tuple(
+        name for name in inspect.signature(function).parameters if name in names
+    )
 
 
 def integer_rnn(

@@ -4,17 +4,30 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from hw3tf.ops.attention.options import TENSORS, AttentionOptions, double_of
+from hw3tf.ops.attention.options import (
+    NUMBERS,
+    TENSORS,
+    AttentionOptions,
+    double_of,
+)
 from hw3tf.ops.fronts.second_order import (
     REMEDY,
     attention_in_keras,
     rnn_in_keras,
     second_order,
 )
-from hw3tf.ops.operations import ATTENTION, RNN, RNN_GRAD, Operation
+from hw3tf.ops.operations import (
+    ATTENTION,
+    ATTENTION_GRAD,
+    RNN,
+    RNN_GRAD,
+    Operation,
+)
 from hw3tf.ops.rnn.options import RnnOptions
 
 logger = logging.getLogger("hw3tf")
+
+_DEFAULTS = {x["name"]: x["default"] for x in ATTENTION.attributes}
 
 
 def register_gradients(library: Any) -> None:
@@ -30,7 +43,6 @@ def register_gradients(library: Any) -> None:
 
 def _register_attention(library: Any) -> None:
     """Of `Hw3tfAttention` and `Hw3tfAttentionGrad`."""
-    attributes = ("is_causal", "window_before", "window_after", "number_bits")
 
     @_register_once("Hw3tfAttention")
     def _attention_gradient(
@@ -44,7 +56,8 @@ def _register_attention(library: Any) -> None:
             statistics,
             grad_output,
             grad_logsumexp,
-            **{name: op.get_attr(name) for name in attributes},
+            **_attributes_of(op),
+            number_bits=op.get_attr("number_bits"),
         )
         given = _given(ATTENTION, op)
         named = zip(ATTENTION.with_gradient, grads, strict=True)
@@ -158,24 +171,31 @@ def _given(operation: Operation, op: Any) -> dict[str, Any]:
     }
 
 
+def _attributes_of(op: Any) -> dict[str, Any]:
+    """The attributes of attention that an op and its gradient share."""
+    return {
+        x["name"]: op.get_attr(x["name"])
+        for x in ATTENTION_GRAD.attributes
+        if x["carrier"] == "attribute"
+    }
+
+
 def _options_of(op: Any) -> AttentionOptions:
     """The options of an op, from its inputs and attributes."""
-    bits = op.get_attr("number_bits")
-    before, after = op.get_attr("window_before"), op.get_attr("window_after")
-    if not bits or before != after:
+    bits, attributes = op.get_attr("number_bits"), _attributes_of(op)
+    if not bits or attributes["window_before"] != attributes["window_after"]:
         raise NotImplementedError(
             "the derivative of a gradient of hw3tf's fused attention was asked for, in "
             "a call that was saved by hw3tf 0.1 or not made by hw3tf.ops: it has a "
             "first derivative only. " + REMEDY.format(what="attention")
         )
-    scale, soft_cap, dropout_rate = map(double_of, bits)
+    # A graph that was saved before there was a number has the default of it.
+    attributes |= {name: _DEFAULTS[name] for name in NUMBERS}
+    attributes |= dict(zip(NUMBERS, map(double_of, bits), strict=False))
     given = _given(ATTENTION, op)
-    return AttentionOptions(
-        scale=scale,
-        is_causal=op.get_attr("is_causal"),
-        attn_logits_soft_cap=soft_cap or None,
-        sliding_window=None if before < 0 else before + 1,
-        dropout_rate=dropout_rate,
-        dropout_seed=op.inputs[len(ATTENTION.operands)] if dropout_rate else None,
+    seed = op.inputs[len(ATTENTION.operands)] if attributes["dropout_rate"] else None
+    return AttentionOptions.of_attributes(
+        attributes,
+        dropout_seed=seed,
         **{name: given[name] for name in TENSORS if name in given},
     )

@@ -8,7 +8,12 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from hw3tf.ops.attention.options import AttentionOptions, bits_of, real_dtype
+from hw3tf.ops.attention.options import (
+    NUMBERS,
+    AttentionOptions,
+    bits_of,
+    real_dtype,
+)
 from hw3tf.ops.library import ask, op_library_path, register_targets
 from hw3tf.ops.operations import ATTENTION, INTEGER_RNN, RNN
 from hw3tf.ops.recurrence.options import RecurrenceOptions
@@ -77,8 +82,8 @@ def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> An
         x = getattr(options, operand.name)
         dtype = dtypes.get(operand.type, operand.type)
         tensors.append(_constant((), dtype) if x is None else x)
-    seed, numbers = options.dropout_seed, options.numbers
-    before, after = options.window
+    seed, attributes = options.dropout_seed, options.attributes
+    numbers = tuple(attributes.pop(name) for name in NUMBERS)
     output, _, logsumexp = load_op_library().hw3tf_attention(
         query,
         key,
@@ -86,9 +91,7 @@ def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> An
         *tensors,
         _constant(0, "int64") if seed is None else seed,
         _constant(numbers, "float64"),
-        is_causal=options.is_causal,
-        window_before=before,
-        window_after=after,
+        **attributes,
         finite_logsumexp=True,
         number_bits=[bits_of(number) for number in numbers],
     )

@@ -100,17 +100,7 @@ def _attention_header(
         arrays: `Array`s of the arguments: the seed, those of `names`, the other
             operands of `operation`, which are always given.
     """
-    before, after = options.window
-    scale, soft_cap, dropout_rate = options.numbers
-    attributes = {
-        "scale": scale,
-        "is_causal": options.is_causal,
-        "window_before": before,
-        "window_after": after,
-        "soft_cap": soft_cap,
-        "dropout_rate": dropout_rate,
-        "finite_logsumexp": FINITE_LOGSUMEXP,
-    }
+    attributes = options.attributes | {"finite_logsumexp": FINITE_LOGSUMEXP}
     more = [x.name for x in operation.operands[len(ATTENTION.operands) :]]
     dtype = arrays[1].dtype
     return header_of(

@@ -1,4 +1,4 @@
-"""Gradients with respect to integers: there are none, and who asks is told.
+"""Gradients with respect to integers: an error, since integers have no gradients.
 
 TensorFlow ends gradients at integer tensors before it asks any op: a gradient
 registered for the op, or a `tf.custom_gradient` around it, is never called, and

@@ -392,7 +392,7 @@ def _compute(cell: str, arguments: Mapping[str, Any]) -> Any:
     tensors, options = _split(arguments)
     if any(map(_is_symbolic, keras.tree.flatten(list(tensors.values())))):
         return RnnOperation(cell, return_state, **vars(options))(**tensors)
-    inputs = tensors["inputs"]
+    inputs = tensors.get("inputs")
     results = _call(cell, tensors, options).run()
     outputs = shaped(*results, options, return_state)
     if not (is_ragged(inputs) and options.return_sequences):

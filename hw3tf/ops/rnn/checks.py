@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import keras
+import numpy as np
 
 from hw3tf.ops.arguments import check_integers, check_lengths, is_ragged
 from hw3tf.ops.operations import RNN, TensorDescription
@@ -38,7 +39,10 @@ def check_names(cell: str, tensors: Mapping[str, Any]) -> None:
     known = {operand.name for operand in operation.operands}
     for name in tensors:
         if name not in known:
-            raise TypeError(f"`{name}` must be None: the cell {cell!r} has no such")
+            raise TypeError(
+                f"`{name}` must be None: it is not an operand of {cell!r}. Received: "
+                f"{name} of the type {type(tensors[name]).__name__}"
+            )
 
 
 def check_dense(tensors: Mapping[str, Any]) -> None:
@@ -79,8 +83,17 @@ def check_call(cell: str, tensors: Mapping[str, Any], options: RnnOptions) -> Si
     for operand in operands:
         _check_shape(operand, shapes[operand.name], sizes, GATES[cell])
     if "lengths" in tensors:
-        check_lengths("lengths", tensors["lengths"], "inputs", sizes["T"])
+        check_lengths("lengths", _known(tensors["lengths"]), "inputs", sizes["T"])
     return sizes
+
+
+def _known(lengths: Any) -> Any:
+    """Lengths as they are in a graph, else their values as int64: then wrong ones are a
+    ValueError on every path."""
+    try:
+        return np.asarray(lengths).astype("int64")
+    except Exception:  # symbolic
+        return lengths
 
 
 def check_options(cell: str, tensors: Mapping[str, Any], options: RnnOptions) -> None:

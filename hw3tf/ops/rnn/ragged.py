@@ -15,8 +15,10 @@ def padded(
 ) -> tuple[dict[str, Any], RnnOptions]:
     """Arguments with `inputs` padded to the longest sequence, and their `lengths`.
 
-    With `reverse` the sequences are reversed, each by itself, and their steps then
-    taken from the first to the last, so that the outputs begin at the first place.
+    No step of a sequence is masked, so there is no output to be zero: the last one of
+    a short sequence is its own. With `reverse` the sequences are reversed, each by
+    itself, and their steps then taken from the first to the last, so that the outputs
+    begin at the first place.
 
     Raises:
         ValueError: If `inputs` has another ragged axis than that of the timesteps, or
@@ -41,11 +43,12 @@ def padded(
     lengths = inputs.row_lengths()
     # A batch of empty sequences has a timestep, too, which is masked.
     longest = tf.maximum(tf.reduce_max(lengths), 1)
-    dense = inputs.to_tensor(shape=[None, longest, None])
+    dense = inputs.to_tensor(shape=tf.stack([-1, longest, -1]))
+    dense = tf.ensure_shape(dense, [inputs.shape[0], None, inputs.shape[-1]])
     if options.reverse:
         dense = tf.reverse_sequence(dense, lengths, seq_axis=1)
     arguments = {**arguments, "inputs": dense, "lengths": lengths}
-    return arguments, replace(options, reverse=False)
+    return arguments, replace(options, reverse=False, zero_output_for_mask=False)
 
 
 def cut_off(outputs: Any, inputs: Any) -> Any:

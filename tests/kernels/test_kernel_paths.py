@@ -5,7 +5,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
-from kernel_ways import backward, forward, real_of
+from kernel_paths import backward, forward, real_of
 from numpy_attention import attention, packed_attention
 
 from hw3tf import ops
@@ -95,12 +95,12 @@ def make_arrays(rng, dtype, packed=False, kv_heads=2, size=16, value_dim=24):
     return arrays, rng.standard_normal(lse).astype(real_of(dtype))
 
 
-def run(way, arrays, grad_logsumexp, **options):
+def run(path, arrays, grad_logsumexp, **options):
     """The results in the order of NAMES."""
     query, key, value, grad_output = arrays
-    output, statistics, logsumexp = forward(way, query, key, value, **options)
+    output, statistics, logsumexp = forward(path, query, key, value, **options)
     grads = backward(
-        way,
+        path,
         query,
         key,
         value,
@@ -184,9 +184,9 @@ def test_packed_option_is_as_close_as_the_formula(dtype, name, rng):
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["dense", "packed"])
-@pytest.mark.parametrize("way", ["op", "graph"])
+@pytest.mark.parametrize("path", ["op", "graph"])
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-def test_ways_agree_to_the_bit(dtype, way, packed, rng):
+def test_paths_agree_to_the_bit(dtype, path, packed, rng):
     table = PACKED_OPTIONS if packed else OPTIONS
     for make in table.values():
         arrays, grad_logsumexp = make_arrays(rng, dtype, packed)
@@ -194,7 +194,7 @@ def test_ways_agree_to_the_bit(dtype, way, packed, rng):
         if packed:
             options.update(SPLITS)
         want = run("core", arrays, grad_logsumexp, **options)
-        got = run(way, arrays, grad_logsumexp, **options)
+        got = run(path, arrays, grad_logsumexp, **options)
         for x, y in zip(got, want, strict=True):
             if y is not None:
                 assert x.dtype == y.dtype
@@ -254,12 +254,12 @@ def test_static_shapes():
         static_shapes([9, 4, 8], None, [2, 7, 2, 6], [0], [3])
 
 
-@pytest.mark.parametrize("way", ["core", "op"])
-def test_results_beyond_the_memory_are_an_error(way):
+@pytest.mark.parametrize("path", ["core", "op"])
+def test_results_beyond_the_memory_are_an_error(path):
     """256 TiB of output from 80 MB of inputs; the backward pass starts with an
     output that no memory can hold, so it has no such call."""
     query = np.zeros((1, 2**24, 1, 1), "float32")
     key, value = (np.zeros((1, 1, 1, n), "float32") for n in (1, 2**22))
-    error = MemoryError if way == "core" else tf.errors.ResourceExhaustedError
+    error = MemoryError if path == "core" else tf.errors.ResourceExhaustedError
     with pytest.raises(error):
-        forward(way, query, key, value, scale=1.0)
+        forward(path, query, key, value, scale=1.0)

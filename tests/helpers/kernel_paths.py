@@ -1,12 +1,12 @@
 """The two paths into the kernels, `hw3tf._core` and the TensorFlow op, behind one
-signature: NumPy arrays and the keywords of `_core`."""
+signature: NumPy arrays and the keywords of `_core`. A path is "core", "op", or "graph",
+the op in a graph that knows no shapes."""
 
 import numpy as np
 import tensorflow as tf
 
 from hw3tf import _core, ops
 
-WAYS = ("core", "op", "graph")
 # The optional inputs of the op, in its order, and their types.
 OPTIONAL = {
     "bias": None,
@@ -37,8 +37,8 @@ def op_arguments(query, key, value, scale, options):
     return inputs, options
 
 
-def _run(way, function, inputs, attributes):
-    if way == "graph":
+def _run(path, function, inputs, attributes):
+    if path == "graph":
         # Nothing of the shapes is known while the graph is made.
         specs = [tf.TensorSpec(None, x.dtype) for x in inputs]
         graph = tf.function(lambda *x: function(*x, **attributes), specs)
@@ -46,16 +46,16 @@ def _run(way, function, inputs, attributes):
     return [x.numpy() for x in function(*inputs, **attributes)]
 
 
-def forward(way, query, key, value, *, scale, **options):
+def forward(path, query, key, value, *, scale, **options):
     """[output, statistics, logsumexp] as arrays."""
-    if way == "core":
+    if path == "core":
         return list(_core.attention_forward(query, key, value, scale=scale, **options))
     inputs, attributes = op_arguments(query, key, value, scale, options)
-    return _run(way, ops.load_op_library().hw3tf_attention, inputs, attributes)
+    return _run(path, ops.load_op_library().hw3tf_attention, inputs, attributes)
 
 
 def backward(
-    way,
+    path,
     query,
     key,
     value,
@@ -70,7 +70,7 @@ def backward(
     """[grad_query, grad_key, grad_value, grad_bias] as arrays, the last None
     without a bias."""
     results = (output, statistics, grad_output)
-    if way == "core":
+    if path == "core":
         return list(
             _core.attention_backward(
                 query, key, value, *results, grad_logsumexp, scale=scale, **options
@@ -81,7 +81,7 @@ def backward(
     if grad_logsumexp is None:
         grad_logsumexp = np.zeros([0], statistics.dtype)
     inputs += [tf.constant(x) for x in (*results, grad_logsumexp)]
-    grads = _run(way, ops.load_op_library().hw3tf_attention_grad, inputs, attributes)
+    grads = _run(path, ops.load_op_library().hw3tf_attention_grad, inputs, attributes)
     if without_bias:
         assert grads[3].shape == (0,)
         grads[3] = None
