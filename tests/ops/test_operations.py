@@ -8,7 +8,9 @@ import tensorflow as tf
 from hw3tf import _core, ops, reference
 from hw3tf.ops.attention.options import NUMBERS, AttentionOptions
 from hw3tf.ops.fronts.reference import names_taken
-from hw3tf.ops.operations import ATTENTION, INTEGER_RNN
+from hw3tf.ops.operations import ATTENTION, INTEGER_RNN, RNN, RNN_GRAD
+from hw3tf.ops.rnn.options import RnnOptions
+from hw3tf.reference.rnn import GATES
 
 ATTRIBUTES = ("dropout_seed", "numbers")  # inputs of the op that are no operands
 DTYPES = {"T": "float64", "Real": "float64"}
@@ -25,6 +27,12 @@ def inputs_of(name):
         (ATTENTION, "hw3tf_attention_grad", ATTRIBUTES),
         (INTEGER_RNN, "hw3tf_integer_rnn", ()),
         (INTEGER_RNN, "hw3tf_integer_rnn_sequence", ()),
+        *((operation, f"hw3tf_{cell}", ()) for cell, operation in RNN.items()),
+        *((operation, f"hw3tf_{cell}_grad", ()) for cell, operation in RNN.items()),
+        *(
+            (operation, f"hw3tf_{cell}_grad", ())
+            for cell, operation in RNN_GRAD.items()
+        ),
     ],
 )
 def test_operands_are_the_first_inputs_of_the_op_in_order(operation, op, more):
@@ -33,7 +41,7 @@ def test_operands_are_the_first_inputs_of_the_op_in_order(operation, op, more):
 
 
 def test_required_operands_come_first_and_those_with_gradients_before_others():
-    for operation in (ATTENTION, INTEGER_RNN):
+    for operation in (ATTENTION, INTEGER_RNN, *RNN.values()):
         assert operation.required + operation.optional == operation.operands
         names = tuple(x.name for x in operation.operands)
         assert names[: len(operation.with_gradient)] == operation.with_gradient
@@ -56,11 +64,34 @@ def test_results_are_the_outputs_of_the_op():
         assert by_input[operand.name].dtype == dtype, operand.name
 
 
+@pytest.mark.parametrize("cell", RNN)
+def test_results_of_a_recurrent_layer_are_the_outputs_of_its_op(cell):
+    columns = 4 * GATES[cell]
+    graph = tf.Graph()
+    with graph.as_default():
+        shapes = (2, 3, 5), (5, columns), (4, columns)
+        getattr(ops, cell)(*(tf.zeros(shape, "float64") for shape in shapes))
+    operation = RNN[cell]
+    (op,) = (o for o in graph.get_operations() if o.type == operation.op)
+    # What follows from attributes is open in the shape function, S is set in Python.
+    sizes = {"B": 2, "T": 3, "U": 4, "S": 1, "Q": None}
+    for result, output in zip(operation.results.values(), op.outputs, strict=True):
+        assert output.shape.as_list() == [sizes[axis] for axis in result.axes]
+        assert output.dtype == DTYPES.get(result.type, result.type)
+    assert sorted(RnnOptions().attributes(cell)) == sorted(
+        x["name"] for x in operation.attributes if x["name"] != "keep"
+    )
+    of_gradient = RNN_GRAD[cell]
+    names = [name.removeprefix("grad_") for name in of_gradient.results]
+    assert tuple(names) == operation.with_gradient
+
+
 @pytest.mark.parametrize(
     ("operation", "functions"),
     [
         (ATTENTION, (reference.dot_product_attention, ops.dot_product_attention)),
         (INTEGER_RNN, (reference.integer_rnn, ops.integer_rnn)),
+        *((operation, (reference.rnn,)) for operation in RNN.values()),
     ],
 )
 def test_functions_have_the_operands_as_parameters(operation, functions):
@@ -74,6 +105,8 @@ def test_module_takes_the_operands_by_name():
         (_core.attention_forward, ATTENTION),
         (_core.attention_backward, ATTENTION),
         (_core.integer_rnn, INTEGER_RNN),
+        *((getattr(_core, f"{cell}_forward"), RNN[cell]) for cell in RNN),
+        *((getattr(_core, f"{cell}_backward"), RNN_GRAD[cell]) for cell in RNN),
     ):
         for operand in operation.operands:
             assert f"{operand.name}: " in function.__doc__

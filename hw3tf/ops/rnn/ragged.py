@@ -15,10 +15,10 @@ def padded(
 ) -> tuple[dict[str, Any], RnnOptions]:
     """Arguments with `inputs` padded to the longest sequence, and their `lengths`.
 
-    No step of a sequence is masked, so there is no output to be zero: the last one of a
-    short sequence is its own. With `reverse` the sequences are reversed, each by itself,
-    and their steps then taken from the first to the last, so that the outputs begin at
-    the first place.
+    No step of a sequence is masked, so there is no output to be zero: the last one of
+    a short sequence is its own. With `reverse` the sequences are reversed, each by
+    itself, and their steps then taken from the first to the last, so that the outputs
+    begin at the first place.
 
     Raises:
         ValueError: If `inputs` has another ragged axis than that of the timesteps, or
