@@ -59,23 +59,20 @@ def test_models_are_measured_as_they_are_and_accelerated(program, tmp_path, caps
     assert "\nold\n" not in page.read_text()
 
 
-def test_recurrent_models_are_measured(tmp_path):
+def test_recurrent_models_are_measured(program, tmp_path, capsys):
     """Tiny ones, of which one has a dictionary of inputs and one wants numbers."""
-    done = subprocess.run(
-        [sys.executable, FOLDER / "models/run.py", "--quick", "--no-peaks"]
-        + ["--cases", "dates-*-training,forecaster-*-inference"]
-        + ["--json", tmp_path / "m.json"],
-        check=True,
-        capture_output=True,
-        text=True,
+    program.main(
+        ["--quick", "--no-peaks", "--cases", "dates-*-training,forecaster-*-inference"]
+        + ["--json", str(tmp_path / "m.json")]
     )
+    printed = capsys.readouterr().out
     cases = json.loads((tmp_path / "m.json").read_text())["cases"]
     forecaster, dates = sorted(cases, key=lambda case: case["training"])
     assert (forecaster["fused"], dates["fused"]) == ([1, 1], [2, 2])
     for case in cases:
         assert 0 < case["difference"] < 1e-5
         assert case["verdict"].startswith("1.50x: ")
-    assert "encoder-decoder for dates, LSTM, 1 x 128 units; training" in done.stdout
+    assert "encoder-decoder for dates, LSTM, 1 x 128 units; training" in printed
 
 
 @pytest.mark.parametrize("name", ["imdb-bilstm", "fashion-rows-gru", "characters-lstm"])
