@@ -81,7 +81,8 @@ def test_the_program_measures_checks_and_reports(tmp_path, monkeypatch):
 
     monkeypatch.setattr(program.Run, "measure", measured)
     peak = SimpleNamespace(why_unknown="not measured")
-    monkeypatch.setattr(program, "MachinePeak", lambda **_: peak)
+    shared = importlib.import_module("libraries.run")
+    monkeypatch.setattr(shared, "MachinePeak", lambda **_: peak)
     program.main(
         ["--quick", "--threads", "2", "--cases", "forward-32x200*", "--append"]
         + ["--libraries", "hw3tf", "--json", str(tmp_path / "a.json")]
