@@ -200,7 +200,8 @@ def rnn(
 def kept_per_timestep(cell: str, dtype: str, units: Size, options: RnnOptions) -> int:
     """How many words the kernel keeps of a timestep, for its gradient: what a call with
     an empty batch says."""
-    assert isinstance(units, int)  # or the call takes another path
+    if not isinstance(units, int):  # the call would have taken another path
+        raise TypeError(f"`units` must be known. Received: units={units!r}")
     kind, columns = tf.as_dtype(dtype).as_numpy_dtype, GATES[cell] * units
     shapes = (0, 1, 1), (1, columns), (units, columns)
     run = getattr(_core, f"{cell}_forward")
