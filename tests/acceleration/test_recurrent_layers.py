@@ -243,6 +243,16 @@ def test_layers_of_hw3tf_are_fused_by_themselves():
     assert found["left"][2].startswith("`activation` is gelu")
 
 
+def test_layer_of_hw3tf_with_a_loop_of_its_own_says_so():
+    class OwnLoopOfOurs(hw3tf.layers.LSTM):
+        def inner_loop(self, sequences, initial_state, mask, training=False):
+            return super().inner_loop(sequences, initial_state, None, training)
+
+    (line,) = hw3tf.accelerate(small_model(OwnLoopOfOurs(UNITS))).layers
+    assert not line.fused
+    assert line.reason == "`OwnLoopOfOurs` overrides `inner_loop`"
+
+
 class OwnLoop(keras.layers.LSTM):
     def inner_loop(self, sequences, initial_state, mask, training=False):
         return super().inner_loop(2 * sequences, initial_state, mask, training)
@@ -431,6 +441,19 @@ def test_unrolled_second_direction_keeps_the_zeros_of_keras(name, rng, rnn_calls
     assert_equal_up_to_rounding([fused.numpy()], [stock.numpy()])
     assert_equal_up_to_rounding([two(x).numpy()], [plain.numpy()])
     assert len(rnn_calls) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unrolled_last_output_is_fused(name, rng, rnn_calls):
+    """Of it Keras zeroes what is masked."""
+    options = {"unroll": True, "go_backwards": True, "zero_output_for_mask": True}
+    layer = layer_of(name, **options)
+    x = rng.standard_normal((3, 5, FEATURES), np.float32)
+    mask = mask_named("left")
+    stock = layer(x, mask=mask)
+    hw3tf.accelerate(layer)
+    assert_equal_up_to_rounding([layer(x, mask=mask).numpy()], [stock.numpy()])
+    assert len(rnn_calls) == 1
 
 
 @pytest.mark.parametrize(

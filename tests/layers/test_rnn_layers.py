@@ -317,6 +317,11 @@ LEFT_TO_KERAS = {
         lambda layer: setattr(layer.cell, "call", layer.cell.call),
         "`cell`: the layer has a `call` of its own",
     ),
+    "a cell's own dropout": (
+        {"dropout": 0.5},
+        lambda layer: setattr(layer.cell, "get_dropout_mask", lambda x: None),
+        "`cell`: the layer has a `get_dropout_mask` of its own",
+    ),
     "another cell": (
         {},
         lambda layer: vars(layer).update(cell=Halved(layer.cell)),

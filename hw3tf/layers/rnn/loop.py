@@ -124,9 +124,7 @@ def _dropout(
     if _drops(cell, known, cell.dropout):
         masks = cell.get_dropout_mask(sequences[:, 0, :])
         found["input_dropout"] = _per_gate(masks, cell, known, sequences)
-    # Keras applies recurrent dropout in this implementation alone.
-    with_states = not known.gated or cell.implementation == 1
-    if with_states and _drops(cell, known, cell.recurrent_dropout):
+    if _drops(cell, known, cell.recurrent_dropout):
         masks = cell.get_recurrent_dropout_mask(state)
         found["recurrent_dropout"] = _per_gate(masks, cell, known, sequences)
     return found

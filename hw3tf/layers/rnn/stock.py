@@ -20,8 +20,8 @@ class KerasCell:
         gates: Number of matrices side by side in each of its kernels.
         states: Number of its states.
         gated: Whether it has a recurrent activation, and takes dropout as LSTM and GRU
-            do: a rate of 1 drops nothing, and recurrent dropout needs
-            `implementation=1`, which draws a mask for each gate.
+            do: a rate of 1 drops nothing, and `implementation=1`, which recurrent
+            dropout brings about, draws a mask for each gate.
         methods: What the kernel computes, or takes for granted.
     """
 
