@@ -1,19 +1,14 @@
 """Accelerated models under strategies, accumulation, mixed precision, changing lengths
 and determinism: each trains a few steps and is compared with stock Keras."""
 
-import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
-import tempfile
 
 import keras
 import numpy as np
 import pytest
 import scaled_training
 from checks import run_python
+from workers import run_workers
 
 IMPORT = f"""
 import sys
@@ -74,46 +69,10 @@ def test_deterministic_mode_trains_as_stock_and_repeats_every_bit():
     assert run_python(DETERMINISTIC).endswith("equal\n")
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def test_two_workers_train_as_stock():
+def test_two_workers_train_as_stock(tmp_path):
     """Two processes on the loopback address, each with half of every batch."""
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    workers = []
-    for index in range(2):
-        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        environment = os.environ | {
-            "TF_CONFIG": json.dumps(task),
-            "WORKER": str(index),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "CUDA_VISIBLE_DEVICES": "",
-        }
-        workers.append(
-            subprocess.Popen(
-                [sys.executable, "-c", MULTI_WORKER],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-                cwd=tempfile.gettempdir(),
-            )
-        )
-    try:
-        answers = [worker.communicate(timeout=240) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    for worker, (_, errors) in zip(workers, answers, strict=True):
-        assert worker.returncode == 0, errors[-4000:]
-    first, second = (out.splitlines()[-1] for out, _ in answers)
+    outputs = run_workers(MULTI_WORKER, tmp_path)
+    first, second = (output.splitlines()[-1] for output in outputs)
     assert first.endswith("equal")
     assert first == second
 

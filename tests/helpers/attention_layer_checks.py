@@ -94,3 +94,27 @@ def model_of(layer, features, causal=True):
     x = keras.Input((None, features))
     y = keras.layers.Masking(0.0)(x)
     return keras.Model(x, layer(y, y, use_causal_mask=causal))
+
+
+def assert_drawn_anew_with_the_mean(call, x, kept, copies=20, calls=20):
+    """Checks dropout of half the attention weights: each call draws its own, so does
+    each batch entry, and the mean over many is the output without dropout.
+
+    Args:
+        call: Function of `copies` of `x`, one behind the other, to their outputs.
+        x: Array.
+        kept: The output of `x` without dropout.
+
+    Returns:
+        The outputs, `(copies * calls, *kept.shape)`.
+    """
+    many = np.concatenate([x] * copies)
+    draws = np.array([call(many) for _ in range(calls)])
+    draws = draws.reshape(calls, copies, *kept.shape)
+    first = draws[..., 0, 0, 0]
+    for one in (first[0], first[:, 0]):  # the entries of a call; the calls of an entry
+        assert len(np.unique(one)) > len(one) / 2
+    draws = draws.reshape(-1, *kept.shape)
+    spread = draws.std(axis=0) / np.sqrt(len(draws))
+    assert (np.abs(draws.mean(axis=0) - kept) <= 5 * spread + 1e-6).all()
+    return draws

@@ -136,6 +136,53 @@ def make_recurrence(random):
     return call
 
 
+RNN_GATES = {"lstm": 4, "gru": 3, "simple_rnn": 1}
+ACTIVATIONS = ("tanh", "sigmoid", "relu", "linear", "hard_sigmoid")
+
+
+def make_rnn(random):
+    """A recurrent cell, and the keywords of its forward function in `hw3tf._core` for a
+    call that is valid."""
+    cell, dtype = random.of(sorted(RNN_GATES)), random.of(FLOATS)
+    batch, timesteps = random.below(12), random.size(12)
+    features, units = random.size(20), random.size(40)
+    gates = RNN_GATES[cell]
+
+    def weights(*shape):
+        return (random.numpy.standard_normal(shape) / shape[0] ** 0.5).astype(dtype)
+
+    call = {
+        "inputs": random.normal(batch, timesteps, features, dtype=dtype),
+        "kernel": weights(features, gates * units),
+        "recurrent_kernel": weights(units, gates * units),
+        "activation": random.of(ACTIVATIONS),
+        "reverse": random.one_in(2),
+        "return_sequences": random.one_in(2),
+        "zero_output_for_mask": random.one_in(2),
+    }
+    shapes = {"bias": (gates * units,), "initial_h": (batch, units)}
+    if cell != "simple_rnn":
+        call["recurrent_activation"] = random.of(ACTIVATIONS)
+    if cell == "lstm":
+        shapes["initial_c"] = (batch, units)
+    if cell == "gru":
+        call["reset_after"] = random.one_in(2)
+        if call["reset_after"]:
+            shapes["recurrent_bias"] = (gates * units,)
+    first = random.of((1, gates))
+    shapes["input_dropout"] = (first, batch, features)
+    shapes["recurrent_dropout"] = (random.of((1, gates)), batch, units)
+    for name, shape in shapes.items():
+        if random.one_in(2):
+            call[name] = random.normal(*shape, dtype=dtype)
+    if random.one_in(3):
+        call["mask"] = random.bools(batch, timesteps)
+    if random.one_in(3):
+        numbers = random.numpy.integers(timesteps + 1, size=batch, dtype="int32")
+        call["lengths"] = numbers
+    return cell, call
+
+
 def of_shape(shape, dtype):
     """Zeros in a few bytes; None where NumPy has no such array."""
     try:

@@ -31,12 +31,16 @@ import tensorflow as tf
 
 from hw3tf import _core, ops, reference
 from hw3tf.ops.fronts.tensorflow_op import OVERFLOW
+from hw3tf.ops.operations import RNN, RNN_GRAD
+from hw3tf.ops.rnn.call import RnnCall
+from hw3tf.ops.rnn.options import RnnOptions
 from hw3tf.ops.shapes import batch_of
 
 REFUSALS = (ValueError, TypeError, OverflowError, MemoryError, NotImplementedError)
 REFUSALS = (*REFUSALS, tf.errors.OpError)
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 COUNTS = ("seed", "cases", "computed", "compared", "refused", "failed")
+RNN_OPTIONS = RnnOptions.__dataclass_fields__
 REQUIRED = ("query", "key", "value")
 MOST_BYTES = 10**7  # of an array that is given to TensorFlow, which copies it
 MORE_MEMORY = 4 * 2**30  # than at the start; what asks for more is refused
@@ -257,6 +261,107 @@ def recurrence(random, counts):
     return path, hostile, call, run
 
 
+def rnn_by_op(cell, call, name, operands, **more):
+    """The results of a recurrent op, with an empty tensor for what is not given."""
+    call = dict(call)
+    own = {"bool": "bool", "int32": "int32", "int64": "int64"}
+    tensors = []
+    for operand in operands:
+        x = call.pop(operand.name, None)
+        dtype = own.get(operand.type, call_dtype(call, tensors))
+        tensors.append(tf.zeros([0], dtype) if x is None else tf.constant(x))
+    run = getattr(ops.load_op_library(), name)
+    return [x.numpy() for x in run(*tensors, **call, **more)]
+
+
+def call_dtype(call, tensors):
+    return tensors[0].dtype if tensors else "float32"
+
+
+def rnn_options(call):
+    """Tensors and options of a call."""
+    names = {name: x for name, x in call.items() if name in RNN_OPTIONS}
+    return {n: x for n, x in call.items() if n not in names}, names
+
+
+def rnn_gradient(random, path, cell, call, results):
+    """The gradient of a call, at times with results that are not its own."""
+    names = ["grad_" + name for name in RNN[cell].results if name != "kept"]
+    given = {"outputs": results[0], "kept": results[-1]}
+    given |= dict(zip(names, results, strict=False))
+    if random.one_in(2):
+        fuzz_calls.spoil(random, given)
+    try:
+        if path == "core":
+            grads = getattr(_core, f"{cell}_backward")(**call, **given)
+        else:
+            operands = RNN_GRAD[cell].operands
+            grads = rnn_by_op(cell, call | given, f"hw3tf_{cell}_grad", operands)
+    except REFUSALS as error:
+        require_message(error)
+        return
+    for name, grad in zip(RNN[cell].with_gradient, grads, strict=True):
+        x = call.get(name)
+        if x is not None and np.size(x) and grad.shape != np.shape(x):
+            raise WrongError(f"a gradient of shape {grad.shape} of {np.shape(x)}")
+
+
+def check_rnn(cell, call, outputs, counts):
+    """The outputs against the reference in float64."""
+    tensors, options = rnn_options(call)
+    inputs, units = tensors["inputs"], tensors["recurrent_kernel"].shape[0]
+    timesteps = inputs.shape[1] if options.get("return_sequences") else 1
+    if outputs.shape != (inputs.shape[0], timesteps, units):
+        raise WrongError(f"outputs of shape {outputs.shape}")
+    wide = {
+        name: x if x.dtype.kind in "bi" else x.astype("float64")
+        for name, x in tensors.items()
+        if isinstance(x, np.ndarray)
+    }
+    sizes = [np.abs(x).max(initial=0) for x in wide.values() if x.dtype.kind == "f"]
+    if not outputs.size or not max(sizes) <= 10:
+        return
+    want = reference.rnn(
+        cell, **{n: tf.constant(x) for n, x in wide.items()}, **options
+    )
+    want = want[0].numpy()
+    size = np.abs(want).max()
+    if not size < 1e4:  # float16 ends there
+        return
+    error = np.abs(np.asarray(outputs, "float64") - want).max()
+    if not error <= TOLERANCE[inputs.dtype.name] * max(1.0, size):
+        raise WrongError(f"differs by {error} from the reference, of size {size}")
+    counts["compared"] += 1
+
+
+def recurrent_layer(random, counts):
+    """A case of LSTM, GRU or simple RNN, likewise."""
+    cell, call = fuzz_calls.make_rnn(random)
+    hostile = not random.one_in(3)
+    if hostile:
+        fuzz_calls.spoiled(random, call)
+    inputs = call["inputs"]
+    if isinstance(inputs, np.ndarray) and inputs.size > MOST_BYTES:
+        call["return_sequences"] = True  # too much, where the last output takes hours
+    path = choose_path(random, call, ("inputs", "kernel", "recurrent_kernel"))
+
+    def run():
+        if path == "ops":
+            tensors, options = rnn_options(call)
+            results = RnnCall(cell, tensors, RnnOptions(**options)).run()
+        elif path == "core":
+            results = getattr(_core, f"{cell}_forward")(**call, keep=True)
+        else:
+            operands = RNN[cell].operands
+            results = rnn_by_op(cell, call, f"hw3tf_{cell}", operands, keep=True)
+        counts["computed"] += 1
+        if path != "ops" and random.one_in(2):
+            rnn_gradient(random, path, cell, call, results)
+        check_rnn(cell, call, np.asarray(results[0]), counts)
+
+    return path, hostile, {"cell": cell, **call}, run
+
+
 def dropout_mask(random, counts):
     """A case of the mask of dropout, likewise."""
     shape = [random.below(5) for _ in range(4)]
@@ -283,7 +388,9 @@ def require_message(error):
 def run_case(seed, counts):
     """Runs the case of a seed; a text of what is wrong with it, or None."""
     random = fuzz_calls.Random(seed)
-    make = random.of((attention, attention, attention, recurrence, dropout_mask))
+    make = random.of(
+        (attention, attention, *[recurrent_layer] * 2, recurrence, dropout_mask)
+    )
     path, hostile, call, run = make(random, counts)
     try:
         try:

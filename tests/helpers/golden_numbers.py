@@ -42,6 +42,17 @@ ATTENTION = {
     "bfloat16": ((2, 70, 150, 4, 2, 32), "bfloat16", ()),
     "float16": ((1, 70, 150, 2, 2, 32), "float16", ("causal",)),
 }
+# cell; batch, timesteps, features, units; dtype; options; whether steps are masked
+RNN = {
+    "lstm": ("lstm", (5, 20, 13, 37), "float32", {"return_sequences": True}, False),
+    "lstm masked": ("lstm", (5, 20, 7, 16), "float32", {"reverse": True}, True),
+    "few rows": ("lstm", (1, 50, 9, 64), "float32", {}, False),
+    "gru": ("gru", (9, 20, 13, 21), "float32", {"return_sequences": True}, True),
+    "gru before": ("gru", (3, 9, 5, 33), "float32", {"reset_after": False}, False),
+    "simple_rnn": ("simple_rnn", (4, 30, 6, 50), "float32", {}, True),
+    "lstm bfloat16": ("lstm", (4, 12, 8, 40), "bfloat16", {}, False),
+    "gru float16": ("gru", (4, 12, 8, 40), "float16", {}, False),
+}
 
 
 def words(shape, salt):
@@ -124,6 +135,48 @@ def attention_results(name):
     return {n: x for n, x in results.items() if x is not None}
 
 
+def rnn_arguments(name):
+    """The operands of the forward pass, the gradient of the outputs, the options."""
+    import ml_dtypes
+
+    cell, (batch, timesteps, features, units), dtype, options, masked = RNN[name]
+    dtype = getattr(ml_dtypes, dtype, None) or np.dtype(dtype)
+    columns = {"lstm": 4, "gru": 3, "simple_rnn": 1}[cell] * units
+    outputs = timesteps if options.get("return_sequences") else 1
+    shapes = {
+        "inputs": (batch, timesteps, features),
+        "kernel": (features, columns),
+        "recurrent_kernel": (units, columns),
+        "bias": (columns,),
+        "initial_h": (batch, units),
+        "grad_outputs": (batch, outputs, units),
+    }
+    arrays = {n: floats(x, 20 + i) for i, (n, x) in enumerate(shapes.items())}
+    arrays["kernel"] *= 0.3
+    arrays["recurrent_kernel"] *= 1.5 / units**0.5
+    arrays = {n: x.astype(dtype) for n, x in arrays.items()}
+    if masked:
+        arrays["mask"] = words((batch, timesteps), 30) % 4 > 0
+    return arrays, arrays.pop("grad_outputs"), options
+
+
+def rnn_results(name):
+    """Dict of the arrays that forward and backward return."""
+    from hw3tf import _core
+
+    arrays, grad, options = rnn_arguments(name)
+    forward, backward = (
+        getattr(_core, f"{RNN[name][0]}_{way}") for way in ("forward", "backward")
+    )
+    *results, kept = forward(**arrays, **options, keep=True)
+    grads = backward(
+        **arrays, outputs=results[0], kept=kept, grad_outputs=grad, **options
+    )
+    named = {f"result {i}": x for i, x in enumerate(results)}
+    named |= {f"gradient {i}": x for i, x in enumerate(grads) if x is not None}
+    return named
+
+
 def compiler():
     """The compiler of the installed kernels: another may round a sum elsewhere."""
     from hw3tf import _core
@@ -136,24 +189,36 @@ def compiler():
     return f"GCC {found[1].decode()}" if found[1] else f"Clang {found[2].decode()}"
 
 
-def attention_bits():
-    """Digests of all cases, by the instruction set of this process, and numbers."""
+def float_bits():
+    """Digests of all cases of floats, by the instruction set of this process, and
+    numbers."""
     from hw3tf import _core
 
-    digests, numbers = {}, {}
-    for name in ATTENTION:
-        results = attention_results(name)
-        digests[name] = {n: digest(x) for n, x in results.items()}
-        numbers[name] = {
+    results = {name: attention_results(name) for name in ATTENTION}
+    bits = {name: {n: digest(x) for n, x in r.items()} for name, r in results.items()}
+    # One for all results of a recurrent layer: the file stays small.
+    layers = {name: rnn_results(name) for name in RNN}
+    bits |= {
+        name: digest(np.concatenate([digits(x) for x in r.values()]))
+        for name, r in layers.items()
+    }
+    numbers = {
+        name: {
             n: [float(v) for v in x.astype("float32").ravel()[:: max(1, x.size // 4)]]
-            for n, x in results.items()
+            for n, x in r.items()
         }
+        for name, r in (results | layers).items()
+    }
     key = f"{platform.machine()} {_core.instruction_set()}"
-    return {"set": key, "compiler": compiler(), "bits": digests, "numbers": numbers}
+    return {"set": key, "compiler": compiler(), "bits": bits, "numbers": numbers}
+
+
+def digits(x):
+    return np.frombuffer(np.ascontiguousarray(x).tobytes(), "uint8")
 
 
 def of_instruction_set(name):
-    """`attention_bits` in a process that HW3TF_ISA sends to an instruction set."""
+    """`float_bits` in a process that HW3TF_ISA sends to an instruction set."""
     done = subprocess.run(
         [sys.executable, __file__, "--print"],
         check=True,
@@ -204,6 +269,6 @@ def write():
 
 if __name__ == "__main__":
     if "--print" in sys.argv:
-        print(json.dumps(attention_bits()))
+        print(json.dumps(float_bits()))
     else:
         write()

@@ -24,6 +24,12 @@ OPS = (
     "hw3tf_attention_grad",
     "hw3tf_integer_rnn",
     "hw3tf_integer_rnn_sequence",
+    "hw3tf_lstm",
+    "hw3tf_lstm_grad",
+    "hw3tf_gru",
+    "hw3tf_gru_grad",
+    "hw3tf_simple_rnn",
+    "hw3tf_simple_rnn_grad",
 )
 
 

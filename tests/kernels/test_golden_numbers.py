@@ -13,11 +13,13 @@ from hw3tf import ops, reference
 GOLDEN = json.loads(golden_numbers.FILE.read_text())
 # Of the largest number of a result: what rounding may change.
 ROUNDING = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
+DTYPES = {name: case[1] for name, case in golden_numbers.ATTENTION.items()}
+DTYPES |= {name: case[2] for name, case in golden_numbers.RNN.items()}
 REWRITE = (
     "If the change is meant, run `python tests/helpers/golden_numbers.py` and say in "
     "CHANGELOG.md that results differ by rounding."
 )
-attention_bits = functools.cache(golden_numbers.attention_bits)
+float_bits = functools.cache(golden_numbers.float_bits)
 
 
 @pytest.mark.parametrize("name", golden_numbers.DROPOUT)
@@ -37,9 +39,9 @@ def test_integer_states_never_change(name, path):
     assert golden_numbers.digest(states) == GOLDEN["integers"][name]
 
 
-def test_attention_bits_of_an_instruction_set_are_acknowledged():
+def test_bits_of_an_instruction_set_are_acknowledged():
     """Those of this process; kernels/test_core.py runs the others."""
-    got = attention_bits()
+    got = float_bits()
     known = GOLDEN["attention"].get(got["set"])
     if known is None or known["compiler"] != got["compiler"]:
         pytest.skip(f"no bits of {got['set']}, {got['compiler']}, are recorded")
@@ -48,9 +50,9 @@ def test_attention_bits_of_an_instruction_set_are_acknowledged():
     assert got["bits"].keys() == known["bits"].keys(), REWRITE
 
 
-def test_attention_numbers_of_any_compiler_are_those_of_earlier_versions():
-    for case, results in attention_bits()["numbers"].items():
-        tolerance = ROUNDING[golden_numbers.ATTENTION[case][1]]
+def test_numbers_of_any_compiler_are_those_of_earlier_versions():
+    for case, results in float_bits()["numbers"].items():
+        tolerance = ROUNDING[DTYPES[case]]
         for result, numbers in results.items():
             want = np.array(GOLDEN["numbers"][case][result])
             size = max(1, np.abs(want).max())

@@ -47,10 +47,11 @@ def test_libraries_need_the_system_each_other_and_tensorflow(path):
 EXPORTED = {
     "libhw3tf_kernels": """
         AttentionForward AttentionBackward AttentionDropoutMask GetAttentionTiles
-        IntegerRecurrence ResolveNumThreads SetNumThreads KernelsBuild
+        IntegerRecurrence RnnForward RnnBackward RnnKeptElements
+        ResolveNumThreads SetNumThreads KernelsBuild
         ChosenInstructionSet CompiledInstructionSets EnvironmentError
         AttentionForwardPlain AttentionBackwardPlain AvailableProcessors
-        ControlGroupProcessors ParallelFor test_hooks""",
+        ControlGroupProcessors ParallelFor ParallelPhases test_hooks""",
     "libhw3tf_ops": "Hw3tfLoadError Hw3tfRegisterXlaTargets Hw3tfXlaStatusError",
     "_core": "PyInit__core",
 }

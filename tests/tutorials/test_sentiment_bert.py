@@ -1,6 +1,7 @@
 """BERT in tutorial 4: the real code for loading and training, on a preset that is small
 and made up."""
 
+import functools
 from types import SimpleNamespace
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from hw3tf.course import data, sentiment, tutorial
+from hw3tf.course.sentiment import bert
 
 keras_hub = pytest.importorskip("keras_hub")
 
@@ -58,7 +60,8 @@ def test_training_leaves_bert_as_it_was(preset):
     preprocess, backbone = sentiment.load_bert(preset, 8)
     model, _, _ = sentiment.build_bert(backbone, units=4)
     before = [np.array(w) for w in backbone.weights]
-    model.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile("adam", loss, jit_compile=False)
     x = preprocess(["a fine film", "a dull film"])
     head = np.array(model.trainable_weights[0])
     model.train_on_batch(x, np.array([[1.0], [0.0]]))
@@ -101,7 +104,16 @@ def test_without_keras_hub_the_remedy_is_told(monkeypatch):
         sentiment.load_bert("bert_tiny_en_uncased", 8)
 
 
-def test_a_whole_run_learns_keeps_its_best_epoch_and_goes_on(preset, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("units", "jit_compile"),
+    [(16, False), pytest.param(256, "auto", marks=pytest.mark.slow)],
+    ids=["short", "whole"],
+)
+def test_a_whole_run_learns_keeps_its_best_epoch_and_goes_on(
+    units, jit_compile, preset, tmp_path, capsys, monkeypatch
+):
+    build = functools.partial(bert.build_bert, units=units)
+    monkeypatch.setattr(bert, "build_bert", build)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 200).astype("int32")
     texts = [f"a film . {'fine' if y else 'dull'} ." for y in labels]
@@ -116,6 +128,7 @@ def test_a_whole_run_learns_keeps_its_best_epoch_and_goes_on(preset, tmp_path, c
             keras.optimizers.Adam(0.01),
             keras.losses.BinaryCrossentropy(from_logits=True),
             metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
+            jit_compile=jit_compile,
         )
 
     args = SimpleNamespace(out=tmp_path, resume=False, text=["a fine film ."])

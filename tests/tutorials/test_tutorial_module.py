@@ -25,9 +25,12 @@ from hw3tf.course.tutorial import (
     unicode_text,
 )
 
+# The module is imported by itself where Python starts anew: TensorFlow takes seconds,
+# and with -O, when it is compiled first, ten.
 PROGRAM = """
 import sys
-from hw3tf.course.tutorial import *
+sys.path.insert(0, {folder!r})
+from {module} import *
 
 def main(argv):
     assert argv is None
@@ -42,10 +45,12 @@ def program(tmp_path):
     """Runs a program whose `main` is `body`, outside the checkout."""
 
     def run(body, *options, **environment):
-        arguments = [*options, "-c", PROGRAM.format(body=body)]
+        module = "hw3tf.course.tutorial"
         if options or environment:  # which Python reads when it starts
-            environment["modules"] = ()
-        return processes.run(arguments, cwd=tmp_path, **environment)
+            environment["modules"], module = (), "tutorial"
+        folder = os.path.dirname(tutorial.__file__)
+        code = PROGRAM.format(body=body, folder=folder, module=module)
+        return processes.run([*options, "-c", code], cwd=tmp_path, **environment)
 
     return run
 

@@ -2,10 +2,12 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 
+import processes
 import pytest
+from checks import tutorial_module
+from workers import run_workers as run_workers_here
 
 from hw3tf.course import sentiment
 from hw3tf.course.data import WorkerError, run_workers, this_worker
@@ -14,30 +16,55 @@ from hw3tf.course.tutorial import UserError
 PROGRAM = pathlib.Path(__file__).parents[2] / "tutorials" / "04_imdb_sentiment.py"
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        # A network that learns what the examples say of 1,500 reviews.
-        pytest.param(
-            ["--attention", "none", "--epochs", "3", "--max-reviews", "1500"],
-            id="short",
-        ),
-        pytest.param([], id="whole", marks=pytest.mark.slow),
-    ],
-)
-def test_two_workers_train_and_the_chief_writes(more, tmp_path):
-    done = subprocess.run(
-        [sys.executable, PROGRAM, "--quick", "--data", "sample", "--workers", "2"]
-        + ["--out", tmp_path / "out", *more],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=600,
-    )
+@pytest.fixture
+def imdb():
+    with tutorial_module("04_imdb_sentiment") as module:
+        yield module
+
+
+ARGUMENTS = ["--quick", "--data", "sample", "--workers", "2"]
+# A network that learns what the examples say of 1,500 reviews.
+SMALL = ["--attention", "none", "--epochs", "3", "--max-reviews", "1500"]
+
+
+def assert_only_the_chief_wrote(folder):
+    assert [p.name for p in folder.iterdir()] == ["out"]
+    assert (folder / "out" / "sentiment.keras").exists()
+
+
+def test_two_workers_train_and_the_chief_writes(tmp_path):
+    """The program as each of its workers runs it."""
+    arguments = [*ARGUMENTS, *SMALL, "--out", "out"]
+    code = f"""
+import runpy, sys
+sys.argv = {[str(PROGRAM), *arguments]!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    folder, printed = tmp_path / "work", tmp_path / "printed"
+    folder.mkdir()
+    printed.mkdir()
+    chief, other = run_workers_here(code, printed, cwd=folder)
+    assert chief.count("All claims hold.") == 1
+    assert "All claims hold." not in other
+    assert_only_the_chief_wrote(folder)
+
+
+def test_program_starts_itself_as_often_as_it_has_workers(imdb, monkeypatch):
+    started = []
+    monkeypatch.setattr(sentiment, "run_workers", lambda *x: started.append(x))
+    monkeypatch.setattr(sys, "argv", ["04", *ARGUMENTS])
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert imdb.main() is None
+    assert started == [(2, [sys.executable, str(PROGRAM), *ARGUMENTS])]
+
+
+@pytest.mark.slow
+def test_a_whole_run_of_two_workers(tmp_path):
+    command = [PROGRAM, *ARGUMENTS, "--out", tmp_path / "out"]
+    done = processes.run(command, cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.count("All claims hold.") == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    assert (tmp_path / "out" / "sentiment.keras").exists()
+    assert_only_the_chief_wrote(tmp_path)
 
 
 def test_every_worker_gets_its_index_and_the_same_cluster(tmp_path):

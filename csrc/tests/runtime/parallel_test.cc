@@ -1,5 +1,5 @@
-// Tests of the thread pool: every task once, calls from many threads, a forked
-// child, allocations that fail.
+// Tests of the thread pool: every task once, phases in order, calls from many
+// threads, a forked child, allocations that fail.
 
 #include "kernels/runtime/parallel.h"
 
@@ -46,11 +46,37 @@ void EveryTaskRunsOnce(int threads) {
   for (const auto& count : runs) CHECK(count == 1, "%d runs", count.load());
 }
 
+// A part sees what all parts of the phase before have written.
+void PhasesFollowEachOther(int parts) {
+  constexpr int64_t kPhases = 300;
+  std::vector<int64_t> done(static_cast<size_t>(parts), 0);
+  std::vector<int64_t> seen = done;
+  std::atomic<int64_t> runs{0};
+  ParallelPhases(
+      kPhases, parts, /*paths=*/0, [&](int64_t phase, int part, int worker) {
+        CHECK(worker >= 0 && worker < parts, "worker %d", worker);
+        const auto at = static_cast<size_t>(part);
+        CHECK(done[at] == phase, "phase %lld of part %d again",
+              static_cast<long long>(phase), part);
+        // Written in the phase before, by whoever had that part.
+        const size_t next = (at + 1) % seen.size();
+        if (phase % 2 == 0)
+          seen[next] = phase;
+        else
+          CHECK(seen[at] == phase - 1, "part %d has not seen it", part);
+        done[at] = phase + 1;
+        ++runs;
+      });
+  CHECK(runs == kPhases * parts, "%lld runs",
+        static_cast<long long>(runs.load()));
+}
+
 void ManyCallersAtOnce() {
   std::vector<std::thread> callers;
   for (int i = 0; i < 8; ++i)
     callers.emplace_back([] {
       for (int call = 0; call < 200; ++call) EveryTaskRunsOnce(3);
+      for (int call = 0; call < 5; ++call) PhasesFollowEachOther(3);
     });
   for (std::thread& caller : callers) caller.join();
 }
@@ -111,6 +137,7 @@ int main(int argc, char**) {
   // First, while a fork has no other threads to lose.
   if (argc == 1) hw3tf::EveryAllocationMayFail();
   for (int threads : {1, 2, 5, 16}) hw3tf::EveryTaskRunsOnce(threads);
+  for (int parts : {1, 2, 5, 16}) hw3tf::PhasesFollowEachOther(parts);
   hw3tf::ManyCallersAtOnce();
   if (argc == 1) hw3tf::ChildOfAForkWorks();
   std::printf("parallel: ok\n");
