@@ -338,7 +338,7 @@ def code_of(tutorial):
 def test_tutorials_and_readme_stay_readable():
     for path in (ROOT / "tutorials").glob("*.py"):
         assert len(code_of(path)) <= 450, path
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 160
 
 
 def test_readme_has_the_two_commands_and_its_example_runs():
