@@ -372,3 +372,11 @@ def test_tensorflow_15952(rng):
         for name, x in eager.items():
             np.testing.assert_array_equal(graph[name], x, name)
             np.testing.assert_array_equal(xla[name], x, name)
+
+
+def test_none_counts_as_false(kernel_path, rng):
+    """Not as the default of an op, which is True for `reset_after`."""
+    x, k, r = (rng.standard_normal(shape) for shape in ((2, 3, 5), (5, 12), (4, 12)))
+    got, want = (ops.gru(x, k, r, reset_after=value) for value in (None, False))
+    np.testing.assert_array_equal(got, want)
+    assert np.any(np.asarray(got) != np.asarray(ops.gru(x, k, r)))

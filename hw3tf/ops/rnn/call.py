@@ -38,6 +38,7 @@ class RnnCall:
     def __init__(
         self, cell: str, tensors: Mapping[str, Any], options: RnnOptions
     ) -> None:
+        options = options.with_booleans()
         given = {name: x for name, x in tensors.items() if x is not None}
         check_names(cell, given)
         check_dense(given)

@@ -1,6 +1,6 @@
 """The options of one call of a recurrent layer, in one object."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hw3tf.ops.operations import RNN
@@ -28,6 +28,12 @@ class RnnOptions:
     reverse: bool = False
     return_sequences: bool = False
     zero_output_for_mask: bool = False
+
+    def with_booleans(self) -> "RnnOptions":
+        """The same with True or False for what counts as such: an op would take None
+        for its own default."""
+        names = [x.name for x in fields(self) if x.type in (bool, "bool")]
+        return replace(self, **{name: bool(getattr(self, name)) for name in names})
 
     def attributes(self, cell: str) -> dict[str, Any]:
         """What op and module take beside the tensors and `keep`."""
