@@ -354,6 +354,10 @@ def recurrent_layer(random, counts):
         else:
             operands = RNN[cell].operands
             results = rnn_by_op(cell, call, f"hw3tf_{cell}", operands, keep=True)
+            # TensorFlow takes None for the default of an attribute.
+            for name in RNN_OPTIONS:
+                if call.get(name, "") is None:
+                    del call[name]
         counts["computed"] += 1
         if path != "ops" and random.one_in(2):
             rnn_gradient(random, path, cell, call, results)
