@@ -85,6 +85,9 @@ SANITIZED_TESTS = (
     "ops/test_integer_rnn_errors.py",
     "ops/test_paths.py",
     "ops/test_ragged_attention.py",
+    "ops/test_rnn.py",
+    "ops/test_rnn_errors.py",
+    "ops/test_rnn_ragged.py",
 )
 
 

@@ -86,15 +86,18 @@ class Run:
         return {"name": case.name, **dataclasses.asdict(case), "flops": case.flops}
 
     def measure(self, cases):
+        """The results of all cases so far, after each of them."""
+        isa = {"isa": self.options.isa} if self.options.isa else {}
+        found = []
         try:
             self._start()
-            found = [self._case(case) for case in cases]
+            for case in cases:
+                found.append(self._case(case))
+                peak = self.peak.best.get(self.threads)
+                yield {"threads": self.threads, **isa, "cases": found, "peak": peak}
         finally:
             for worker in self.workers.values():
                 worker.end()
-        peak = self.peak.best.get(self.threads)
-        isa = {"isa": self.options.isa} if self.options.isa else {}
-        return {"threads": self.threads, **isa, "cases": found, "peak": peak}
 
     def _start(self):
         for library in self.options.libraries:
@@ -295,10 +298,12 @@ def measure(options, command, cases, make_run):
     }
     for threads, cases_of_run in plan.items():
         run = make_run(threads, options, peak, progress)
-        results["runs"].append(how | run.measure(cases_of_run))
-        results["versions"] |= run.versions
-        if options.json:  # after every number of threads: a long run may be cut off
-            harness.write_json(results, options.json)
+        before = results["runs"]
+        for measured in run.measure(cases_of_run):
+            results["runs"] = [*before, how | measured]
+            results["versions"] |= run.versions
+            if options.json:  # a long run may be cut off
+                harness.write_json(results, options.json)
     return results
 
 

@@ -153,7 +153,9 @@ def test_functional_encoder_and_decoder(name, rng, rnn_calls):
     assert len(rnn_calls) == 2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param("LSTM", marks=pytest.mark.slow), "GRU", "SimpleRNN"]
+)
 def test_training_is_that_of_the_stock_model(name, rnn_calls):
     """With dropout, whose random numbers are Keras's."""
     options = {"dropout": 0.2, "recurrent_dropout": 0.3, "seed": 5}

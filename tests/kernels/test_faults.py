@@ -142,6 +142,40 @@ def test_recurrence_without_memory_raises_and_goes_on(allocator, sweep):
 
 
 @LINUX
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "simple_rnn"])
+def test_recurrent_layers_without_memory_raise_and_go_on(cell, dtype, allocator, sweep):
+    """Few rows, whose units the threads share, and many; masks and dropout."""
+    code = """
+    import ml_dtypes
+    dtype = ml_dtypes.bfloat16 if DTYPE == "bfloat16" else DTYPE
+    forward = getattr(_core, CELL + "_forward")
+    backward = getattr(_core, CELL + "_backward")
+    gates = {"lstm": 4, "gru": 3, "simple_rnn": 1}[CELL]
+    for batch in (2, 40):
+        shapes = [(batch, 30, 20), (20, gates * 40), (40, gates * 40)]
+        x = [(0.1 * rng.standard_normal(shape)).astype(dtype) for shape in shapes]
+        options = {
+            "mask": rng.random((batch, 30)) < 0.8,
+            "input_dropout": np.ones((1, batch, 20), dtype),
+            "return_sequences": True,
+        }
+        threads = 1
+        def call():
+            global threads
+            threads = min(threads + 1, 60)
+            _core.set_num_threads(threads)
+            results = forward(*x, **options, keep=True)
+            outputs, kept = results[0], results[-1]  # with gaps that hold anything
+            return [*results[:-1], *backward(
+                *x, outputs, kept, grad_outputs=outputs, **options)]
+        print(sweep(call, MemoryError) > 5, sweep(call, MemoryError, 4000, False) > 5)
+    """
+    code = sweep + f"CELL, DTYPE = {cell!r}, {dtype!r}\n" + textwrap.dedent(code)
+    assert run(code, LD_PRELOAD=allocator) == "True True\n" * 2
+
+
+@LINUX
 def test_op_without_memory_is_exhausted_and_goes_on(allocator, sweep):
     """Allocations of ours fail once each, and those of 4,000 bytes or more."""
     code = """
@@ -161,9 +195,17 @@ def test_op_without_memory_is_exhausted_and_goes_on(allocator, sweep):
     w, u = (tf.constant(rng.integers(-1, 2, s)) for s in ((8, 40), (40, 40)))
     call = lambda: [ops.integer_rnn(i, w, u, overflow="wrap").numpy()]
     print(sweep(call, error) > 2)
+    weights = [tf.constant(rng.standard_normal(s), "float32")
+               for s in ((3, 40, 8), (8, 120), (40, 120))]
+    def layer():
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            y = ops.gru(*weights)
+        return [y, *tape.gradient(y, weights)]
+    print(sweep(lambda: [z.numpy() for z in layer()], error) > 5)
     """
     code = sweep + OP + textwrap.dedent(code)
-    assert run(code, LD_PRELOAD=allocator) == "True\n" * 3
+    assert run(code, LD_PRELOAD=allocator) == "True\n" * 4
 
 
 @LINUX
@@ -188,9 +230,11 @@ def test_every_exception_of_ours_is_an_error_and_the_process_goes_on(allocator):
     i, w = tf.ones([2, 5, 3], "int64"), tf.ones([3, 3], "int64")
     x = x[:1] * 3
     module = [z.numpy() for z in x]
+    y = tf.ones([2, 5, 3])
     for call in (
         lambda: [ops.dot_product_attention(*x).numpy()],
         lambda: [ops.integer_rnn(i, w, w).numpy()],
+        lambda: [ops.simple_rnn(y, y[0, :3], y[0, :3]).numpy()],
         lambda: attention(*module),
     ):
         want = call()
@@ -209,7 +253,7 @@ def test_every_exception_of_ours_is_an_error_and_the_process_goes_on(allocator):
     """
     lines = run(OP + textwrap.dedent(code), LD_PRELOAD=allocator).splitlines()
     op = ["ResourceExhaustedError", "InternalError", "InternalError"]
-    assert lines == [*op, *op, "MemoryError", "RuntimeError", "RuntimeError"]
+    assert lines == [*op, *op, *op, "MemoryError", "RuntimeError", "RuntimeError"]
 
 
 @LINUX

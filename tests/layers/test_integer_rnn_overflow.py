@@ -45,6 +45,7 @@ RUNS = {
         X[:4], Y[:4], validation_data=dataset(), verbose=0
     ),
 }
+FEW = ("predict", "evaluate of a dataset", "fit", "validation")
 METHODS = {
     "graph": {"jit_compile": False},
     "several steps": {"jit_compile": False, "steps_per_execution": 3},
@@ -64,7 +65,9 @@ def make_model(**options):
 @pytest.mark.parametrize("method", METHODS)
 def test_whatever_keras_runs_raises(method, path):
     model = make_model(**METHODS[method])
-    for run in RUNS.values():
+    # Several steps in one graph take the reference seconds for each run.
+    few = path == "reference" and method == "several steps"
+    for run in [RUNS[name] for name in FEW] if few else RUNS.values():
         with pytest.raises(ERRORS, match=WHERE):
             run(model)
 

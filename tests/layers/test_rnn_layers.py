@@ -21,6 +21,8 @@ import hw3tf
 from hw3tf.ops import paths
 
 FEATURES, UNITS = 4, 6
+# Where a test takes seconds: the simple RNN shares all that it looks at.
+WITH_GATES = ("LSTM", "GRU", pytest.param("SimpleRNN", marks=pytest.mark.slow))
 # Rates of dropout, and other arguments.
 DROPOUTS = {
     "inputs": {"dropout": 0.3},
@@ -182,8 +184,8 @@ def tokens(rng, batch=32, timesteps=9):
     return ids
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.2])
+@pytest.mark.parametrize("name", WITH_GATES)
 def test_fit_goes_the_way_of_keras(name, dropout, rng, rnn_calls):
     """The same losses after each epoch, with padding of every kind."""
     x = tokens(rng)
@@ -486,7 +488,7 @@ def test_every_path(name, path, rng, rnn_calls):
     assert path != "reference" or all(map(np.array_equal, got, wanted))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_GATES)
 def test_compiled_by_xla(name, rng, rnn_calls):
     models = [classifier(module, name) for module in (hw3tf.layers, keras.layers)]
     models[1].set_weights(models[0].get_weights())

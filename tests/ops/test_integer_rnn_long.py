@@ -3,6 +3,8 @@
 `run_rowwise` is the judge here, NumPy over all batch entries at once in int64,
 with sums that cannot overflow: Python integers would take minutes."""
 
+import functools
+
 import numpy as np
 import pytest
 from integer_rnn_cases import assert_exact, integers
@@ -29,15 +31,21 @@ def run_rowwise(inputs, kernel, recurrent_kernel):
     return np.stack(states, 1)
 
 
+@functools.cache
+def line(timesteps, recurrent):
+    """Inputs, and all states with a kernel of 5."""
+    inputs = integers(np.random.default_rng(0), (2, timesteps, 1), "int16", 100)
+    return inputs, run_rowwise(inputs, np.array([[5]]), np.array([[recurrent]]))
+
+
 @pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("recurrent", [0, 1, -1, 3])
 @pytest.mark.parametrize("timesteps", [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 77])
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
-def test_lines_of_many_blocks(dtype, timesteps, recurrent, rng):
-    inputs = integers(rng, (2, timesteps, 1), "int16", 100)
-    kernel, u = np.array([[5]]), np.array([[recurrent]])
-    want = run_rowwise(inputs, kernel, u).astype(dtype)
-    weights = kernel.astype(dtype), u.astype(dtype)
+def test_lines_of_many_blocks(dtype, timesteps, recurrent):
+    inputs, want = line(timesteps, recurrent)
+    want = want.astype(dtype)
+    weights = np.array([[5]], dtype), np.array([[recurrent]], dtype)
     for policy in ("wrap", "raise", "saturate"):
         if policy != "wrap" and abs(recurrent) > 1:
             continue

@@ -52,7 +52,10 @@ def test_masks_give_the_sums_that_are_known(cell, row, way, kernel_path):
     if way == "xla" and kernel_path == "pybind":
         return  # XLA cannot call Python
     arrays, options, wanted = oracle(cell, row)
-    for dtype in ("float32", "float64", "bfloat16"):
+    dtypes = ("float32", "float64", "bfloat16")
+    # Graphs take time to make, and call the same kernels.
+    number = (CELLS.index(cell) + list(ROWS).index(row)) % len(dtypes)
+    for dtype in dtypes if way == "eager" else dtypes[number : number + 1]:
         got = compute(kernel, cell, arrays | upstream(cell), options, dtype, way)
         for name, x in wanted.items():
             np.testing.assert_array_equal(got[name], x, f"{name} {dtype}")
@@ -76,7 +79,7 @@ def test_lengths_are_masks(cell, row, kernel_path):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("timesteps", [1, 2, 31, 97])
+@pytest.mark.parametrize("timesteps", [1, 31, 97])
 def test_numbers_are_as_exact_as_keras(cell, timesteps):
     """By the largest error, too: over several seeds, because that of Keras itself
     depends on the order of its sums. That order is the one of a graph, as in `fit`."""

@@ -12,10 +12,14 @@ from hw3tf import ops
 LENGTHS = [4, 0, 7, 1]
 
 
-@pytest.fixture(params=["int32", "int64"])
-def batch(request, rng):
+def make_batch(rng, dtype="int64"):
     values = tf.constant(rng.standard_normal((sum(LENGTHS), 5)), "float64")
-    return tf.RaggedTensor.from_row_lengths(values, tf.constant(LENGTHS, request.param))
+    return tf.RaggedTensor.from_row_lengths(values, tf.constant(LENGTHS, dtype))
+
+
+@pytest.fixture
+def batch(rng):
+    return make_batch(rng)
 
 
 def weights(rng, cell):
@@ -25,12 +29,15 @@ def weights(rng, cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("zeroed", [False, True])
-@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize(
+    ("zeroed", "dtype", "mode"),
+    [(False, "int64", "eager"), (True, "int32", "eager"), (True, "int64", "graph")],
+)
 def test_sequences_are_computed_one_by_one(
-    cell, backwards, zeroed, mode, path, batch, rng
+    cell, backwards, zeroed, dtype, mode, path, rng
 ):
     """Outputs begin at the first place backwards, too, and there is no masked step."""
+    batch = make_batch(rng, dtype)
     k, r = weights(rng, cell)
     options = {
         "go_backwards": backwards,

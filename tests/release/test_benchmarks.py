@@ -77,7 +77,7 @@ def test_the_program_measures_checks_and_reports(tmp_path, monkeypatch):
 
     def measured(self, cases):
         assert [c.name for c in cases] == [case["name"]]
-        return {"threads": self.threads, "cases": [ours], "peak": run["peak"]}
+        yield {"threads": self.threads, "cases": [ours], "peak": run["peak"]}
 
     monkeypatch.setattr(program.Run, "measure", measured)
     peak = SimpleNamespace(why_unknown="not measured")

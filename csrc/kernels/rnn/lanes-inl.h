@@ -62,27 +62,38 @@ inline VecOf<Real> KeepSome(VecOf<Real> value, int64_t count) {
   return value;
 }
 
+// The smaller of each lane; `b` where either is NaN.
+inline Vec Min(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_maskz_min_ps(0xFFFF, a, b));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vec>(_mm256_min_ps(a, b));
+#else
+  return a < b ? a : b;
+#endif
+}
+
 // e^x = 2^n e^r with |r| <= ln(2) / 2, and e^r - 1 = r + r^2 q(r).
 struct ExpParts {
   Vec scale;  // 2^n
   Vec expm1;  // e^r - 1
 };
 
-// For |x| <= 88 and NaN. ln(2) in two parts, so that r is right to the last
-// bit.
-inline ExpParts SplitExp(Vec x) {
+// e^-x for |x| <= 88 and NaN. ln(2) in two parts, so that r is right to the
+// last bit.
+inline ExpParts SplitExpOfMinus(Vec x) {
   constexpr float kLog2e = 1.44269502f;
   constexpr float kLn2High = 0.693145752f, kLn2Low = 1.42860677e-6f;
 #if defined(__AVX512DQ__)
-  const Vec n = ToNearest(x * kLog2e);
+  const Vec n = ToNearest(x * -kLog2e);
   const Vec scale = Scale(Broadcast(1.0f), n);
 #else
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: the sum has no fraction
-  const Vec shifted = x * kLog2e + kRound;
+  const Vec shifted = x * -kLog2e + kRound;
   const Vec n = shifted - kRound;
   const Vec scale = FromBits((Bits(shifted) + 127) << 23);
 #endif
-  Vec r = x - n * kLn2High;
+  Vec r = -x - n * kLn2High;
   r = r - n * kLn2Low;
   Vec q = r * 1.38144672e-3f + 8.36878084e-3f;
   q = q * r + 4.16683927e-2f;
@@ -91,23 +102,34 @@ inline ExpParts SplitExp(Vec x) {
   return {scale, q * (r * r) + r};
 }
 
-// Into [-limit, limit]; NaN stays NaN.
-inline Vec Clamp(Vec x, float limit) {
-  x = Max(Broadcast(-limit), x);
-  return Select(x > limit, Broadcast(limit), x);
-}
-
-// 1 / (1 + e^-x): 2.0 units in the last place at most, 0.55 in the root of the
-// mean square. The reciprocal of 14 bits and a Newton step took as long as the
-// division.
+// 1 / (1 + e^-x): 1.6 units in the last place at most, 2.4 where x is below
+// -16 and the result below 1e-7; 0.5 in the root of the mean square.
+//
+// The sum is rounded once: 1 + 2^n is exact up to there. With a reciprocal of
+// 14 bits and a Newton step in place of the division, here and below, the gates
+// of an LSTM took 16.4 ns for 16 units instead of 13.9 (Zen 5).
 inline Vec Sigmoid(Vec x) {
-  const ExpParts e = SplitExp(Clamp(-x, 88.0f));
-  return 1.0f / (1.0f + (e.scale + e.scale * e.expm1));
+  x = Min(Broadcast(88.0f), Max(Broadcast(-88.0f), x));  // keeps NaN
+  const ExpParts e = SplitExpOfMinus(x);
+  return 1.0f / (e.scale * e.expm1 + (1.0f + e.scale));
 }
 
-// That of simd.h: 1.4 units in the last place at most. expm1(2x) over
-// expm1(2x) + 2 took the same time and was off by up to 2.5.
-inline Vec TanhOf(Vec x) { return Tanh(x); }
+// (1 - e^-2|x|) / (1 + e^-2|x|) with the sign of x: 1.9 units in the last place
+// at most, 0.55 in the root of the mean square.
+//
+// With e^2x in place of e^-2|x| it would be 2.8 units. The one of simd.h is off
+// by 1.4 units, but has a second polynomial for small x: with it the gates of
+// an LSTM took 16.4 ns for 16 units instead of 12.5 (Zen 5; AVX2 35.5 instead
+// of 26.3).
+inline Vec TanhOf(Vec x) {
+  const VecInt sign = Bits(x) & BroadcastInt(INT32_MIN);
+  // tanh is 1 to float32 from 9.01 on.
+  const Vec size = Min(Broadcast(10.0f), FromBits(Bits(x) ^ sign));
+  const ExpParts e = SplitExpOfMinus(size + size);
+  const Vec above = (1.0f - e.scale) - e.scale * e.expm1;
+  const Vec below = e.scale * e.expm1 + (1.0f + e.scale);
+  return FromBits(Bits(above / below) | sign);
+}
 
 inline VecDouble Sigmoid(VecDouble x) {
   for (int i = 0; i < kLanesOf<double>; ++i)
