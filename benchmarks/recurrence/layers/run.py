@@ -54,6 +54,11 @@ class Run(libraries.run.Run):
         super().__init__(*args)
         self.right = judge.rows
 
+    def passes_over(self, case, library):
+        """XLA compiles the loop of a training step for a minute: the table has it,
+        and no point of the curves."""
+        return library == "keras-xla" and case.is_curve
+
     def described(self, case):
         more = {"group": case.group, "bytes_from_cache": case.bytes_from_cache}
         return super().described(case) | more
