@@ -270,7 +270,21 @@ OBJECTS = {
     "recurrence avx2": ("recurrence/isa.cc", ["-mavx2", "-mfma"]),
     "recurrence avx512": ("recurrence/isa.cc", AVX512),
     "recurrence avx512_vnni": ("recurrence/isa.cc", [*AVX512, "-mavx512vnni"]),
+    "rnn": ("rnn/isa.cc", []),
+    "rnn avx2": ("rnn/isa.cc", ["-mavx2", "-mfma"]),
+    "rnn avx512": ("rnn/isa.cc", AVX512),
+    "rnn bfloat16": ("rnn/bfloat16_isa.cc", [*AVX512, "-mavx512bf16"]),
 }
+
+
+def test_every_object_is_looked_at():
+    text = (ROOT / "csrc/kernels/CMakeLists.txt").read_text()
+    made = re.findall(r"hw3tf_add_kernels\((\w+?)(_bfloat16)? (\w+)", text)
+    names = {
+        f"{kernels} bfloat16" if bfloat16 else f"{kernels} {isa}".removesuffix(" base")
+        for kernels, bfloat16, isa in made
+    }
+    assert names - {"kernels name"} == set(OBJECTS)
 
 
 @pytest.mark.parametrize("name", OBJECTS)
@@ -282,7 +296,8 @@ def test_objects_of_an_instruction_set_share_no_function(name, tmp_path):
     if flags and "x86_64" not in sysconfig.get_platform():
         pytest.skip("one instruction set")
     compiler = shutil.which("c++") or shutil.which("g++")
-    kernels = "ATTENTION_BFLOAT16" if "bfloat16" in source else name.split()[0].upper()
+    kernels = name.removesuffix("bfloat16").split()[0].upper()
+    kernels += "_BFLOAT16" if "bfloat16" in source else ""
     source, out = ROOT / "csrc/kernels" / source, tmp_path / "isa.o"
     subprocess.run(
         [compiler, "-std=c++17", "-O0", "-fPIC", f"-I{ROOT / 'csrc'}"]

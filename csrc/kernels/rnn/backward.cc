@@ -16,7 +16,7 @@ class BackwardPass {
   BackwardPass(const RnnBackwardArgs& args, int num_threads)
       : args_(args),
         call_(args.cell, args.dtype, args.shape, args.options, args.operands,
-              num_threads),
+              /*pairs=*/false, num_threads),
         plan_(call_.plan) {}
 
   void Run() {
@@ -41,7 +41,7 @@ class BackwardPass {
       plan_.h = const_cast<Real*>(static_cast<const Real*>(args_.outputs));
     const int64_t steps = plan_.options.return_sequences ? shape.timesteps : 1;
     grad_outputs_.Set(args_.grad_outputs, shape.batch * steps * shape.units,
-                      args_.dtype);
+                      args_.dtype, call_.threads);
     plan_.grad_outputs = grad_outputs_.get();
   }
 
@@ -59,8 +59,9 @@ class BackwardPass {
     grad_h_.Resize(rows * plan_.grad_stride);
     grad_h_.Zero();
     plan_.grad_h = grad_h_.get();
-    last_h_.Set(args_.grad_last_h, shape.batch * shape.units, args_.dtype);
-    last_c_.Set(args_.grad_last_c, shape.batch * shape.units, args_.dtype);
+    const int64_t states = shape.batch * shape.units;
+    last_h_.Set(args_.grad_last_h, states, args_.dtype, 1);
+    last_c_.Set(args_.grad_last_c, states, args_.dtype, 1);
     FillRows(last_h_.get(), plan_.grad_h, plan_.grad_stride);
     grad_c_.Resize(rows * plan_.padded_units);
     grad_c_.Zero();
@@ -229,13 +230,13 @@ class BackwardPass {
     if (args_.grad_bias) call_.UnpackBias(bias_.get(), false, args_.grad_bias);
     if (args_.grad_recurrent_bias)
       call_.UnpackBias(bias_.get(), true, args_.grad_recurrent_bias);
-    for (int64_t entry = 0; entry < plan_.shape.batch; ++entry) {
+    ParallelFor(plan_.shape.batch, call_.threads, [&](int64_t entry, int) {
       FinishState(entry, plan_.grad_h, plan_.grad_stride, last_h_.get(),
                   args_.grad_initial_h);
       FinishState(entry, plan_.grad_c, plan_.padded_units, last_c_.get(),
                   args_.grad_initial_c);
       if (args_.grad_inputs) FinishInputs(entry);
-    }
+    });
   }
 
   // An entry without steps hands its states on.

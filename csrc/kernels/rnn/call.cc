@@ -2,9 +2,12 @@
 
 #include <numeric>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "kernels/runtime/dispatch.h"
 #include "kernels/runtime/test_hooks.h"
-#include "kernels/vector/element.h"
 
 namespace hw3tf {
 namespace {
@@ -31,25 +34,25 @@ std::vector<uint8_t> ValidSteps(const RnnShape& shape,
   return valid;
 }
 
-template <typename Half>
-void WidenFrom(const void* from, int64_t size, float* to) {
-  const Half* const halves = static_cast<const Half*>(from);
-  for (int64_t i = 0; i < size; ++i)
-    to[i] = static_cast<float>(Load(halves[i]));
-}
-
-template <typename Half>
-void NarrowTo(const float* from, int64_t size, void* to) {
-  Half* const halves = static_cast<Half*>(to);
-  for (int64_t i = 0; i < size; ++i)
-    Store(static_cast<double>(from[i]), halves + i);
-}
-
 int64_t RoundedUp(int64_t size, int64_t multiple) {
   return (size + multiple - 1) / multiple * multiple;
 }
 
 }  // namespace
+
+void AdviseLargePages([[maybe_unused]] void* data,
+                      [[maybe_unused]] int64_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t kLargePage = 2 * 1024 * 1024;
+  if (bytes < 2 * static_cast<int64_t>(kLargePage)) return;
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t first = (begin + kLargePage - 1) / kLargePage * kLargePage;
+  const uintptr_t last =
+      (begin + static_cast<uintptr_t>(bytes)) / kLargePage * kLargePage;
+  if (first < last)
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
 
 RnnRows::RnnRows(const RnnShape& shape, const RnnOptions& options,
                  const RnnOperands& operands)
@@ -104,22 +107,39 @@ bool IsHalf(RnnDType dtype) {
   return dtype == RnnDType::kFloat16 || dtype == RnnDType::kBfloat16;
 }
 
-void Widen(const void* from, RnnDType dtype, int64_t size, float* to) {
-  if (dtype == RnnDType::kFloat16) return WidenFrom<Float16>(from, size, to);
-  WidenFrom<Bfloat16>(from, size, to);
+const RnnKernels& ChosenRnnKernels() { return *ChosenInstructionSet().rnn; }
+
+bool MultipliesPairs(RnnDType dtype, const RnnOperands& operands) {
+  return dtype == RnnDType::kBfloat16 && !operands.input_dropout &&
+         ChosenInstructionSet().rnn_bfloat16;
 }
 
-void Narrow(const float* from, RnnDType dtype, int64_t size, void* to) {
-  if (dtype == RnnDType::kFloat16) return NarrowTo<Float16>(from, size, to);
-  NarrowTo<Bfloat16>(from, size, to);
+template <>
+const RnnKernelsOf<float>& ChosenRnnKernelsOf<float>(bool pairs) {
+  return pairs ? *ChosenInstructionSet().rnn_bfloat16
+               : ChosenRnnKernels().of_float;
+}
+
+template <>
+const RnnKernelsOf<double>& ChosenRnnKernelsOf<double>(bool) {
+  return ChosenRnnKernels().of_double;
 }
 
 template <typename Real>
-void Widened<Real>::Set(const void* data, int64_t size, RnnDType dtype) {
+void Widened<Real>::Set(const void* data, int64_t size, RnnDType dtype,
+                        [[maybe_unused]] int threads) {
   if constexpr (sizeof(Real) == sizeof(float)) {
     if (data && IsHalf(dtype)) {
+      constexpr int64_t kBlock = 32768;
       copy_.Resize(size);
-      Widen(data, dtype, size, copy_.get());
+      const auto widen = ChosenRnnKernels().conversions.widen;
+      const auto* const halves = static_cast<const uint16_t*>(data);
+      ParallelFor((size + kBlock - 1) / kBlock, threads,
+                  [&](int64_t block, int) {
+                    const int64_t at = block * kBlock;
+                    widen(halves + at, dtype, std::min(size - at, kBlock),
+                          copy_.get() + at);
+                  });
       data_ = copy_.get();
       return;
     }
@@ -128,17 +148,21 @@ void Widened<Real>::Set(const void* data, int64_t size, RnnDType dtype) {
 }
 
 template <typename Real>
-void Widened<Real>::SetInputs(const RnnOperands& operands,
-                              const RnnShape& shape, RnnDType dtype) {
+void Widened<Real>::SetInputs([[maybe_unused]] const RnnOperands& operands,
+                              [[maybe_unused]] const RnnShape& shape,
+                              [[maybe_unused]] RnnDType dtype,
+                              [[maybe_unused]] int threads) {
   if constexpr (sizeof(Real) == sizeof(float)) {
     copy_.Resize(shape.batch * shape.timesteps * shape.features);
+    const auto widen = ChosenRnnKernels().conversions.widen;
     const auto* const halves = static_cast<const uint16_t*>(operands.inputs);
-    float* to = copy_.get();
-    for (int64_t b = 0; b < shape.batch; ++b)
-      for (int64_t t = 0; t < shape.timesteps; ++t, to += shape.features)
-        Widen(halves + b * operands.input_batch_stride +
+    ParallelFor(shape.batch, threads, [&](int64_t b, int) {
+      for (int64_t t = 0; t < shape.timesteps; ++t)
+        widen(halves + b * operands.input_batch_stride +
                   t * operands.input_time_stride,
-              dtype, shape.features, to);
+              dtype, shape.features,
+              copy_.get() + (b * shape.timesteps + t) * shape.features);
+    });
     data_ = copy_.get();
   }
 }
@@ -161,8 +185,6 @@ int64_t RnnKeptElements(RnnCell cell, RnnDType dtype, const RnnShape& shape,
   return parts.gates + parts.c + parts.h;
 }
 
-const RnnKernels& ChosenRnnKernels() { return *ChosenInstructionSet().rnn; }
-
 int RnnThreads(int requested, double multiplications) {
   // Below about 50 us of work on one core a second one is not worth waking.
   constexpr double kFewMultiplications = 2e6;
@@ -183,11 +205,13 @@ bool FewRows(int64_t rows, int threads, int64_t weight_bytes) {
 template <typename Real>
 RnnCall<Real>::RnnCall(RnnCell cell, RnnDType element, const RnnShape& shape,
                        const RnnOptions& options,
-                       const RnnOperands& call_operands, int num_threads)
-    : kernels(ChosenRnnKernelsOf<Real>()),
+                       const RnnOperands& call_operands, bool of_pairs,
+                       int num_threads)
+    : kernels(ChosenRnnKernelsOf<Real>(of_pairs)),
       rows(shape, options, call_operands),
       operands(call_operands),
-      dtype(element) {
+      dtype(element),
+      pairs(of_pairs) {
   const int gates = RnnGates(cell);
   const int64_t batch = shape.batch, units = shape.units;
   const int64_t columns = gates * units;
@@ -205,34 +229,39 @@ RnnCall<Real>::RnnCall(RnnCell cell, RnnDType element, const RnnShape& shape,
   threads = RnnThreads(
       num_threads, static_cast<double>(steps) * static_cast<double>(columns) *
                        static_cast<double>(units + shape.features));
-  if (IsHalf(dtype)) {
-    inputs_.SetInputs(operands, shape, dtype);
+  if (IsHalf(dtype) && !pairs) {
+    inputs_.SetInputs(operands, shape, dtype, threads);
     plan.inputs = inputs_.get();
     plan.input_time_stride = shape.features;
     plan.input_batch_stride = shape.timesteps * shape.features;
   } else {
-    plan.inputs = static_cast<const Real*>(operands.inputs);
+    if (pairs)
+      plan.half_inputs = static_cast<const uint16_t*>(operands.inputs);
+    else
+      plan.inputs = static_cast<const Real*>(operands.inputs);
     plan.input_time_stride = operands.input_time_stride;
     plan.input_batch_stride = operands.input_batch_stride;
   }
-  kernel_.Set(operands.kernel, shape.features * columns, dtype);
-  recurrent_kernel_.Set(operands.recurrent_kernel, units * columns, dtype);
-  bias_.Set(operands.bias, columns, dtype);
-  recurrent_bias_.Set(operands.recurrent_bias, columns, dtype);
-  initial_h_.Set(operands.initial_h, batch * units, dtype);
-  initial_c_.Set(operands.initial_c, batch * units, dtype);
+  if (!pairs)
+    kernel_.Set(operands.kernel, shape.features * columns, dtype, threads);
+  recurrent_kernel_.Set(operands.recurrent_kernel, units * columns, dtype,
+                        threads);
+  bias_.Set(operands.bias, columns, dtype, 1);
+  recurrent_bias_.Set(operands.recurrent_bias, columns, dtype, 1);
+  initial_h_.Set(operands.initial_h, batch * units, dtype, 1);
+  initial_c_.Set(operands.initial_c, batch * units, dtype, 1);
   plan.initial_h = initial_h_.get();
   initial_c = initial_c_.get();
   if (operands.input_dropout) {
     plan.input_dropouts = operands.input_dropouts;
     input_dropout_.Set(operands.input_dropout,
-                       plan.input_dropouts * batch * shape.features, dtype);
+                       plan.input_dropouts * batch * shape.features, dtype, 1);
     plan.input_dropout = input_dropout_.get();
   }
   if (operands.recurrent_dropout) {
     plan.recurrent_dropouts = operands.recurrent_dropouts;
     recurrent_dropout_.Set(operands.recurrent_dropout,
-                           plan.recurrent_dropouts * batch * units, dtype);
+                           plan.recurrent_dropouts * batch * units, dtype, 1);
     plan.recurrent_dropout = recurrent_dropout_.get();
   }
   const int64_t per_panel = RnnUnitsOfPanel(cell, kernels.lanes);
@@ -283,7 +312,10 @@ void RnnCall<Real>::PackForward() {
   const int64_t vectors = RnnVectors(plan.cell) * kernels.lanes * plan.panels;
   packed_kernel_.Resize(vectors * plan.shape.features);
   packed_recurrent_.Resize(vectors * plan.shape.units);
-  PackWeights(kernel_.get(), false, packed_kernel_.get());
+  if (pairs)
+    PackPairs(packed_kernel_.get());
+  else
+    PackWeights(kernel_.get(), false, packed_kernel_.get());
   PackWeights(recurrent_kernel_.get(), true, packed_recurrent_.get());
   PackBias();
   plan.kernel = packed_kernel_.get();
@@ -296,6 +328,32 @@ void RnnCall<Real>::PackWeights(const Real* weights, bool recurrent,
                                 Real* to) const {
   const int64_t depth = recurrent ? plan.shape.units : plan.shape.features;
   const int64_t columns = RnnGates(plan.cell) * plan.shape.units;
+  PackPanels(recurrent, depth, to, [=](int64_t k, int64_t column) {
+    return weights[k * columns + column];
+  });
+}
+
+// K of bfloat16: two rows of it in the bits of one of floats.
+template <typename Real>
+void RnnCall<Real>::PackPairs(Real* to) const {
+  const int64_t depth = plan.shape.features;
+  const int64_t columns = RnnGates(plan.cell) * plan.shape.units;
+  const auto* const halves = static_cast<const uint16_t*>(operands.kernel);
+  PackPanels(false, (depth + 1) / 2, to, [=](int64_t k, int64_t column) {
+    const uint16_t* const half = halves + 2 * k * columns + column;
+    uint32_t pair = half[0];
+    if (2 * k + 1 < depth) pair |= static_cast<uint32_t>(half[columns]) << 16;
+    Real unit{};
+    std::memcpy(&unit, &pair, sizeof pair);
+    return unit;
+  });
+}
+
+// `unit_of`: row and column of K or R -> what is packed.
+template <typename Real>
+template <typename UnitOf>
+void RnnCall<Real>::PackPanels(bool recurrent, int64_t depth, Real* to,
+                               const UnitOf& unit_of) const {
   const int64_t lanes = kernels.lanes;
   const int vectors = RnnVectors(plan.cell);
   ParallelFor(plan.panels, threads, [&](int64_t panel, int) {
@@ -306,8 +364,8 @@ void RnnCall<Real>::PackWeights(const Real* weights, bool recurrent,
           RnnColumnsOf(plan.cell, plan.shape.units, lanes, recurrent, panel, v);
     for (int64_t k = 0; k < depth; ++k)
       for (int v = 0; v < vectors; ++v, at += lanes) {
-        const Real* const row = weights + k * columns + from[v].first;
-        for (int64_t i = 0; i < from[v].count; ++i) at[i] = row[i];
+        for (int64_t i = 0; i < from[v].count; ++i)
+          at[i] = unit_of(k, from[v].first + i);
         for (int64_t i = from[v].count; i < lanes; ++i) at[i] = 0;
       }
   });
@@ -347,7 +405,9 @@ void RnnCall<Real>::PackBackward(bool inputs_wanted) {
   plan.kernel_rows = packed_kernel_.get();
 }
 
-// (panels of 4 vectors of rows of K; panels of units, vectors, lanes).
+// (panels of 4 vectors of rows of K; panels of units, vectors, lanes). A row of
+// K is read in whole lines of the cache: column by column, rows of a power of
+// two would push each other out of it.
 template <typename Real>
 void RnnCall<Real>::PackColumns(const Real* weights, bool recurrent,
                                 Real* to) const {
@@ -356,23 +416,24 @@ void RnnCall<Real>::PackColumns(const Real* weights, bool recurrent,
   const int64_t columns = RnnGates(plan.cell) * plan.shape.units;
   const int64_t lanes = kernels.lanes, panel_width = kRnnSlots * lanes;
   const int vectors = RnnVectors(plan.cell);
-  const int64_t depth = plan.panels * vectors * lanes;
   const int64_t panels = (rows_of_weights + panel_width - 1) / panel_width;
-  ParallelFor(panels, threads, [&](int64_t panel, int) {
-    const int64_t first = panel * panel_width;
+  ParallelFor(panels * plan.panels, threads, [&](int64_t task, int) {
+    const int64_t first = task / plan.panels * panel_width;
+    const int64_t panel = task % plan.panels;
     const int64_t count = std::min(rows_of_weights - first, panel_width);
     const int64_t width = RoundedUp(count, lanes);
-    Real* at = to + first * depth;
-    for (int64_t p = 0; p < plan.panels; ++p)
-      for (int v = 0; v < vectors; ++v) {
-        const RnnColumns from =
-            RnnColumnsOf(plan.cell, plan.shape.units, lanes, recurrent, p, v);
-        for (int64_t i = 0; i < lanes; ++i, at += width)
-          for (int64_t j = 0; j < width; ++j)
-            at[j] = i < from.count && j < count
-                        ? weights[(first + j) * columns + from.first + i]
-                        : Real{0};
+    for (int v = 0; v < vectors; ++v) {
+      const RnnColumns from =
+          RnnColumnsOf(plan.cell, plan.shape.units, lanes, recurrent, panel, v);
+      Real* const at = to + first * plan.panels * vectors * lanes +
+                       (panel * vectors + v) * lanes * width;
+      for (int64_t j = 0; j < width; ++j) {
+        const int64_t k = std::min(first + j, rows_of_weights - 1);
+        const Real* const row = weights + k * columns + from.first;
+        for (int64_t i = 0; i < lanes; ++i)
+          at[i * width + j] = i < from.count && j < count ? row[i] : Real{0};
       }
+    }
   });
 }
 

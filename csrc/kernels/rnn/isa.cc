@@ -4,6 +4,7 @@
 
 #include "kernels/rnn/kernel_table.h"
 #include "kernels/rnn/steps-inl.h"
+#include "kernels/vector/convert-inl.h"
 
 namespace hw3tf {
 namespace {
@@ -16,9 +17,22 @@ constexpr RnnKernelsOf<Real> kKernels = {
     StepBack<Real>,    InputGradients<Real>,  WeightsOfPanel<Real>,
 };
 
+DType Half(RnnDType dtype) {
+  return dtype == RnnDType::kBfloat16 ? DType::kBfloat16 : DType::kFloat16;
+}
+
+void Widen(const void* from, RnnDType dtype, int64_t size, float* to) {
+  WidenRow(from, Half(dtype), size, 0, to);
+}
+
+void Narrow(const float* from, RnnDType dtype, int64_t size, void* to) {
+  NarrowRow(from, Half(dtype), size, to);
+}
+
 }  // namespace
 
 extern const RnnKernels HW3TF_RNN_KERNELS;
-const RnnKernels HW3TF_RNN_KERNELS = {kKernels<float>, kKernels<double>};
+const RnnKernels HW3TF_RNN_KERNELS = {
+    kKernels<float>, kKernels<double>, {Widen, Narrow}};
 
 }  // namespace hw3tf

@@ -47,6 +47,8 @@ struct RnnPlan {
 
   const Real* inputs;
   int64_t input_batch_stride, input_time_stride;
+  // Where x K is a product of pairs of bfloat16, the caller's inputs instead.
+  const uint16_t* half_inputs;
   const Real* input_dropout;      // (input_dropouts, B, F)
   const Real* recurrent_dropout;  // (recurrent_dropouts, B, U)
   int input_dropouts, recurrent_dropouts;
@@ -57,6 +59,7 @@ struct RnnPlan {
   int64_t padded_units;  // panels * units of a panel
 
   // Packed: (panels, F or U, vectors of a panel), and (panels, 4 vectors).
+  // Pairs: two of F in each 32 bits, the last one beside a zero.
   const Real *kernel, *recurrent_kernel, *bias;
 
   // h of a step, and of the one before: (2, rows, U), by the parity of the
@@ -151,14 +154,23 @@ struct RnnKernelsOf {
                   int64_t panel, int64_t first, int64_t last);
 };
 
+// `size` elements of 16 bits to float32 and, rounded to the nearest even, back.
+struct RnnConversions {
+  void (*widen)(const void* from, RnnDType dtype, int64_t size, float* to);
+  void (*narrow)(const float* from, RnnDType dtype, int64_t size, void* to);
+};
+
 struct RnnKernels {
   RnnKernelsOf<float> of_float;
   RnnKernelsOf<double> of_double;
+  RnnConversions conversions;
 };
 
 extern const RnnKernels kRnnBase;
 extern const RnnKernels kRnnAvx2;
 extern const RnnKernels kRnnAvx512;
+// The forward pass of an instruction set that multiplies pairs of bfloat16.
+extern const RnnKernelsOf<float> kRnnAvx512Bfloat16;
 
 // The columns of K or R that a vector of a packed panel holds, for both
 // directions of packing.

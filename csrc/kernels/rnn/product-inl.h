@@ -9,6 +9,7 @@
 #pragma once
 
 #include "kernels/rnn/lanes-inl.h"
+#include "kernels/vector/products-inl.h"
 
 namespace hw3tf {
 namespace {
@@ -27,6 +28,30 @@ constexpr int kRnnTileRows = 2;
 #define HW3TF_IN_REGISTER(vector)
 #endif
 
+// How the elements of a product are stored.
+enum class Stored {
+  kPlainly,
+  kInParts,  // in several parts: the loop over them takes registers
+  kInPairs,  // two bfloat16 in the place of each float (products-inl.h)
+};
+
+// An element of a row for all lanes.
+template <Stored kStored, typename Real>
+inline VecOf<Real> BroadcastElement(const Real* element) {
+  if constexpr (kStored == Stored::kInPairs)
+    return BroadcastUnit(element);
+  else
+    return Broadcast(*element);
+}
+
+template <Stored kStored, typename V>
+inline V MultiplyAdd(V a, V b, V sum) {
+  if constexpr (kStored == Stored::kInPairs)
+    return MultiplyAddUnits(a, b, sum);
+  else
+    return sum + a * b;
+}
+
 // Rows, and the packed weights that they are multiplied by.
 template <typename Real>
 struct Factor {
@@ -44,7 +69,7 @@ struct Factor {
 // acc[r][v] += x[r] * w[v], of which there are R scalars and V vectors. What
 // there is less of stays in registers, the other comes one after the other: 3 x
 // 4 needs 12 + 3 + 1 of the 16 registers of AVX2.
-template <typename Real, int R, int V>
+template <Stored kStored, typename Real, int R, int V>
 inline __attribute__((always_inline)) void AccumulateOuter(
     const Real* const (&x)[R], int64_t at, const Real* w,
     VecOf<Real> (&acc)[R][V]) {
@@ -52,7 +77,7 @@ inline __attribute__((always_inline)) void AccumulateOuter(
     VecOf<Real> held[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      held[r] = Broadcast(x[r][at]);
+      held[r] = BroadcastElement<kStored>(x[r] + at);
       HW3TF_IN_REGISTER(held[r]);
     }
 #pragma GCC unroll 4
@@ -60,7 +85,8 @@ inline __attribute__((always_inline)) void AccumulateOuter(
       VecOf<Real> vector = Load(w + v * kLanesOf<Real>);
       HW3TF_IN_REGISTER(vector);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) acc[r][v] = held[r] * vector + acc[r][v];
+      for (int r = 0; r < R; ++r)
+        acc[r][v] = MultiplyAdd<kStored>(held[r], vector, acc[r][v]);
     }
   } else {
     VecOf<Real> held[V];
@@ -71,29 +97,29 @@ inline __attribute__((always_inline)) void AccumulateOuter(
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const VecOf<Real> scalar = Broadcast(x[r][at]);
+      const VecOf<Real> scalar = BroadcastElement<kStored>(x[r] + at);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[r][v] = scalar * held[v] + acc[r][v];
+      for (int v = 0; v < V; ++v)
+        acc[r][v] = MultiplyAdd<kStored>(scalar, held[v], acc[r][v]);
     }
   }
 }
 
 // acc[r][v] += sum over k of row r [k] * weights[k][v], k ascending.
-// kInParts: whether a factor may have more than one. The loop over them takes
-// registers.
-template <bool kInParts, typename Real, int R, int V>
+template <Stored kStored, typename Real, int R, int V>
 inline __attribute__((always_inline)) void Accumulate(
     const Factor<Real>& factor, int64_t first_row, VecOf<Real> (&acc)[R][V]) {
   const Real* rows[R];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
     rows[r] = factor.rows[first_row + r] + factor.row_offset;
+  constexpr bool kInParts = kStored == Stored::kInParts;
   const Real* part = factor.weights;
   for (int64_t i = 0; i < (kInParts ? factor.parts : 1); ++i) {
     const Real* weights = part;
 #pragma GCC unroll 1
     for (int64_t k = 0; k < factor.depth; ++k) {
-      AccumulateOuter<Real, R, V>(rows, k, weights, acc);
+      AccumulateOuter<kStored, Real, R, V>(rows, k, weights, acc);
       weights += factor.weight_stride;
     }
     if (!kInParts) return;
@@ -113,8 +139,8 @@ struct Sums {
   int64_t end_stride;
 };
 
-template <typename Real, int R, int V, bool kInParts>
-__attribute__((noinline)) void Tile(const Factor<Real>* factors, int count,
+template <Stored kStored, typename Real, int R, int V>
+__attribute__((noinline)) void Tile(const Factor<Real>& factor,
                                     const Sums<Real>& sums, int64_t row) {
   constexpr int kLanesHere = kLanesOf<Real>;
   VecOf<Real> acc[R][V];
@@ -124,8 +150,7 @@ __attribute__((noinline)) void Tile(const Factor<Real>* factors, int count,
     for (int v = 0; v < V; ++v)
       acc[r][v] =
           Load(sums.begin + (row + r) * sums.begin_stride + v * kLanesHere);
-  for (int i = 0; i < count; ++i)
-    Accumulate<kInParts, Real, R, V>(factors[i], row, acc);
+  Accumulate<kStored, Real, R, V>(factor, row, acc);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -133,43 +158,43 @@ __attribute__((noinline)) void Tile(const Factor<Real>* factors, int count,
       Store(sums.end + (row + r) * sums.end_stride + v * kLanesHere, acc[r][v]);
 }
 
-template <typename Real, int V, bool kInParts, int R>
-void TileOf(int rows, const Factor<Real>* factors, int count,
-            const Sums<Real>& sums, int64_t row) {
+template <Stored kStored, typename Real, int V, int R>
+void TileOf(int rows, const Factor<Real>& factor, const Sums<Real>& sums,
+            int64_t row) {
   if constexpr (R > 1) {
     if (rows < R)
-      return TileOf<Real, V, kInParts, R - 1>(rows, factors, count, sums, row);
+      return TileOf<kStored, Real, V, R - 1>(rows, factor, sums, row);
   }
-  Tile<Real, R, V, kInParts>(factors, count, sums, row);
+  Tile<kStored, Real, R, V>(factor, sums, row);
 }
 
 // All rows, in tiles of heights as equal as can be: a short last tile would
 // wait for its few sums.
-template <int V, bool kInParts, typename Real>
-void MultiplyAll(const Factor<Real>* factors, int count, int64_t rows,
+template <Stored kStored, int V, typename Real>
+void MultiplyAll(const Factor<Real>& factor, int64_t rows,
                  const Sums<Real>& sums) {
   int64_t tiles = (rows + kRnnTileRows - 1) / kRnnTileRows;
   for (int64_t row = 0; tiles > 0; --tiles) {
     const int64_t height = (rows - row + tiles - 1) / tiles;
-    TileOf<Real, V, kInParts, kRnnTileRows>(static_cast<int>(height), factors,
-                                            count, sums, row);
+    TileOf<kStored, Real, V, kRnnTileRows>(static_cast<int>(height), factor,
+                                           sums, row);
     row += height;
   }
 }
 
-// sums.end = sums.begin + the products, of `vectors` vectors, 1 to 4.
-template <bool kInParts = false, typename Real>
-void Multiply(int vectors, const Factor<Real>* factors, int count, int64_t rows,
+// sums.end = sums.begin + the product, of `vectors` vectors, 1 to 4.
+template <Stored kStored = Stored::kPlainly, typename Real>
+void Multiply(int vectors, const Factor<Real>& factor, int64_t rows,
               const Sums<Real>& sums) {
   switch (vectors) {
     case 1:
-      return MultiplyAll<1, kInParts>(factors, count, rows, sums);
+      return MultiplyAll<kStored, 1>(factor, rows, sums);
     case 2:
-      return MultiplyAll<2, kInParts>(factors, count, rows, sums);
+      return MultiplyAll<kStored, 2>(factor, rows, sums);
     case 3:
-      return MultiplyAll<3, kInParts>(factors, count, rows, sums);
+      return MultiplyAll<kStored, 3>(factor, rows, sums);
     default:
-      return MultiplyAll<4, kInParts>(factors, count, rows, sums);
+      return MultiplyAll<kStored, 4>(factor, rows, sums);
   }
 }
 
@@ -185,7 +210,7 @@ __attribute__((noinline)) void OuterTile(const Real* const* rows, int64_t first,
     const Real* x[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) x[r] = rows[i] + r;
-    AccumulateOuter<Real, R, V>(x, first, dz, acc);
+    AccumulateOuter<Stored::kPlainly, Real, R, V>(x, first, dz, acc);
     dz += kRnnSlots * kLanesHere;
   }
   for (int r = 0; r < R; ++r)

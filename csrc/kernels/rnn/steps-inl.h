@@ -4,6 +4,7 @@
 
 #include "kernels/rnn/cell-inl.h"
 #include "kernels/rnn/product-inl.h"
+#include "kernels/vector/convert-inl.h"
 
 namespace hw3tf {
 namespace {
@@ -46,8 +47,11 @@ inline int64_t TimeOf(const RnnPlan<Real>& plan, int64_t row, int64_t step) {
 template <typename Real>
 inline const Real* InputsOf(const RnnPlan<Real>& plan, int64_t row,
                             int64_t step) {
-  return plan.inputs + plan.order[row] * plan.input_batch_stride +
-         TimeOf(plan, row, step) * plan.input_time_stride;
+  const int64_t at = plan.order[row] * plan.input_batch_stride +
+                     TimeOf(plan, row, step) * plan.input_time_stride;
+  // Read by PlaceInputs alone.
+  if (kPairs) return reinterpret_cast<const Real*>(plan.half_inputs + at);
+  return plan.inputs + at;
 }
 
 // h of a step, in the array of all steps.
@@ -142,30 +146,66 @@ inline void CopyRow(const Real* from, int64_t count, Real* to) {
   __builtin_memcpy(to, from, static_cast<size_t>(count) * sizeof(Real));
 }
 
+// A row as the products read it, times a mask if there is one.
+template <typename Real>
+inline void PlaceRow(const Real* from, const Real* mask, int64_t width,
+                     Real* to) {
+  if (mask) return MultiplyRow(from, mask, width, to);
+  CopyRow(from, width, to);
+}
+
+#if defined(HW3TF_BFLOAT16_PRODUCTS)
+inline int64_t PlacedFeatures(int64_t features) { return Units(features); }
+
+// x, elements of the caller's, in pairs. Calls with a mask of the inputs are
+// not made so: times the mask they would have to be rounded.
+inline void PlaceInputs(const float* from, const float*, int64_t features,
+                        float* to) {
+  const auto bytes = static_cast<size_t>(2 * features);
+  __builtin_memcpy(to, from, bytes);
+  __builtin_memset(reinterpret_cast<char*>(to) + bytes, 0,
+                   static_cast<size_t>(4 * PlacedFeatures(features)) - bytes);
+}
+#else
+inline int64_t PlacedFeatures(int64_t features) { return features; }
+
+template <typename Real>
+inline void PlaceInputs(const Real* from, const Real* mask, int64_t features,
+                        Real* to) {
+  PlaceRow(from, mask, features, to);
+}
+#endif
+
 // The rows that K or R multiply, copied to `placed`, (gates, rows, width): as
 // they are, times one dropout mask, or times one for each gate. Rows of the
 // caller are often a power of two apart, where all of them share a few lines of
 // the caches: the backward pass of the simple RNN, 64,256,128,128 on two
 // threads, took 16.5 ms when it read them there, 10.8 ms so.
 template <typename Real>
-void PlaceRows(const RnnPlan<Real>& plan, const Real* dropout, int gates,
-               int64_t width, int64_t first, int64_t rows, int64_t gate_rows,
-               const Real** pointers, Real* placed) {
+void PlaceRows(const RnnPlan<Real>& plan, bool is_input, int64_t first,
+               int64_t rows, int64_t gate_rows, const Real** pointers,
+               Real* placed) {
+  const Real* const dropout =
+      is_input ? plan.input_dropout : plan.recurrent_dropout;
+  const int gates = is_input ? plan.input_dropouts : plan.recurrent_dropouts;
+  const int64_t width = is_input ? plan.shape.features : plan.shape.units;
+  const int64_t stride = is_input ? PlacedFeatures(width) : width;
   // The rows of gate 0 are read until the end.
   for (int g = dropout ? gates - 1 : 0; g >= 0; --g)
     for (int64_t r = 0; r < rows; ++r) {
-      Real* const to = placed + (g * gate_rows + r) * width;
+      Real* const to = placed + (g * gate_rows + r) * stride;
       const int64_t entry = g * plan.shape.batch + plan.order[first + r];
-      if (dropout)
-        MultiplyRow(pointers[r], dropout + entry * width, width, to);
+      const Real* const mask = dropout ? dropout + entry * width : nullptr;
+      if (is_input)
+        PlaceInputs(pointers[r], mask, width, to);
       else
-        CopyRow(pointers[r], width, to);
+        PlaceRow(pointers[r], mask, width, to);
       pointers[g * gate_rows + r] = to;
     }
 }
 
 // Gates that have rows of their own to multiply K or R by.
-inline int64_t GatesPlaced(int dropouts) { return dropouts > 1 ? dropouts : 1; }
+inline int GatesPlaced(int dropouts) { return dropouts > 1 ? dropouts : 1; }
 
 // What a task of the forward pass has beside the plan.
 template <typename Real>
@@ -188,7 +228,7 @@ struct ForwardTask {
     reset_rows = scratch->Take<const Real*>(rows);
     new_h = scratch->Take<Real*>(rows);
     placed_x = scratch->Take<Real>(GatesPlaced(plan.input_dropouts) * rows *
-                                   plan.shape.features);
+                                   PlacedFeatures(plan.shape.features));
     placed_h =
         scratch->Take<Real>(plan.recurrent_dropouts * rows * plan.shape.units);
     reset_h = scratch->Take<Real>(resets ? rows * plan.shape.units : 0);
@@ -204,12 +244,21 @@ template <typename Real>
 inline Factor<Real> FactorOf(const RnnPlan<Real>& plan, bool recurrent,
                              int64_t panel, const Real* const* rows,
                              int vector = 0) {
-  const int64_t depth = recurrent ? plan.shape.units : plan.shape.features;
+  const int64_t depth =
+      recurrent ? plan.shape.units : Units(plan.shape.features);
   const int64_t stride = RnnVectors(plan.cell) * kLanesOf<Real>;
   const Real* const weights =
       (recurrent ? plan.recurrent_kernel : plan.kernel) +
       panel * depth * stride + vector * kLanesOf<Real>;
   return {rows, 0, weights, stride, depth, 1, 0, 0};
+}
+
+// sums = begin + x K, `count` vectors of a panel.
+template <typename Real>
+inline void MultiplyInputs(int count, const Factor<Real>& factor, int64_t rows,
+                           const Sums<Real>& sums) {
+  constexpr Stored kStored = kPairs ? Stored::kInPairs : Stored::kPlainly;
+  Multiply<kStored>(count, factor, rows, sums);
 }
 
 // sums += x K, or h R, each gate with rows of its own: `count` vectors.
@@ -222,15 +271,16 @@ void AddGateByGate(const RnnPlan<Real>& plan, bool recurrent, int64_t panel,
   if (gates <= 1) {
     Real* const to = sums + slot * kLanesOf<Real>;
     const Factor<Real> factor = FactorOf(plan, recurrent, panel, rows);
-    return Multiply(count, &factor, 1, row_count,
-                    Sums<Real>{to, kStride, to, kStride});
+    const Sums<Real> both{to, kStride, to, kStride};
+    if (!recurrent) return MultiplyInputs(count, factor, row_count, both);
+    return Multiply(count, factor, row_count, both);
   }
   for (int v = 0; v < count; ++v) {
     const int gate = RnnGateOf(plan.cell, recurrent, v);
     Real* const to = sums + (slot + v) * kLanesOf<Real>;
-    MultiplyGradients(
-        1, FactorOf(plan, recurrent, panel, rows + gate * gate_rows, v),
-        row_count, Sums<Real>{to, kStride, to, kStride});
+    const Factor<Real> factor =
+        FactorOf(plan, recurrent, panel, rows + gate * gate_rows, v);
+    Multiply(1, factor, row_count, Sums<Real>{to, kStride, to, kStride});
   }
 }
 
@@ -245,23 +295,23 @@ void BeginWithBias(const RnnPlan<Real>& plan, int64_t panel, int64_t rows,
             Load(bias + v * kLanesHere));
 }
 
+// K's part for all rows, then R's, and not both for a tile of rows: the panels
+// of both would not fit into the first cache together (1 to 2 % on a Zen 5).
 template <typename Real>
 void SumsOfPanel(const RnnPlan<Real>& plan, const ForwardTask<Real>& task,
                  int64_t panel, int64_t rows, Real* sums) {
   constexpr int64_t kStride = kRnnSlots * kLanesOf<Real>;
-  const Real* const bias = plan.bias + panel * kStride;
   const bool resets = ForwardTask<Real>::ResetsFirst(plan);
-  if (plan.input_dropouts <= 1 && plan.recurrent_dropouts <= 1 &&
-      plan.cell != RnnCell::kGru) {
-    const Factor<Real> factors[] = {FactorOf(plan, false, panel, task.x),
-                                    FactorOf(plan, true, panel, task.h)};
-    return Multiply(VectorsOf(plan, panel), factors, 2, rows,
-                    Sums<Real>{bias, 0, sums, kStride});
-  }
-  BeginWithBias(plan, panel, rows, sums);
   const int vectors = VectorsOf(plan, panel);
-  AddGateByGate(plan, false, panel, task.x, task.rows, plan.input_dropouts,
-                vectors, rows, sums);
+  if (plan.input_dropouts <= 1 && plan.cell != RnnCell::kGru) {
+    const Real* const bias = plan.bias + panel * kStride;
+    MultiplyInputs(vectors, FactorOf(plan, false, panel, task.x), rows,
+                   Sums<Real>{bias, 0, sums, kStride});
+  } else {
+    BeginWithBias(plan, panel, rows, sums);
+    AddGateByGate(plan, false, panel, task.x, task.rows, plan.input_dropouts,
+                  vectors, rows, sums);
+  }
   AddGateByGate(plan, true, panel, task.h, task.rows, plan.recurrent_dropouts,
                 resets ? 2 : vectors, rows, sums);
 }
@@ -304,7 +354,7 @@ void ForwardStep(const RnnPlan<Real>& plan, const Activations& act,
   for (int64_t p = 0; p < plan.panels; ++p) {
     Real* const sums = task.sums + p * task.rows * kStride;
     const Factor<Real> factor = FactorOf(plan, true, p, task.reset_rows, 2);
-    Multiply(1, &factor, 1, rows, Sums<Real>{sums, kStride, sums, kStride});
+    Multiply(1, factor, rows, Sums<Real>{sums, kStride, sums, kStride});
     GruStatesAfterReset(act, UnitsOf(plan, p, rows), sums, task.old_h,
                         GatesOf(plan, step, p, first), task.new_h);
   }
@@ -325,13 +375,9 @@ void ForwardRowsWith(const RnnPlan<Real>& plan, const Activations& act,
       task.h[r] = task.old_h[r] = OldStateNow(plan, first + r, step);
       task.new_h[r] = StateNow(plan, first + r, step);
     }
-    PlaceRows(plan, plan.input_dropout, plan.input_dropouts,
-              plan.shape.features, first, rows, task.rows, task.x,
-              task.placed_x);
+    PlaceRows(plan, true, first, rows, task.rows, task.x, task.placed_x);
     if (plan.recurrent_dropout)
-      PlaceRows(plan, plan.recurrent_dropout, plan.recurrent_dropouts,
-                plan.shape.units, first, rows, task.rows, task.h,
-                task.placed_h);
+      PlaceRows(plan, false, first, rows, task.rows, task.h, task.placed_h);
     ForwardStep(plan, act, task, step, first, rows);
     for (int64_t r = 0; r < rows && plan.h; ++r)
       CopyRow(task.new_h[r], plan.shape.units, StateOf(plan, first + r, step));
@@ -378,8 +424,8 @@ struct AheadTask {
     h = scratch->Take<const Real*>(kRnnMostGates * plan.rows);
     old_h = scratch->Take<const Real*>(plan.rows);
     new_h = scratch->Take<Real*>(plan.rows);
-    placed_x =
-        scratch->Take<Real>(plan.input_dropouts * rows * plan.shape.features);
+    placed_x = scratch->Take<Real>((kPairs ? 1 : plan.input_dropouts) * rows *
+                                   PlacedFeatures(plan.shape.features));
     placed_h = scratch->Take<Real>(plan.recurrent_dropouts * plan.rows *
                                    plan.shape.units);
   }
@@ -406,10 +452,9 @@ void InputsAhead(const RnnPlan<Real>& plan, const RnnAhead<Real>& ahead,
     // Rows that have no such step are multiplied in vain.
     for (int64_t r = 0; r < plan.rows; ++r)
       task.x[rows + r] = InputsOf(plan, r, s < plan.steps[r] ? s : 0);
-    if (plan.input_dropout)
-      PlaceRows(plan, plan.input_dropout, plan.input_dropouts,
-                plan.shape.features, 0, plan.rows, task.rows, task.x + rows,
-                task.placed_x + rows * plan.shape.features);
+    if (kPairs || plan.input_dropout)
+      PlaceRows(plan, true, 0, plan.rows, task.rows, task.x + rows,
+                task.placed_x + rows * PlacedFeatures(plan.shape.features));
   }
   for (int64_t p = first; p < last; ++p) {
     Real* const sums = ahead.sums + p * task.rows * kStride;
@@ -432,8 +477,7 @@ void StepAheadWith(const RnnPlan<Real>& plan, const Activations& act,
     task.new_h[r] = StateNow(plan, r, step);
   }
   if (plan.recurrent_dropout)
-    PlaceRows(plan, plan.recurrent_dropout, plan.recurrent_dropouts,
-              plan.shape.units, 0, rows, plan.rows, task.h, task.placed_h);
+    PlaceRows(plan, false, 0, rows, plan.rows, task.h, task.placed_h);
   const int64_t at = step % ahead.most_steps * plan.rows;
   for (int64_t p = first; p < last; ++p) {
     Real* const sums = ahead.sums + (p * task.rows + at) * kStride;
@@ -541,7 +585,7 @@ Factor<Real> FactorOfGradients(const RnnPlan<Real>& plan,
 template <typename Real>
 inline void MultiplyGradients(int vectors, const Factor<Real>& factor,
                               int64_t rows, const Sums<Real>& sums) {
-  Multiply<true>(vectors, &factor, 1, rows, sums);
+  Multiply<Stored::kInParts>(vectors, factor, rows, sums);
 }
 
 // How many columns of a column panel there are.
@@ -607,11 +651,9 @@ void FillChunk(const RnnPlan<Real>& plan, const RnnChunk<Real>& chunk,
           (plan.order[row] * plan.shape.timesteps + TimeOf(plan, row, step)) *
               features;
   }
-  PlaceRows(plan, plan.input_dropout, plan.input_dropouts, features, first,
-            rows, chunk.flat_rows, chunk.x + flat,
+  PlaceRows(plan, true, first, rows, chunk.flat_rows, chunk.x + flat,
             chunk.placed_x + flat * features);
-  PlaceRows(plan, plan.recurrent_dropout, plan.recurrent_dropouts, units, first,
-            rows, chunk.flat_rows, chunk.h + flat,
+  PlaceRows(plan, false, first, rows, chunk.flat_rows, chunk.h + flat,
             chunk.placed_h + flat * units);
   if (ForwardTask<Real>::ResetsFirst(plan))
     ResetRows(plan, chunk, step, first, rows, flat);

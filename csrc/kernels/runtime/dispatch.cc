@@ -28,9 +28,10 @@ std::vector<InstructionSet> FindInstructionSets() {
                            const AttentionKernels& attention,
                            const AttentionKernels* attention_bfloat16,
                            const RecurrenceKernels& recurrence,
-                           const RnnKernels& rnn) {
+                           const RnnKernels& rnn,
+                           const RnnKernelsOf<float>* rnn_bfloat16 = nullptr) {
     sets.push_back({name, supported, preferred, &attention, attention_bfloat16,
-                    &recurrence, &rnn});
+                    &recurrence, &rnn, rnn_bfloat16});
   };
   add("base", true, true, kAttentionBase, nullptr, kRecurrenceBase, kRnnBase);
 #if defined(HW3TF_HAVE_X86)
@@ -53,7 +54,8 @@ std::vector<InstructionSet> FindInstructionSets() {
   // against 118 GFLOP/s, and 102 against 217).
   const bool bfloat16 = vnni && __builtin_cpu_supports("avx512bf16");
   add("avx512_bf16", bfloat16, __builtin_cpu_is("amd") != 0, kAttentionAvx512,
-      &kAttentionAvx512Bfloat16, kRecurrenceAvx512Vnni, kRnnAvx512);
+      &kAttentionAvx512Bfloat16, kRecurrenceAvx512Vnni, kRnnAvx512,
+      &kRnnAvx512Bfloat16);
 #endif
 #endif
   return sets;

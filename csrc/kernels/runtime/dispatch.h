@@ -13,6 +13,8 @@ namespace hw3tf {
 struct AttentionKernels;
 struct RecurrenceKernels;
 struct RnnKernels;
+template <typename Real>
+struct RnnKernelsOf;
 
 // One instruction set that was compiled into this library.
 struct InstructionSet {
@@ -25,6 +27,8 @@ struct InstructionSet {
   const AttentionKernels* attention_bfloat16;
   const RecurrenceKernels* recurrence;
   const RnnKernels* rnn;
+  // Likewise.
+  const RnnKernelsOf<float>* rnn_bfloat16;
 };
 
 // All that were compiled, narrowest first.
