@@ -15,6 +15,7 @@ nox.needs_version = ">=2024.4.15"
 
 CPP = sorted(str(p) for p in pathlib.Path("csrc").rglob("*.[ch]*"))
 CPP = [p for p in CPP if p.endswith((".h", ".cc"))] + ["docs/serving.cc"]
+CPP += sorted(map(str, pathlib.Path("tutorials/05_your_own_op/csrc").iterdir()))
 LINTERS = ("ruff==0.17.6", "clang-format==23.1.5", "mypy==2.4.1", "numpy")
 
 

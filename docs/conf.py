@@ -37,7 +37,8 @@ if not PDF:
         "CHANGELOG.md",
         "CONTRIBUTING.md",
     ]
-exclude_patterns = ["build", "site", "runs", "**/.*"] + ([] if PDF else ["docs/pdf.md"])
+exclude_patterns = ["build", "site", "runs", "**/.*", "tutorials/05_your_own_op"]
+exclude_patterns += [] if PDF else ["docs/pdf.md"]
 
 # -- Text
 
@@ -62,6 +63,9 @@ def programs_are_downloads(app, docname, source):
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "cache"
 nb_execution_in_temp = True  # their folder `runs` stays out of the checkout
+os.environ["HW3TF_TUTORIALS"] = str(
+    ROOT / "tutorials"
+)  # the fifth builds a folder there
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = -1
@@ -73,7 +77,8 @@ def state_of_the_code():
     """Names everything that tutorials depend on beside their own text, so that site and
     PDF share one run of each, and no run of another version is shown."""
     files = [p for p in (ROOT / "hw3tf").rglob("*.py")]
-    files += [p for p in (ROOT / "csrc").rglob("*") if p.is_file()]
+    for folder in ("csrc", "tutorials/05_your_own_op"):
+        files += [p for p in (ROOT / folder).rglob("*") if p.is_file()]
     digest = hashlib.sha256(os.environ.get("HW3TF_TUTORIAL_ARGUMENTS", "").encode())
     for path in sorted(files):
         digest.update(path.read_bytes())

@@ -8,7 +8,7 @@ are asked for first.
 import importlib
 from types import ModuleType
 
-__all__ = ["data", "demo", "plots", "sentiment", "training", "tutorial"]
+__all__ = ["data", "demo", "own_op", "plots", "sentiment", "training", "tutorial"]
 
 
 def __getattr__(name: str) -> ModuleType:

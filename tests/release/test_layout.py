@@ -33,6 +33,7 @@ PACKAGES = {
     "course": set(),
     "course.data": {"course.data", "course.tutorial"},
     "course.demo": {"course.tutorial"},
+    "course.own_op": {"course.tutorial"},
     "course.plots": {"course.tutorial"},
     "course.sentiment": {"acceleration", "course.data", "course.plots"}
     | {"course.sentiment", "course.tutorial"},

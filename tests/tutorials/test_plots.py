@@ -117,3 +117,23 @@ def test_confusion_is_drawn_with_true_classes_as_rows(figures):
 def test_confusion_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"shape \(3, 3\).*\(2, 2\) for 'A'"):
         plots.plot_confusion({"A": np.ones((2, 2))}, list("xyz"), "c.png")
+
+
+def test_times_are_bars_with_their_numbers(figures):
+    groups = {"sum": {"loop": 20.0, "NumPy": 0.5}, "norm": {"op": 0.25}}
+    plots.plot_times(groups, "a.png")
+    (axis,) = figures[0].axes
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["loop", "NumPy", "op"]
+    assert [bar.get_width() for bar in axis.patches] == [20.0, 0.5, 0.25]
+    assert [t.get_text() for t in axis.texts] == ["20.00 ns", "0.50 ns", "0.25 ns"]
+    first, last = axis.patches[0], axis.patches[2]
+    assert first.get_y() < last.get_y()
+    assert axis.yaxis_inverted()
+    assert first.get_hatch() != last.get_hatch()
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["sum", "norm"]
+
+
+@pytest.mark.parametrize("groups", [{}, {"sum": {}}, {"sum": {"loop": 0.0}}], ids=str)
+def test_times_that_cannot_be_drawn_are_refused(groups):
+    with pytest.raises(ValueError, match="must hold positive times"):
+        plots.plot_times(groups, "a.png")
