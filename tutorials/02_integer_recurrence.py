@@ -190,8 +190,8 @@ lesson.claim(1, "states of 500 that differ from the closed form", wrong, "==", 0
 # > is 1 if $E > O$ and 0 if $E < O$. In a tie it is 1/2.
 #
 # The output is so sharp because of the gain. A state of $-1$ gives
-# $1/(1 + e^{1000})$, about $10^{-434}$, and the smallest positive float64 is about
-# $10^{-324}$. Every integer but 0 gives exactly 0 or 1.
+# $1/(1 + e^{1000})$, about $10^{-434}$. No float is that small: float64 ends at
+# $5 \cdot 10^{-324}$. So every integer but 0 gives exactly 0 or 1.
 #
 # **Predict, then run:** for which of these three sequences is the output 1/2?
 
