@@ -37,7 +37,8 @@ if not PDF:
         "CHANGELOG.md",
         "CONTRIBUTING.md",
     ]
-exclude_patterns = ["build", "site", "runs", "**/.*", "tutorials/05_your_own_op"]
+exclude_patterns = ["build", "site", "runs", "**/.*", "tutorials/*.ipynb"]
+exclude_patterns += ["tutorials/05_your_own_op"]
 exclude_patterns += [] if PDF else ["docs/pdf.md"]
 
 # -- Text
@@ -48,14 +49,16 @@ source_suffix = {".md": "myst-nb", ".py": "myst-nb"}
 
 
 def programs_are_downloads(app, docname, source):
-    """Links to programs that are no tutorials; `.py` means a page to Sphinx."""
+    """Links to programs that are no tutorials, and to notebooks: to Sphinx, `.py` and
+    `.ipynb` mean a page."""
 
     def link(match):
         path = os.path.normpath(pathlib.Path(docname).parent / match[2])
-        is_page = app.project.path2doc(path) in app.project.docnames
+        is_page = path.endswith(".py")
+        is_page &= app.project.path2doc(path) in app.project.docnames
         return match[0] if is_page else f"{{download}}`{match[1]} <{match[2]}>`"
 
-    source[0] = re.sub(r"\[([^][]+)\]\(([^():]+\.py)\)", link, source[0])
+    source[0] = re.sub(r"\[([^][]+)\]\(([^():]+\.(?:py|ipynb))\)", link, source[0])
 
 
 # -- Tutorials: run when the site is built

@@ -76,7 +76,9 @@ def test_a_figure_that_fails_leaves_the_old_file(tmp_path):
 def figures(monkeypatch):
     """A list of the figures that would have been saved."""
     figures = []
-    monkeypatch.setattr(plots, "save_figure", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(
+        plots.common, "save_figure", lambda figure, _: figures.append(figure)
+    )
     return figures
 
 
