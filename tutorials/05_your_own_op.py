@@ -14,7 +14,7 @@ copy the folder, rename it, and put your own computation in.
 The library that you build does not depend on TensorFlow's version. Step 7 says why, and
 how that differs from TensorFlow's own guide.
 
-Claims, checked by `check_claims()` when the notebook ends:
+These are the claims. Each is judged in the cell that tests it.
 
 1. The kernel's alternating sums equal those of Python's integers, for any number of
    threads and for arrays in any order in memory.
@@ -25,7 +25,9 @@ Claims, checked by `check_claims()` when the notebook ends:
 4. They have the same bits for 1, 2, 3 and 7 threads.
 5. A wrong type, number of axes or shape raises an exception that names the argument.
 6. The library asks TensorFlow for functions of its C API only.
-7. A model with the layer trains as a model with the formula does.
+7. In a model, the layer knows its shapes, trains as the formula does, and is saved.
+
+Run the cells from top to bottom and change what you like. As a program:
 
 ```
 python tutorials/05_your_own_op.py --out runs/your_own_op
@@ -34,16 +36,24 @@ python tutorials/05_your_own_op.py --out runs/your_own_op
 
 # %%
 import os
+import subprocess
+import sys
 
-# Before Keras starts a backend that may not even be installed.
-if os.environ.get("KERAS_BACKEND", "") not in ("", "tensorflow"):
-    os.write(2, b"error: this program needs KERAS_BACKEND=tensorflow\n")
-    raise SystemExit(2)
+os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+print("Loading TensorFlow takes a few seconds.", flush=True)
+try:
+    import hw3tf
+except ImportError as error:
+    if "ipykernel" not in sys.modules:
+        raise SystemExit(
+            f"{error}: pip install '.[tutorials]' in the checkout"
+        ) from None
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "..[tutorials]"]
+    subprocess.run(pip, check=True)  # takes minutes; needs a C++17 compiler
+    import hw3tf  # noqa: F401
 
 # %%
-import pathlib
 import re
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -51,25 +61,20 @@ import numpy as np
 import tensorflow as tf
 
 from hw3tf.course import own_op as course
-from hw3tf.course import plots
-from hw3tf.course.tutorial import argument_parser, claim, conclude, run
+from hw3tf.course.lesson import Lesson
+from hw3tf.course.plots import own_op as draw
 
 # %% [markdown]
-# The settings. `seconds` is how long each time is measured.
+# ## Settings
+#
+# Where there are two values, the left one is that of this notebook, the right one that
+# of a full run. `seconds` is how long each time is measured.
 
 # %%
-parser = argument_parser(
-    "Build a C++ op for TensorFlow and Keras, and measure it step by step.",
-    out="runs/your_own_op",
-    quick="measure for a shorter time",
-    seed="of the random numbers",
-)
-args = course.parse(parser)
-seconds = 0.1 if args.quick else 0.5
-epochs = 3 if args.quick else 10
-
-rng = np.random.default_rng(args.seed)
-times, claims = {}, []
+lesson = Lesson("05_your_own_op", claims=7)
+settings = lesson.settings(seconds=(0.1, 0.5), epochs=(3, 10), seed=0)
+rng = np.random.default_rng(settings.seed)
+times = {}
 
 # %% [markdown]
 # ## 1. A loop in Python
@@ -93,16 +98,16 @@ def loop_in_python(row):
 print("[5, 3, 4, 1] ->", loop_in_python([5, 3, 4, 1]))
 
 # %% [markdown]
-# A processor subtracts two integers in a fraction of a nanosecond. **Guess:** how many
-# nanoseconds does the loop take per number?
+# A processor subtracts two integers in a fraction of a nanosecond. **Predict, then
+# run:** how many nanoseconds does the loop take per number?
 
 
 # %%
 def measure(what, ways, numbers):
     for name, function in ways.items():
-        found = course.best_time(function, seconds)
+        found = course.best_time(function, settings.seconds)
         times.setdefault(what, {})[name] = 1e9 * found / numbers
-    plots.plot_times(times, args.out / "times.png")
+    lesson.show("times", draw.times(times))
 
 
 x = rng.integers(-1000, 1000, (1000, 2000))
@@ -164,9 +169,8 @@ print(course.excerpt(folder / "csrc/core.cc", "py::array AlternatingSum"))
 # so your environment stays as it is.
 
 # %%
-site = tempfile.TemporaryDirectory()
-course.build(folder, pathlib.Path(site.name))
-for path in sorted(pathlib.Path(site.name, "own_op").glob("*.*")):
+site = course.build(folder)
+for path in sorted(site.glob("own_op/*.*")):
     print(f"{path.name:40} {path.stat().st_size / 1000:8.1f} kB")
 
 # %% [markdown]
@@ -189,20 +193,20 @@ wrong = {
     for name, array in layouts.items()
 }
 print("wrong sums:", wrong, "and of no rows:", core.alternating_sum(x[:0]))
-claims.append(("sums that differ from Python's", sum(wrong.values()), "==", 0))
+lesson.claim(1, "sums that differ from Python's", sum(wrong.values()), "==", 0)
 
 # %% [markdown]
 # All are equal. `core.cc` copies an array whose numbers do not lie side by side, and
 # only such an array.
 #
-# **Guess:** is the C++ loop faster than NumPy's two sums?
+# **Predict, then run:** is the C++ loop faster than NumPy's two sums?
 
 # %%
 ways = {"3  C++, one thread": lambda: core.alternating_sum(x, threads=1)}
 measure("alternating sum, int64", ways, x.size)
 
 first, *_, last = times["alternating sum, int64"].values()
-claims.append(("time of the loop in Python over that of C++", first / last, ">=", 10))
+lesson.claim(2, "time of the loop in Python over that of C++", first / last, ">=", 10)
 
 # %% [markdown]
 # It is: it reads each number once, and does about one subtraction in each clock cycle
@@ -219,7 +223,8 @@ claims.append(("time of the loop in Python over that of C++", first / last, ">="
 print(course.excerpt(folder / "csrc/kernels.h", "void Parallel"))
 
 # %% [markdown]
-# **Guess:** are two threads twice as fast? And what do they gain for 100 numbers?
+# **Predict, then run:** are two threads twice as fast? And what do they gain for 100
+# numbers?
 
 # %%
 ways = {f"4  C++, {os.cpu_count()} threads": lambda: core.alternating_sum(x)}
@@ -238,8 +243,8 @@ for n in (1, 2):
 # ## 6. The GIL
 #
 # Python lets one thread run at a time: the one that holds the global interpreter lock,
-# the GIL. `core.cc` gives the lock back while the kernel runs. **Guess:** what do two
-# Python threads gain, with the loop in Python and with the kernel?
+# the GIL. `core.cc` gives the lock back while the kernel runs. **Predict, then run:**
+# what do two Python threads gain, with the loop in Python and with the kernel?
 
 
 # %%
@@ -253,7 +258,9 @@ def in_cpp(rows):
 
 # %%
 def milliseconds(run, function, halves):
-    return 1000 * course.best_time(lambda: list(run(function, halves)), seconds)
+    return 1000 * course.best_time(
+        lambda: list(run(function, halves)), settings.seconds
+    )
 
 
 parts = {in_python: (some[:25], some[25:]), in_cpp: (x[:500], x[500:])}
@@ -327,12 +334,12 @@ print(course.excerpt(folder / "csrc/ops.cc", "void Run"))
 # %%
 from own_op import ops
 
-print(course.excerpt(pathlib.Path(ops.__file__), "def rms_norm"))
+print(course.excerpt(folder / "src/own_op/ops.py", "def rms_norm"))
 print(ops.rms_norm(tf.constant([[3.0, 4.0]]), tf.ones(2)))
 
 # %% [markdown]
-# **Guess:** what does one call cost, beside the arithmetic, for the op, for the
-# formula, and for `tf.numpy_function`? Each graph below has a hundred calls on 64
+# **Predict, then run:** what does one call cost, beside the arithmetic, for the op, for
+# the formula, and for `tf.numpy_function`? Each graph below has a hundred calls on 64
 # numbers, one after the other.
 
 
@@ -360,7 +367,7 @@ functions = {
 }
 for name, function in functions.items():
     graph = hundred_calls(function)
-    found = course.best_time(lambda g=graph: g(few, tf.ones(64)), seconds)
+    found = course.best_time(lambda g=graph: g(few, tf.ones(64)), settings.seconds)
     print(f"{name:14} {1e6 * found / 100:6.2f} us per call")
 
 # %% [markdown]
@@ -407,16 +414,16 @@ measure("RMS normalisation, float32", ways, 2048 * 512)
 # tensorflow` has loaded. `CMakeLists.txt` links an empty library of that name in its
 # place.
 #
-# **Guess:** how many functions does an op need?
+# **Predict, then run:** how many functions does an op need?
 
 # %%
-library = next(pathlib.Path(site.name, "own_op").glob("libops.*")).read_bytes()
+library = next(site.glob("own_op/libops.*")).read_bytes()
 functions = sorted(set(re.findall(rb"\bTF_\w+", library)))
 cpp_names = set(re.findall(rb"_ZNK?\d+(?:tensorflow|tsl|absl)\w*", library))
 print(len(functions), "functions of the C API, for example", functions[:3])
 print(len(cpp_names), "names of TensorFlow's C++ classes")
-claims.append(("C++ names of TensorFlow in the library", len(cpp_names), "==", 0))
-claims.append(("functions of the C API in the library", len(functions), ">=", 20))
+lesson.claim(6, "C++ names of TensorFlow in the library", len(cpp_names), "==", 0)
+lesson.claim(6, "functions of the C API in the library", len(functions), ">=", 20)
 
 # %% [markdown]
 # One file, built once, has passed the folder's tests with TensorFlow 2.16 and with
@@ -439,7 +446,7 @@ graph = tf.function(ops.rms_norm).get_concrete_function(
 )
 print("shape in the graph:", graph.output_shapes)
 shape = graph.output_shapes.as_list()
-claims.append(("shape in a graph", shape, "==", [None, None, 64]))
+lesson.claim(7, "shape in a graph", shape, "==", [None, None, 64])
 
 # %% [markdown]
 # The result has the shape of `x`, known or not. Without a shape function it would be
@@ -457,7 +464,7 @@ claims.append(("shape in a graph", shape, "==", [None, None, 64]))
 # A second op computes both. Python tells TensorFlow that it belongs to the first:
 
 # %%
-print(course.excerpt(pathlib.Path(ops.__file__), "@tf.RegisterGradient"))
+print(course.excerpt(folder / "src/own_op/ops.py", "@tf.RegisterGradient"))
 
 # %% [markdown]
 # Is it right? Compare it with the gradient that TensorFlow derives from the formula, in
@@ -473,7 +480,7 @@ def with_gradients(function, x, scale, dy, **options):
     return [y, *tape.gradient(y, (x, scale), dy)]
 
 
-def draw(columns):
+def random_inputs(columns):
     shapes = ((100, columns), (columns,), (100, columns))
     return [tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes]
 
@@ -482,7 +489,7 @@ def draw(columns):
 columns = [1, 2, 10, 100, 1000, 5000]
 errors = {"op": [], "formula in float32": []}
 for n in columns:
-    inputs = draw(n)
+    inputs = random_inputs(n)
     exact = with_gradients(formula, *(tf.cast(t, tf.float64) for t in inputs))
     for name, f in (("op", ops.rms_norm), ("formula in float32", formula)):
         pairs = zip(with_gradients(f, *inputs), exact, strict=True)
@@ -490,19 +497,7 @@ for n in columns:
 errors = {name: np.array(found) for name, found in errors.items()}
 
 # %%
-panels = [
-    {
-        "x": columns,
-        "lines": {name: found[:, i] for name, found in errors.items()},
-        "xscale": "log",
-        "yscale": "log",
-        "title": title,
-        "xlabel": "numbers in a row",
-        "ylabel": "largest error",
-    }
-    for i, title in enumerate(("y", "gradient of x", "gradient of the scale"))
-]
-plots.plot_panels(args.out / "errors.png", *panels)
+lesson.show("errors", draw.errors(columns, errors))
 
 # %% [markdown]
 # The op is no worse than the formula, and better where many numbers are added: its sums
@@ -512,7 +507,7 @@ plots.plot_panels(args.out / "errors.png", *panels)
 # %%
 ulp = np.finfo("float32").eps  # of numbers of size 1; the formula can be right by luck
 excess = errors["op"] - 2 * errors["formula in float32"]
-claims.append(("error beyond twice that of float32", excess.max(), "<=", 8 * ulp))
+lesson.claim(3, "error beyond twice that of float32", excess.max(), "<=", 8 * ulp)
 
 # %% [markdown]
 # What does a training step cost, forward and backward?
@@ -539,7 +534,8 @@ measure("RMS normalisation, float32", ways, 2048 * 512)
 #
 # The gradient of the scale is a sum over all rows. If each thread summed the rows that
 # it has, the order of the sum, and so its last bits, would depend on the number of
-# threads. **Guess:** how can threads share this sum and leave its order alone?
+# threads. **Predict, then run:** how can threads share this sum and leave its order
+# alone?
 
 # %%
 different = 0
@@ -550,7 +546,7 @@ for threads in (2, 3, 7):
     for one, other in zip(alone, shared, strict=True):
         different += one.numpy().tobytes() != other.numpy().tobytes()
 print("results with other bits:", different, "of 9")
-claims.append(("results that depend on the number of threads", different, "==", 0))
+lesson.claim(4, "results that depend on the number of threads", different, "==", 0)
 
 # %% [markdown]
 # The threads share the columns: each adds up some columns, through all rows, from the
@@ -584,7 +580,7 @@ for argument, calls in bad.items():
             message = f"{type(error).__name__}: {error}"
         unnamed += argument not in message
         print(message)
-claims.append(("wrong inputs without an error that names them", unnamed, "==", 0))
+lesson.claim(5, "wrong inputs without an error that names them", unnamed, "==", 0)
 
 # %% [markdown]
 # NaN is not a wrong input. It spreads over its own row, as in the formula, and leaves
@@ -604,11 +600,11 @@ print("of no rows:", ops.rms_norm(tf.ones((0, 2)), tf.ones(2)).shape)
 # %%
 from own_op import layers
 
-print(course.excerpt(pathlib.Path(layers.__file__), "class RmsNorm"))
+print(course.excerpt(folder / "src/own_op/layers.py", "class RmsNorm"))
 
 # %% [markdown]
-# **Guess:** you train two models that start with equal weights, one with the layer and
-# one with the formula. Will their losses differ?
+# **Predict, then run:** you train two models that start with equal weights, one with
+# the layer and one with the formula. Will their losses differ?
 
 
 # %%
@@ -619,7 +615,7 @@ class Formula(layers.RmsNorm):
 
 
 def build_model(norm):
-    keras.utils.set_random_seed(args.seed)
+    keras.utils.set_random_seed(settings.seed)
     parts = [keras.layers.Dense(64, "relu"), norm, keras.layers.Dense(1)]
     model = keras.Sequential([keras.Input((20,)), *parts])
     model.compile(keras.optimizers.Adam(0.01), "mse")
@@ -633,34 +629,34 @@ models = {"layer with our op": build_model(layers.RmsNorm())}
 models["formula"] = build_model(Formula())
 losses = {}
 for name, model in models.items():
-    keras.utils.set_random_seed(args.seed)  # the same order of examples
-    history = model.fit(data, target, batch_size=100, epochs=epochs, verbose=0)
+    keras.utils.set_random_seed(settings.seed)  # the same order of examples
+    history = model.fit(data, target, batch_size=100, epochs=settings.epochs, verbose=0)
     losses[name] = history.history["loss"]
 
 # %%
-x_axis = range(1, epochs + 1)
-panel = {"x": x_axis, "lines": losses, "xticks": x_axis, "xlabel": "epoch"}
-panel |= {"ylabel": "mean squared error", "title": "Training"}
-plots.plot_panels(args.out / "training.png", panel)
-
-one, other = (np.array(found) for found in losses.values())
-difference = np.max(np.abs(one / other - 1))
-claims.append(("relative difference of losses", difference, "<=", 0.01))
-claims.append(("last loss over the first", one[-1] / one[0], "<=", 0.8))
+lesson.show("training", draw.losses(losses))
 
 # %% [markdown]
-# The curves lie on each other: the two models differ by rounding alone.
-#
+# The curves lie on each other: the two models start with equal weights, see the same
+# examples, and differ by rounding alone.
+
+# %%
+one, other = (np.array(found) for found in losses.values())
+difference = np.max(np.abs(one / other - 1))
+lesson.claim(7, "relative difference of losses", difference, "<=", 0.01)
+lesson.claim(7, "last loss over the first", one[-1] / one[0], "<=", 0.8)
+
+# %% [markdown]
 # The model is saved like any other. To load it, import `own_op.layers` first.
 
 # %%
-file = pathlib.Path(site.name, "model.keras")
+file = site / "model.keras"
 models["layer with our op"].save(file)
 loaded = keras.models.load_model(file)
 before = models["layer with our op"].predict(data, verbose=0)
 difference = np.abs(loaded.predict(data, verbose=0) - before).max()
 print("largest difference after loading:", difference)
-claims.append(("difference after loading", difference, "==", 0))
+lesson.claim(7, "difference after loading", difference, "==", 0)
 
 # %% [markdown]
 # ## 13. Yours
@@ -683,6 +679,12 @@ claims.append(("difference after loading", difference, "==", 0))
 # others. It works with one version of Python, because of the module `core`, and with
 # any TensorFlow from 2.16 on. For PyPI it must become a manylinux wheel: `auditwheel
 # repair --exclude libtensorflow_framework.so.2 own_op-*.whl`.
+
+# %% [markdown]
+# ## All results
+
+# %%
+lesson.finish(ns_per_number=times)
 
 # %% [markdown]
 # ## Conclusion
@@ -714,21 +716,3 @@ claims.append(("difference after loading", difference, "==", 0))
 #   [scikit-build-core](https://scikit-build-core.readthedocs.io): from C++ to a wheel.
 # - B. Zhang and R. Sennrich, [Root mean square layer
 #   normalization](https://arxiv.org/abs/1910.07467), 2019.
-
-
-# %%
-def check_claims():
-    """Raises ClaimError if the run contradicts the text above."""
-    for one in claims:
-        claim(*one)
-    print("All claims hold.")
-
-
-def main(argv=None):
-    results = {name: found for name, found, *_ in claims}
-    summary = {"ns_per_number": times, "claims": results}
-    conclude("05_your_own_op", summary, check_claims, args)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,7 +1,7 @@
-"""The parts of tutorial 5 that are not part of its lesson: arguments, the build of the
-folder with the C++ sources, excerpts of them, and times."""
+"""The parts of tutorial 5 that are not part of its lesson: the build of the folder with
+the C++ sources, excerpts of them, and times."""
 
-import argparse
+import atexit
 import importlib.util
 import os
 import pathlib
@@ -9,34 +9,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
-from hw3tf.course.tutorial import UserError, check_start, run
+from hw3tf.course.tutorial import UserError
 
 # What `pip install` needs for the folder, beside a compiler. The extra `tutorials`
 # brings all of them; pip can also fetch them for one build.
 _BUILD_PACKAGES = ("scikit_build_core", "pybind11")
-
-
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Returns the arguments of the program or, in a notebook, of whoever runs it, and
-    makes the folder `args.out`.
-
-    A program ends with one line and status 2 if the arguments are wrong or a package is
-    missing; in a notebook that is an exception.
-
-    Args:
-        parser: As `hw3tf.course.tutorial.argument_parser` makes it.
-    """
-    found = []
-
-    def main(argv: list[str] | None) -> None:
-        found.append(parser.parse_args(argv))
-        check_start(found[0])
-
-    run(main)
-    return found[0]
 
 
 def tutorial_folder(name: str) -> pathlib.Path:
@@ -92,43 +73,44 @@ def build_command(source: pathlib.Path, target: pathlib.Path) -> list[str]:
     return [*command, "--target", str(target), str(source)]
 
 
-def build(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Builds the package in `source`, and makes it importable from `target`.
+def build(source: pathlib.Path) -> pathlib.Path:
+    """Builds the package in `source`, and makes it importable in this process.
 
     Args:
         source: The folder with `pyproject.toml`.
-        target: The folder to install into; it may not exist yet.
+
+    Returns:
+        The folder that it is installed in, which goes when the process ends.
 
     Raises:
-        UserError: If there is no compiler or no pip, or if the build fails. As in
-            `parse`, a program ends with one line instead.
+        UserError: If there is no compiler or no pip, or if the build fails.
     """
-
-    def main(argv: list[str] | None) -> None:
-        if compiler() is None:
-            raise UserError(
-                "no C++ compiler is found. Debian and Ubuntu: apt-get install g++. "
-                "Fedora: dnf install gcc-c++. macOS: xcode-select --install"
+    if compiler() is None:
+        raise UserError(
+            "no C++ compiler is found. Debian and Ubuntu: apt-get install g++. "
+            "Fedora: dnf install gcc-c++. macOS: xcode-select --install"
+        )
+    if importlib.util.find_spec("pip") is None:
+        raise UserError("pip is not installed: python -m ensurepip")
+    folder = tempfile.mkdtemp(prefix="own_op.")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    target = pathlib.Path(folder, "site")
+    command = build_command(source, target)
+    print(f"Building {source.name} ...", flush=True)
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        advice = ""
+        if "--no-build-isolation" not in command:
+            advice = (
+                "\nWithout a network, install what the build needs beforehand: "
+                "pip install 'hw3tf[tutorials]'"
             )
-        if importlib.util.find_spec("pip") is None:
-            raise UserError("pip is not installed: python -m ensurepip")
-        command = build_command(source, target)
-        print(f"Building {source.name} ...", flush=True)
-        began = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            advice = ""
-            if "--no-build-isolation" not in command:
-                advice = (
-                    "\nWithout a network, install what the build needs beforehand: "
-                    "pip install 'hw3tf[tutorials]'"
-                )
-            output = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
-            raise UserError(f"the build has failed:\n{output}{advice}")
-        print(f"Built and installed in {time.perf_counter() - began:.0f} s.")
-
-    run(main)
+        output = "\n".join((done.stdout + done.stderr).splitlines()[-30:])
+        raise UserError(f"the build has failed:\n{output}{advice}")
+    print(f"Built and installed in {time.perf_counter() - began:.0f} s.")
     sys.path.insert(0, str(target))
+    return target
 
 
 def excerpt(path: pathlib.Path, start: str) -> str:

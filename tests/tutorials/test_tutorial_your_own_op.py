@@ -1,14 +1,15 @@
 """Tutorial 5: its folder, copied and renamed, its helpers, and a quick run."""
 
 import ast
-import json
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from lessons import rerun, run_lesson
 
 from hw3tf.course import own_op
 from hw3tf.course.tutorial import UserError
@@ -16,6 +17,16 @@ from hw3tf.course.tutorial import UserError
 TUTORIALS = pathlib.Path(__file__).parents[2] / "tutorials"
 PROGRAM, FOLDER = TUTORIALS / "05_your_own_op.py", TUTORIALS / "05_your_own_op"
 SOURCES = sorted(FOLDER.glob("csrc/*"))
+
+
+SLOW = {"alternating sum, int64": {"loop": 5.0, "C++": 1.0}}
+WRONG = np.full((6, 3), 1e-4)
+
+
+def number_of_threads(*_, threads):
+    import tensorflow as tf
+
+    return [tf.constant(threads)]
 
 
 def commands(text):
@@ -119,64 +130,65 @@ def test_declarations_agree_with_tensorflows_headers(tmp_path):
     assert not [p for p in SOURCES if "include <tensorflow" in p.read_text()]
 
 
-def test_quick_run(tmp_path):
-    done = subprocess.run(
-        [sys.executable, PROGRAM, "--quick", "--out", tmp_path / "out"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=own_op.os.environ | {"MPLBACKEND": "Agg"},
+@pytest.fixture(scope="module")
+def run():
+    """The notebook, from its first cell to its last, as it opens."""
+    return run_lesson(PROGRAM.stem, notebook=True)
+
+
+def test_cells_show_pictures_and_numbers_as_they_run(run):
+    assert [len(c.pictures) for c in run.cells if c.pictures] == [1] * 8
+    assert "of the rows:" not in run.printed.partition("Built and installed")[0]
+    assert (
+        "wrong sums: {'rows': 0, 'columns': 0, 'reversed': 0, 'gaps': 0}" in run.printed
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    *lines, last = done.stdout.splitlines()
-    assert "All claims hold." in lines
-    results = json.loads(last)
-    assert results["tutorial"] == "05_your_own_op"
-    assert len(results["claims"]) == PROGRAM.read_text().count("claims.append(") > 9
-    assert [len(group) for group in results["ns_per_number"].values()] == [4, 4]
-    pictures = {p.stem for p in (tmp_path / "out").iterdir()}
-    assert pictures == {"times", "errors", "training"}
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert "`x` must be float32. Received: float64\n" in run.printed
+    assert run.cells[-1].printed.endswith("All claims hold.\n")
+    assert [len(group) for group in run.names["times"].values()] == [4, 4]
 
 
-def code_cells():
-    import jupytext
+@pytest.mark.parametrize(
+    ("text", "names", "broken"),
+    [
+        ("wanted =", {"loop_in_python": lambda row: 0}, {1}),
+        ("_, last =", {"measure": lambda *_: None, "times": SLOW}, {2}),
+        ("excess =", {"errors": {"op": WRONG, "formula in float32": 0 * WRONG}}, {3}),
+        ("different = 0", {"with_gradients": number_of_threads}, {4}),
+        ("unnamed = 0", {"bad": {"`y`": [lambda: None]}}, {5}),
+        ("difference = np.max(", {"losses": {"a": [2.0, 1], "b": [2.0, 3]}}, {7}),
+    ],
+    ids=str,
+)
+def test_a_broken_claim_is_told(run, text, names, broken):
+    assert rerun(run, text, **names)[1] == broken
 
-    notebook = jupytext.read(PROGRAM, fmt="py:percent")
-    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+def test_a_library_with_cpp_names_is_told(run, tmp_path):
+    (tmp_path / "own_op").mkdir()
+    (tmp_path / "own_op/libops.so").write_bytes(b"\0_ZN10tensorflow8OpKernelE\0")
+    assert rerun(run, "cpp_names =", site=tmp_path)[1] == {6}
 
 
-def test_cells_are_short():
-    for cell in code_cells():
-        assert len([x for x in cell.splitlines() if x.strip()]) <= 15, cell
-
-
-def test_without_a_compiler_one_line_says_so(monkeypatch, capsys, tmp_path):
+def test_without_a_compiler_an_error_says_so(monkeypatch):
     monkeypatch.setattr(own_op.shutil, "which", lambda name: None)
-    with pytest.raises(SystemExit) as ended:
-        own_op.build(FOLDER, tmp_path / "site")
-    assert ended.value.code == 2
-    assert "error: no C++ compiler is found. Debian" in capsys.readouterr().err
-    assert str(tmp_path / "site") not in sys.path
+    with pytest.raises(UserError, match=r"^no C\+\+ compiler is found\. Debian"):
+        own_op.build(FOLDER)
 
 
-def test_a_build_that_fails_is_told(monkeypatch, capsys, tmp_path):
-    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'broken'\n")
+def test_without_pip_an_error_says_so(monkeypatch):
+    monkeypatch.setattr(own_op.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip is not installed"):
+        own_op.build(FOLDER)
+
+
+def test_a_build_that_fails_is_told(monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "ninja: it is broken\n", "")
     monkeypatch.setattr(own_op.subprocess, "run", lambda *_, **__: failed)
     monkeypatch.setattr(own_op.importlib.util, "find_spec", lambda name: name == "pip")
-    with pytest.raises(SystemExit) as ended:
-        own_op.build(tmp_path, tmp_path / "site")
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert "the build has failed:\nninja: it is broken\nWithout a network" in error
-
-
-def test_in_a_notebook_an_error_is_an_exception(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
-    monkeypatch.setattr(own_op, "compiler", lambda: None)
-    with pytest.raises(UserError, match=r"no C\+\+ compiler"):
-        own_op.build(FOLDER, tmp_path / "site")
+    path = list(sys.path)
+    with pytest.raises(UserError, match="failed:\nninja: it is broken\nWithout a net"):
+        own_op.build(FOLDER)
+    assert sys.path == path
 
 
 @pytest.mark.parametrize("missing", ["scikit_build_core", "pybind11", None])
