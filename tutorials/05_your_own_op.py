@@ -668,7 +668,7 @@ lesson.claim(7, "difference after loading", difference, "==", 0)
 # mv src/own_op src/fast_norm
 # mv tests/test_own_op.py tests/test_fast_norm.py
 # perl -pi -e 's/own_op/fast_norm/g; s/OwnOp/FastNorm/g; s/own-op/fast-norm/g' \
-#     $(grep -rlE 'own_op|OwnOp|own-op' .)
+#     $(grep -rlE --exclude=README.md 'own_op|OwnOp|own-op' .)
 # pip install '.[test]' && pytest
 # ```
 #
