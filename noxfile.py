@@ -1,6 +1,6 @@
 """Sessions for every need: `nox -s lint | tests | tests_slow | mutants | cpp |
-cpp_aarch64 | sanitize | fuzz | wheels | matrix | tutorials | bench | docs | pdf |
-demo`."""
+cpp_aarch64 | sanitize | fuzz | wheels | matrix | tutorials | notebooks | bench | docs |
+pdf | demo`."""
 
 import os
 import pathlib
@@ -15,6 +15,7 @@ nox.needs_version = ">=2024.4.15"
 
 CPP = sorted(str(p) for p in pathlib.Path("csrc").rglob("*.[ch]*"))
 CPP = [p for p in CPP if p.endswith((".h", ".cc"))] + ["docs/serving.cc"]
+CPP += sorted(map(str, pathlib.Path("tutorials/05_your_own_op/csrc").iterdir()))
 LINTERS = ("ruff==0.17.6", "clang-format==23.1.5", "mypy==2.4.1", "numpy")
 
 
@@ -261,6 +262,16 @@ def tutorials(session):
         session.run(*run, "--data", at_hand)
         if os.environ.get("TFDS_DATA_DIR"):
             session.run(*run, "--data", prepared)
+
+
+@nox.session
+def notebooks(session):
+    """Makes tutorials/*.ipynb from the programs beside them."""
+    session.install(".[tutorials]", "jupytext>=1.16")
+    env = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    folder = str(pathlib.Path("tutorials").absolute())
+    with session.chdir(session.create_tmp()):  # outside the checkout
+        session.run("python", "-m", "hw3tf.course.notebooks", folder, env=env)
 
 
 BENCHMARKS = (

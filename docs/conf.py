@@ -37,7 +37,9 @@ if not PDF:
         "CHANGELOG.md",
         "CONTRIBUTING.md",
     ]
-exclude_patterns = ["build", "site", "runs", "**/.*"] + ([] if PDF else ["docs/pdf.md"])
+exclude_patterns = ["build", "site", "runs", "**/.*", "tutorials/*.ipynb"]
+exclude_patterns += ["tutorials/05_your_own_op"]
+exclude_patterns += [] if PDF else ["docs/pdf.md"]
 
 # -- Text
 
@@ -47,14 +49,16 @@ source_suffix = {".md": "myst-nb", ".py": "myst-nb"}
 
 
 def programs_are_downloads(app, docname, source):
-    """Links to programs that are no tutorials; `.py` means a page to Sphinx."""
+    """Links to programs that are no tutorials, and to notebooks: to Sphinx, `.py` and
+    `.ipynb` mean a page."""
 
     def link(match):
         path = os.path.normpath(pathlib.Path(docname).parent / match[2])
-        is_page = app.project.path2doc(path) in app.project.docnames
+        is_page = path.endswith(".py")
+        is_page &= app.project.path2doc(path) in app.project.docnames
         return match[0] if is_page else f"{{download}}`{match[1]} <{match[2]}>`"
 
-    source[0] = re.sub(r"\[([^][]+)\]\(([^():]+\.py)\)", link, source[0])
+    source[0] = re.sub(r"\[([^][]+)\]\(([^():]+\.(?:py|ipynb))\)", link, source[0])
 
 
 # -- Tutorials: run when the site is built
@@ -62,6 +66,9 @@ def programs_are_downloads(app, docname, source):
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "cache"
 nb_execution_in_temp = True  # their folder `runs` stays out of the checkout
+os.environ["HW3TF_TUTORIALS"] = str(
+    ROOT / "tutorials"
+)  # the fifth builds a folder there
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = -1
@@ -73,7 +80,8 @@ def state_of_the_code():
     """Names everything that tutorials depend on beside their own text, so that site and
     PDF share one run of each, and no run of another version is shown."""
     files = [p for p in (ROOT / "hw3tf").rglob("*.py")]
-    files += [p for p in (ROOT / "csrc").rglob("*") if p.is_file()]
+    for folder in ("csrc", "tutorials/05_your_own_op"):
+        files += [p for p in (ROOT / folder).rglob("*") if p.is_file()]
     digest = hashlib.sha256(os.environ.get("HW3TF_TUTORIAL_ARGUMENTS", "").encode())
     for path in sorted(files):
         digest.update(path.read_bytes())

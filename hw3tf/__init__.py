@@ -29,8 +29,11 @@ if _find_spec("hw3tf._core") is None:
         "the installed package."
     )
 
-from hw3tf import _moved, _saved_names, layers, ops, reference
-from hw3tf.ops import load_op_library, op_library_path
+from hw3tf._startup import without_messages as _without_messages
+
+with _without_messages():  # the first import of TensorFlow
+    from hw3tf import _moved, _saved_names, layers, ops, reference
+    from hw3tf.ops import load_op_library, op_library_path
 
 if _TYPE_CHECKING:
     from hw3tf import acceleration

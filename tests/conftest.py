@@ -25,6 +25,7 @@ LONGEST = (
     "tutorials/test_tutorial_cnn_vs_rnn.py",
     "tutorials/test_sentiment_bert.py",
     "tutorials/test_tutorials.py",
+    "tutorials/test_tutorial_your_own_op.py",
     "release/test_benchmarks.py",
     "kernels/test_faults.py",
     "kernels/test_fuzz.py",

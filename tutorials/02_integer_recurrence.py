@@ -1,28 +1,32 @@
 # %% [markdown]
 r"""# What does this recurrent net compute?
 
-*One hidden unit, three weights, exact integers: a question answered.*
+*One hidden unit, two weights, exact integers: a question answered.*
 
-Run time: 30 s on 2 CPU cores, `--quick` 10 s. Download: none.
+Run time: 30 s on 2 CPU cores, `--quick` 20 s. Download: none.
 
-A recurrent net reads a sequence of integers of even length. It has one hidden unit
-without bias and activation, the input weight is 1, the recurrent weight -1. When the
-sequence ends, it puts out the logistic function of 1000 times its state. Which
-function of the sequence is that?
+**Question 2.** A recurrent net reads a sequence of integers of even length. It has one
+hidden unit without bias and without activation. The input weight is 1, the recurrent
+weight -1. When the sequence ends, the net puts out the logistic function of 1000 times
+its state. Which function of the sequence does it compute?
 
-Claims, checked by `check_claims()` when the script ends:
+You will read the answer off a picture, derive it in three lines, and then test it on
+many sequences. These are the claims. Each is judged in the cell that tests it.
 
-1. The state is the sum at the even positions minus the sum at the odd ones: for every
-   sequence of length 2, 4 and 6 over -3..3, and for a million random ones of up to
-   10,000 numbers (`--quick`: twenty thousand), exactly.
-2. The output is 1 where the even positions sum up to more, 0 where they sum up to
-   less, and 0.5 in a tie, for the same sequences.
-3. With an odd length the state is the other difference: the answer is turned round.
-4. In float32 the same net is right as long as its state stays within $2^{24}$; from the
-   first state beyond on it is wrong, and there is a sequence of four numbers, each of
-   them a float32, for which it sees a tie that is none.
-5. An int32 state that overflows raises and names the step; wrapped or saturated on
-   demand, it is what two's complement or the nearest number says.
+1. The last state is $h_n = w \sum_t u^{n-t} x_t$, for any integer weights $w$ and $u$.
+2. With $w = 1$ and $u = -1$ it is the sum at the even positions minus the sum at the
+   odd ones, exactly: for every sequence of length 2, 4 and 6 over -3..3, and for random
+   ones of up to 10,000 numbers.
+3. The output is 1 where the even positions sum up to more, 0 where they sum up to less,
+   and 0.5 in a tie, for the same sequences.
+4. With an odd length the two sums change sides, and the answer is the opposite.
+5. In float32, a state that grows by 1001 a step is exact up to $2^{24}$ and wrong at
+   every later step, while one that grows by 1000 or 1024 is exact for 20,000 steps. For
+   one sequence of four float32 numbers, float32 sees a tie where there is none.
+6. An int32 state that overflows raises an error that names the step. With `"wrap"` it
+   is what two's complement says, with `"saturate"` the nearest int32.
+
+Run the cells from top to bottom and change what you like. As a program:
 
 ```
 python tutorials/02_integer_recurrence.py --out runs/integer_recurrence
@@ -31,347 +35,439 @@ python tutorials/02_integer_recurrence.py --out runs/integer_recurrence
 
 # %%
 import os
+import subprocess
+import sys
 
-# Before Keras starts a backend that may not even be installed.
-if os.environ.get("KERAS_BACKEND", "") not in ("", "tensorflow"):
-    os.write(2, b"error: this program needs KERAS_BACKEND=tensorflow\n")
-    raise SystemExit(2)
+os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+print("Loading TensorFlow takes a few seconds.", flush=True)
+try:
+    import hw3tf
+except ImportError as error:
+    if "ipykernel" not in sys.modules:
+        raise SystemExit(
+            f"{error}: pip install '.[tutorials]' in the checkout"
+        ) from None
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "..[tutorials]"]
+    subprocess.run(pip, check=True)  # takes minutes; needs a C++17 compiler
+    import hw3tf
 
+# %%
 import itertools
 import re
-from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 
-import hw3tf
-from hw3tf.course import plots
-from hw3tf.course.tutorial import argument_parser, check_start, claim, conclude, run
+from hw3tf.course.lesson import Lesson
+from hw3tf.course.plots import recurrence as draw
 
-EXAMPLE = (5, 3, 4, 1)
+# %% [markdown]
+# ## Settings
+#
+# Where there are two values, the left one is that of this notebook, the right one that
+# of a full run: `lesson.settings(full=True, ...)`, or the program without `--quick`.
+# Try a recurrent weight of 1, 0 or 2, run all cells, and read which claims break.
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What can be changed; the defaults meet the claims."""
-
-    num_sequences: int = 1_000_000
-    longest: int = 10_000
-    batch_size: int = 1000
-    seed: int = 0
-
-
-QUICK = Settings(num_sequences=20_000)
-
+# %%
+lesson = Lesson("02_integer_recurrence", claims=6)
+settings = lesson.settings(
+    input_weight=1,
+    recurrent_weight=-1,
+    gain=1000,
+    num_sequences=(100_000, 1_000_000),
+    longest=10_000,
+    seed=0,
+)
 
 # %% [markdown]
 # ## The net
 #
-# With the input $x_t$ at step $t$ and the state $h_t$, starting from $h_0 = 0$:
+# With the input $x_t$ at step $t$ and the state $h_t$:
 #
-# $$h_t = w\,x_t + u\,h_{t-1}, \qquad w = 1, \quad u = -1$$
+# $$h_0 = 0, \qquad h_t = w\,x_t + u\,h_{t-1}, \qquad
+#   y = \sigma(1000\,h_n) = \frac{1}{1 + e^{-1000\,h_n}}$$
 #
-# $$y = \sigma(1000\,h_n) = \frac{1}{1 + e^{-1000\,h_n}}$$
+# The question leaves two things open. We assume that the first state is 0, and that the
+# output is read once, after the last number.
 #
-# `IntegerRNN` computes the first line without rounding, `Logistic` the second. Its
-# gain of 1000 is so steep that every integer but 0 gives a flat 0 or 1: what is missing
-# is $e^{-1000}$ or less, some $10^{-434}$, and no float is that small.
+# `IntegerRNN` computes the states in integers, without rounding. `Logistic` computes
+# the output.
 
 
 # %%
-def recurrent_layer(**options):
-    """The hidden unit: integers (batch, timesteps, 1) -> states (batch, 1)."""
+def net(w, u, **options):
+    """One hidden unit: integers (batch, timesteps, 1) -> states (batch, 1)."""
     return hw3tf.layers.IntegerRNN(
         1,
         use_bias=False,
-        kernel_initializer="ones",
-        recurrent_initializer=keras.initializers.Constant(-1),
+        kernel_initializer=keras.initializers.Constant(w),
+        recurrent_initializer=keras.initializers.Constant(u),
         **options,
     )
 
 
-def build_model():
-    """The net: integers (batch, timesteps, 1) -> [states, outputs], each (batch, 1)."""
-    inputs = keras.Input((None, 1), dtype="int64", name="sequence")
-    states = recurrent_layer(dtype="int64")(inputs)
-    return keras.Model(inputs, [states, hw3tf.layers.Logistic(gain=1000)(states)])
-
+layer = net(settings.input_weight, settings.recurrent_weight, dtype="int64")
+output = hw3tf.layers.Logistic(gain=settings.gain)
 
 # %% [markdown]
-# ## The answer on paper
+# Feed it four numbers. Change them and run the cell again.
 #
-# Put the recurrence into itself, from the end:
+# **Predict, then run:** the net starts at 0, reads 5, 3, 4, 1, and turns its state
+# round before it adds the next number. Where does it end?
+
+# %%
+x = [5, 3, 4, 1]
+h = layer(np.reshape(x, (1, -1, 1)))
+print(f"x = {x}: state h = {int(h[0, 0])}, output y = {float(output(h)[0, 0]):g}")
+
+# %% [markdown]
+# ## Unrolled over time
 #
-# $$h_n = x_n - h_{n-1} = x_n - x_{n-1} + h_{n-2} = \dots
-#       = \sum_{t=1}^{n} (-1)^{n-t}\,x_t$$
+# One column per step: inputs below, states above, weights in red. The weights and the
+# numbers are read from the layer that you have just run.
+
+# %%
+lesson.show("unrolled", draw.unrolled(layer, output, x))
+
+# %% [markdown]
+# Follow the 5. It enters with the weight 1 and passes three arrows of weight -1, so it
+# counts $(-1)^3 = -1$ times. The 3 passes two arrows and counts $+1$ times, the 4
+# counts $-1$ times, the 1 counts $+1$ times. The line below the picture adds them up:
+# the round boxes (odd positions) are subtracted, the square ones (even positions)
+# added.
 #
-# The sign is that of the distance from the end. If $n$ is even, a distance is even
-# where the position is:
+# ## The answer in three lines
+#
+# Put the recurrence into itself:
+#
+# $$\begin{aligned}
+# h_n &= w\,x_n + u\,h_{n-1} \\
+#     &= w\,x_n + u\,w\,x_{n-1} + u^2\,h_{n-2} \\
+#     &= w\,x_n + u\,w\,x_{n-1} + u^2\,w\,x_{n-2} + \dots + u^{n-1}\,w\,x_1
+#      = w \sum_{t=1}^{n} u^{n-t}\,x_t
+# \end{aligned}$$
+#
+# The last line is the closed form. In Python, with integers of any size:
+
+
+# %%
+def closed_form(x, w, u):
+    """The state after the sequence x."""
+    n = len(x)
+    return w * sum(u ** (n - t) * int(number) for t, number in enumerate(x, 1))
+
+
+print(closed_form(x, settings.input_weight, settings.recurrent_weight))
+
+# %% [markdown]
+# Does the layer agree for other weights, too? Five pairs of weights, a hundred random
+# sequences of 20 numbers for each:
+
+# %%
+rng, wrong = np.random.default_rng(settings.seed), 0
+pairs = [(settings.input_weight, settings.recurrent_weight)]
+for w, u in [*pairs, (1, 1), (2, 3), (-1, 0), (1, -2)]:
+    numbers = rng.integers(-100, 101, (100, 20))
+    states = net(w, u, dtype="int64")(numbers[:, :, None]).numpy()[:, 0]
+    wrong += sum(
+        closed_form(n, w, u) != s for n, s in zip(numbers, states, strict=True)
+    )
+lesson.claim(1, "states of 500 that differ from the closed form", wrong, "==", 0)
+
+# %% [markdown]
+# The formula and the layer give the same integers. Now put in the weights of the
+# question. With $w = 1$ and $u = -1$ the sign of $x_t$ is $(-1)^{n-t}$, that of its
+# distance from the end. If $n$ is even, the distance is even where the position is
+# even. Positions count from 1:
 #
 # $$h_n = \underbrace{x_2 + x_4 + \dots + x_n}_{E}
-#       - \underbrace{(x_1 + x_3 + \dots + x_{n-1})}_{O}$$
+#       - \underbrace{(x_1 + x_3 + \dots + x_{n-1})}_{O}
+# \qquad
+# y = \begin{cases} 1 & E > O \\ 1/2 & E = O \\ 0 & E < O \end{cases}$$
 #
-# So the output compares two sums:
+# > **Answer to question 2.** The net tells whether the numbers at the even positions
+# > sum up to more than those at the odd positions: its state is $E - O$, and its output
+# > is 1 if $E > O$ and 0 if $E < O$. In a tie it is 1/2.
 #
-# $$y = \begin{cases} 1 & E > O \\ 1/2 & E = O \\ 0 & E < O \end{cases}$$
+# The output is so sharp because of the gain. A state of $-1$ gives
+# $1/(1 + e^{1000})$, about $10^{-434}$. No float is that small: float64 ends at
+# $5 \cdot 10^{-324}$. So every integer but 0 gives exactly 0 or 1.
 #
-# **The net tells whether the numbers at even positions sum up to more than those at
-# odd ones**, and nothing else: sequences with the same $E - O$ are one to it.
-#
-# If $n$ is odd, the positions change sides: $h_n = O - E$, and the net says the
-# opposite of what it says for even lengths. That the length is even is not decoration.
+# **Predict, then run:** for which of these three sequences is the output 1/2?
 
 
 # %%
 def even_minus_odd(x):
-    """The closed form; positions count from 1. (batch, timesteps) -> (batch,)."""
+    """E - O of sequences (batch, timesteps) -> (batch,). Python counts from 0."""
     return x[:, 1::2].sum(axis=1, dtype="int64") - x[:, ::2].sum(axis=1, dtype="int64")
 
 
-def answers(difference):
-    """1, 0.5 or 0 for a positive, zero or negative difference."""
-    return (np.sign(difference) + 1) / 2
-
+cases = np.array([(3, 5, 1, 4), (3, 5, 4, 2), (5, 3, 4, 1)])
+h = layer(cases[:, :, None])
+three = output(h).numpy()[:, 0].tolist()
+for case, state, y in zip(cases.tolist(), h.numpy()[:, 0], three, strict=True):
+    even, odd = sum(case[1::2]), sum(case[::2])
+    print(f"{case}: E = {even}, O = {odd}, state {state}, output {y:g}")
+lesson.claim(3, "outputs of the three", three, "==", [1.0, 0.5, 0.0])
 
 # %% [markdown]
-# ## The answer, checked
+# In the second, $5 + 2 = 3 + 4$. A tie belongs to neither class. If you need a yes or a
+# no, you decide: `y > 0.5` counts a tie as no, `y >= 0.5` counts it as yes. The net
+# itself leaves that open.
 #
-# Small sequences: all of them. Long ones: at random, as many of length 10 to 100 as
-# of 1000 to 10,000. Their numbers are bytes, -128 to 127, which the kernel reads as
-# they are.
+# ## All short sequences in one picture
+#
+# There are $7^4 = 2401$ sequences of four numbers from -3 to 3. Each becomes a point at
+# $(O, E)$. **Predict, then run:** what does the border between the two answers look
+# like?
 
 
 # %%
-def count_wrong(x, layer, sign=1):
-    """How many sequences (batch, timesteps) contradict `sign` times the closed form,
-    in the state or in the output."""
-    states = layer(x[:, :, None])
-    outputs = hw3tf.layers.Logistic(gain=1000)(states)
-    want = sign * even_minus_odd(x)
-    right = (states[:, 0] == want) & (outputs[:, 0] == answers(want))
-    return int(np.sum(~right.numpy()))
+def all_sequences(length):
+    """Every sequence over -3..3: (7**length, length)."""
+    return np.array(list(itertools.product(range(-3, 4), repeat=length)), "int64")
 
 
-def check_small(lengths, sign=1):
-    """All sequences over -3..3: (how many there are, how many are wrong)."""
-    layer, number, wrong = recurrent_layer(dtype="int64"), 0, 0
-    for length in lengths:
-        x = np.array(list(itertools.product(range(-3, 4), repeat=length)), "int64")
-        number, wrong = number + len(x), wrong + count_wrong(x, layer, sign)
-    return number, wrong
-
-
-def check_random(settings):
-    """Random sequences of even length: (how many, how many are wrong, the longest)."""
-    rng = np.random.default_rng(settings.seed)
-    layer, wrong, size = recurrent_layer(dtype="int64"), 0, settings.batch_size
-    num_batches = settings.num_sequences // size
-    lengths = np.exp(rng.uniform(0, np.log(settings.longest // 2), num_batches))
-    lengths = [*(2 * lengths[1:].astype(int)), settings.longest]
-    for length in lengths:
-        x = np.frombuffer(rng.bytes(size * length), "int8").reshape(size, length)
-        wrong += count_wrong(x, layer)
-    return num_batches * size, wrong, max(lengths)
-
+four = all_sequences(4)
+outputs = output(layer(four[:, :, None])).numpy()[:, 0]
+sums = four[:, ::2].sum(axis=1), four[:, 1::2].sum(axis=1)  # O and E
+lesson.show("plane", draw.plane(*sums, outputs))
 
 # %% [markdown]
-# ## What floats get wrong
+# The border is the diagonal, and the ties lie on it. Nothing but the two sums matters:
+# many sequences share a point, and the net gives all of them the same output. There are
+# as many above the diagonal as below it, since swapping neighbours swaps $E$ and $O$.
 #
-# A float32 has 24 binary digits: it holds every integer up to $2^{24}$ and beyond it
-# only the even ones, then the multiples of 4, and so on. Keras's own `SimpleRNN` with
-# our weights reads $x_t = (-1)^t \cdot 1001$, which makes $h_t = (-1)^t \cdot 1001\,t$:
-# at step 16,761 that is beyond $2^{24}$ and odd.
+# ## Tested: all short sequences
 #
-# Nor do large inputs have to be many. Of $x = (0,\ 2^{24},\ -1,\ -2^{24})$ every
-# number is a float32, but the state $-2^{24} - 1$ at step 3 is none. It becomes
-# $-2^{24}$, and what should be $h_4 = 1$ is 0: a tie, for the float.
+# The next function counts the sequences that contradict the answer. `sign=-1` is for
+# odd lengths, which come in a moment.
+
+
+# %%
+def count_wrong(x, sign=1):
+    """How many states and how many outputs contradict `sign` times E - O."""
+    wanted = sign * even_minus_odd(x)
+    try:
+        states = layer(x[:, :, None])
+    except OverflowError:  # with other weights the states may not fit into 64 bits
+        return np.array([len(x), len(x)])
+    wrong = states.numpy()[:, 0] != wanted
+    wrong_outputs = output(states).numpy()[:, 0] != (np.sign(wanted) + 1) / 2
+    return np.array([wrong.sum(), wrong_outputs.sum()])
+
+
+# %%
+short = sum(count_wrong(all_sequences(n)) for n in (2, 4, 6))
+num_short = 7**2 + 7**4 + 7**6
+lesson.claim(2, f"wrong states of {num_short:,} short ones", short[0], "==", 0)
+lesson.claim(3, f"wrong outputs of {num_short:,} short ones", short[1], "==", 0)
+
+# %% [markdown]
+# ## Why the length must be even
+#
+# **Predict, then run:** the net reads one number, 5. What does it answer? And what is
+# its state after 5, 3, 4?
+
+# %%
+for sequence in ([5], [5, 3, 4]):
+    h = layer(np.reshape(sequence, (1, -1, 1)))
+    print(f"{sequence}: state {int(h[0, 0])}, output {float(output(h)[0, 0]):g}")
+turned = sum(count_wrong(all_sequences(n), sign=-1) for n in (1, 3, 5))
+num_odd = 7 + 7**3 + 7**5
+lesson.claim(4, f"of {num_odd:,}, states that are not O - E", turned[0], "==", 0)
+lesson.claim(4, f"of {num_odd:,}, outputs that are not opposite", turned[1], "==", 0)
+
+# %% [markdown]
+# The signs are counted from the end. With an odd length the last position is odd, so
+# the odd positions are added and the even ones subtracted: $h_n = O - E$. A net that
+# must work for both kinds of length would have to know the length.
+#
+# ## Tested: long sequences at random
+#
+# Half of the sequences have fewer than 150 numbers, and the longest have 10,000. Their
+# numbers are bytes, from -128 to 127.
+
+# %%
+rng, random, batch_size = np.random.default_rng(settings.seed), np.zeros(2, int), 1000
+num_batches = max(1, settings.num_sequences // batch_size)
+pairs = np.exp(rng.uniform(0, np.log(max(1, settings.longest // 2)), num_batches))
+lengths = [*(2 * pairs[1:].astype(int)), 2 * max(1, settings.longest // 2)]
+for length in lesson.progress(lengths, "random sequences"):
+    numbers = np.frombuffer(rng.bytes(batch_size * length), "int8")
+    random += count_wrong(numbers.reshape(batch_size, length))
+num_random = num_batches * batch_size
+lesson.claim(2, f"wrong states of {num_random:,} random ones", random[0], "==", 0)
+lesson.claim(3, f"wrong outputs of {num_random:,} random ones", random[1], "==", 0)
+lesson.claim(2, "length of the longest", max(lengths), "==", 10_000)
+
+# %% [markdown]
+# The derivation needs no such test. The layer does: a formula cannot round or overflow,
+# but a program can. What happens when it does is the rest of this lesson. From here on
+# the weights are 1 and -1, whatever you have set above.
+#
+# ## Going further: what floats get wrong
+#
+# A float32 has 24 binary digits. It holds every integer up to $2^{24} =
+# 16{,}777{,}216$, beyond it only the even ones, beyond $2^{25}$ only the multiples of
+# 4, and so on.
+#
+# The sequence $-s, s, -s, s, \dots$ makes the state grow by $s$ a step:
+# $h_t = \pm s\,t$. Keras's `SimpleRNN` reads it in float32, `IntegerRNN` in int64.
+# **Predict, then run:** a state grows by 1001 a step. At which step does float32 make
+# its first mistake? Is a later step right again?
+
+
+# %%
+def alternating(step, timesteps):
+    """The sequence -step, step, -step, ...: (1, timesteps)."""
+    return np.where(np.arange(timesteps) % 2, step, -step)[None].astype("int64")
+
+
+def exact_states(x):
+    """The states at every step, in int64: (timesteps,)."""
+    return net(1, -1, dtype="int64", return_sequences=True)(x[:, :, None])[0, :, 0]
+
+
+simple = keras.layers.SimpleRNN(1, activation=None, return_sequences=True)
+float_net = keras.Sequential([keras.Input((None, 1)), simple])
+simple.set_weights([np.ones((1, 1)), -np.ones((1, 1)), np.zeros(1)])
 
 
 # %%
 def float_states(x):
-    """The states of the same net in float32, by `keras.layers.SimpleRNN`."""
-    layer = keras.layers.SimpleRNN(1, activation=None, return_sequences=True)
-    layer.build((None, None, 1))
-    layer.set_weights([np.ones((1, 1)), -np.ones((1, 1)), np.zeros(1)])
-    model = keras.Sequential([keras.Input((None, 1)), layer])
-    return model.predict(x[:, :, None].astype("float32"), verbose=0)[:, :, 0]
+    """The states at every step, in float32: (timesteps,)."""
+    return float_net.predict(x[:, :, None].astype("float32"), verbose=0)[0, :, 0]
 
 
-def alternating(step, timesteps):
-    """The sequence -step, step, -step, ...: its state grows by `step`."""
-    return np.where(np.arange(timesteps) % 2, step, -step)[None].astype("int64")
-
-
-def compare_with_floats(timesteps=20_000):
-    """Exact and float32 states of a growing sequence, and of four numbers."""
-    x = alternating(1001, timesteps)
-    layer = recurrent_layer(dtype="int64", return_sequences=True)
-    exact = layer(x[:, :, None])[0, :, 0].numpy()
-    error = float_states(x)[0].astype("float64") - exact
-    four = np.array([[0, 2**24, -1, -(2**24)]])
-    states = [int(layer(four[:, :, None])[0, -1, 0]), float(float_states(four)[0, -1])]
-    return exact, error, states
-
+errors = {}
+for step in (1001, 1000, 1024, 999):
+    growing = alternating(step, 20_000)
+    exact = exact_states(growing).numpy()
+    errors[step] = float_states(growing).astype("float64") - exact
+    share = np.mean(errors[step][np.abs(exact) > 2**24] != 0)
+    print(f"steps of {step}: {share:.2%} of the states beyond 2**24 are wrong")
+first_wrong = int(np.argmax(errors[1001] != 0)) + 1
+print(f"with steps of 1001 the first wrong state is number {first_wrong:,}")
+growing = exact_states(alternating(1001, 20_000)).numpy()
+lesson.show("floats", draw.floats(growing, errors))
 
 # %% [markdown]
-# ## When even integers end
+# Step 16,761 is the first whose state, $16{,}761 \cdot 1001$, is beyond $2^{24}$, and
+# it is odd: there is no such float32. The rounded state is the start of the next step,
+# so the error stays and grows.
 #
-# An int32 reaches from $-2^{31}$ to $2^{31} - 1$. What happens beyond is said, not
-# left to chance: `overflow="raise"`, the default, `"wrap"` or `"saturate"`. Here the
-# state grows by $10^8$ a step. The first that does not fit is that of the 22nd step,
-# timestep 21 for a program, which counts from 0.
-
+# Not every large state is wrong. A state that grows by 1000 is a multiple of 8 at every
+# step, and $1000\,t = 8 \cdot 125\,t$ fits into 24 digits as long as $125\,t$ does. For
+# steps of 1024 that is $2^{10}\,t$, exact for as long as $t$ is. With steps of 999 one
+# of the states beyond $2^{24}$ happens to be right: so "wrong from there on" is true of
+# 1001 and not of every step.
 
 # %%
-def compare_policies(timesteps=40):
-    """States of an int32 layer that overflows under every policy, and the error."""
-    x = alternating(10**8, timesteps)[:, :, None]
-    options = {"return_sequences": True}
-    states = {"exact": recurrent_layer(dtype="int64", **options)(x)[0, :, 0].numpy()}
-    for overflow in ("wrap", "saturate"):
-        layer = recurrent_layer(dtype="int32", overflow=overflow, **options)
-        states[overflow] = layer(x.astype("int32"))[0, :, 0].numpy()
-    try:
-        recurrent_layer(dtype="int32", **options)(x.astype("int32"))
-        message = ""
-    except OverflowError as error:
-        message = re.search(r"the recurrence .* timestep \d+", str(error))[0]
-    return states, message
-
+beyond = np.abs(growing) > 2**24
+within, after = errors[1001][~beyond], errors[1001][beyond]
+lesson.claim(5, "steps of 1001, wrong within 2**24", np.sum(within != 0), "==", 0)
+lesson.claim(5, "steps of 1001, right beyond it", np.sum(after == 0), "==", 0)
+for step in (1000, 1024):
+    wrong = np.sum(errors[step] != 0)
+    lesson.claim(5, f"steps of {step}, wrong in 20,000", wrong, "==", 0)
 
 # %% [markdown]
-# ## Pictures
-
+# Nor does it take a long sequence. **Predict, then run:** every number of
+# $(0,\ 2^{24},\ -1,\ -2^{24})$ is a float32. Which sum is larger, and what does float32
+# say?
 
 # %%
-def draw_unrolled(x, path):
-    """The net, one column per step, with its weights and the numbers of `x`."""
-    figure, axes = plots.new_figure(1, 1, (11, 3.9))
-    axis, last = axes[0, 0], len(x)
-
-    def node(place, text, color, shape="round"):
-        box = {"boxstyle": f"{shape},pad=0.5", "fc": color, "ec": "black"}
-        axis.text(*place, text, ha="center", va="center", fontsize=12, bbox=box)
-
-    def arrow(start, end, weight, offset):
-        gap = 20 if start[0] == end[0] else 36  # in points: half a box
-        style = {"arrowstyle": "-|>", "fc": "black", "shrinkA": gap, "shrinkB": gap}
-        axis.annotate("", end, start, arrowprops=style)
-        middle = np.add(start, end) / 2 + offset
-        axis.text(*middle, weight, ha="center", va="center", fontsize=11, color="C3")
-
-    state = 0
-    node((0, 1), "$h_0 = 0$", "white")
-    for t, value in enumerate(x, 1):
-        state = value - state
-        look = ("#cfe3f5", "round") if t % 2 else ("#fbe0b8", "square")
-        node((t, 0), f"$x_{t} = {value}$", *look)
-        node((t, 1), f"$h_{t} = {state}$", "#e8e8e8")
-        arrow((t, 0), (t, 1), "1", (0.07, 0))
-        arrow((t - 1, 1), (t, 1), "$-$1", (0, 0.09))
-    node((last + 1.15, 1), f"$y = {answers(state):g}$", "#d5ecd4")
-    arrow((last, 1), (last + 1.15, 1), r"$\sigma(1000\,h)$", (0.05, 0.13))
-    even, odd = sum(x[1::2]), sum(x[::2])
-    text = (
-        f"even positions (square): {' + '.join(map(str, x[1::2]))} = {even}      "
-        f"odd positions (round): {' + '.join(map(str, x[::2]))} = {odd}      "
-        f"${even} - {odd} = {state}$"
-    )
-    axis.text((last + 1) / 2, -0.5, text, ha="center", fontsize=11)
-    axis.set(xlim=(-0.5, last + 1.7), ylim=(-0.65, 1.45), title="The net, unrolled")
-    axis.axis("off")
-    plots.save_figure(figure, path)
-
-
-def draw_floats(exact, error, path):
-    figure, axes = plots.new_figure(1, 2, (10, 3.8))
-    left, right = axes[0]
-    even = np.arange(2, len(exact) + 1, 2)
-    left.plot(even, exact[1::2] / 1e6, label="exact state")
-    left.axhline(2**24 / 1e6, color="C3", ls="--", label="$2^{24}$")
-    left.set(
-        ylabel="last state, in millions", title="A state that grows by 1001 a step"
-    )
-    right.plot(even, error[1::2])
-    right.set(title="What float32 makes of it", ylabel="float32 minus exact state")
-    beyond = np.argmax(np.abs(exact) > 2**24)
-    right.axvline(beyond, color="C3", ls="--", label="beyond $2^{24}$")
-    for axis in (left, right):
-        axis.set(xlabel="length of the sequence (even)", xticks=range(0, 20_001, 5000))
-        axis.grid(alpha=0.3)
-        axis.legend()
-    plots.save_figure(figure, path)
-
-
-def draw_policies(states, path):
-    figure, axes = plots.new_figure(1, 1, (8, 4.2))
-    axis = axes[0, 0]
-    even = np.arange(2, len(states["exact"]) + 1, 2)
-    for name, style in (("exact", "k:"), ("wrap", "C1s-"), ("saturate", "C0o-")):
-        axis.plot(even, states[name][1::2] / 1e9, style, ms=4, label=name)
-    for limit, name in ((-(2**31), "$-2^{31}$"), (2**31 - 1, "$2^{31} - 1$")):
-        axis.axhline(limit / 1e9, color="C3", ls="--", lw=0.8)
-        axis.text(2, limit / 1e9 + 0.1, name, color="C3")
-    length = 1 + np.argmax(np.abs(states["exact"]) > 2**31 - 1)
-    axis.axvline(length, color="C2", ls="-.", label="raise: OverflowError from here on")
-    axis.set(xlabel="length of the sequence (even)", ylabel="last state, in $10^9$")
-    axis.set(title="A state that does not fit into int32, by policy")
-    axis.grid(alpha=0.3)
-    axis.legend()
-    plots.save_figure(figure, path)
-
+large = np.array([[0, 2**24, -1, -(2**24)]])
+exact_four, float_four = int(exact_states(large)[-1]), float(float_states(large)[-1])
+print(f"exact states:   {exact_states(large).numpy().tolist()}")
+print(f"float32 states: {[int(h) for h in float_states(large)]}")
+lesson.claim(5, "E - O of the four numbers, exact", exact_four, "==", 1)
+lesson.claim(5, "the same in float32", float_four, "==", 0.0)
 
 # %% [markdown]
-# ## The claims
+# The even positions sum up to 0, the odd ones to -1: $E > O$ by 1. In float32 the state
+# of step 3, $-2^{24} - 1$, becomes $-2^{24}$. The 1 is lost, and the net reports a tie.
+# It gives no sign of doubt.
+#
+# ## Going further: where integers end
+#
+# An int32 ends at $2^{31} - 1$. What comes after it has to be decided: `IntegerRNN`
+# raises an error by default, and with `overflow="wrap"` or `"saturate"` it goes on.
+# The state below grows by $10^8$ a step. **Predict, then run:** where do the three
+# curves part?
 
 
 # %%
-def check_claims(results):
-    """Raises AssertionError if the run contradicts the text above."""
-    counted = "sequences, and how many are wrong"
-    claim(f"short {counted}", results["small"], "==", (7**2 + 7**4 + 7**6, 0))
-    claim(f"short odd {counted}", results["odd"], "==", (7 + 7**3 + 7**5, 0))
-    number, wrong, longest = results["random"]
-    claim("random sequences", number, ">=", 20_000)
-    claim("random sequences that are wrong", wrong, "==", 0)
-    claim("length of the longest", longest, "==", 10_000)
-    claim("outputs of the three examples", results["outputs"], "==", [1.0, 0.5, 0.0])
-    exact, error = results["float states"]
-    beyond = np.argmax(np.abs(exact) > 2**24)
-    claim("float32 states that err within 2**24", np.sum(error[:beyond] != 0), "==", 0)
-    claim("float32 states right beyond it", np.sum(error[beyond:] == 0), "==", 0)
-    claim("state after four numbers, exact and float", results["four"], "==", [1, 0.0])
-    states, message = results["policies"]
-    first = np.argmax(np.abs(states["exact"]) > 2**31 - 1)
-    named = message.rpartition(" ")[2]
-    claim("timestep that the int32 error names", named, "==", str(first))
-    wrapped = (states["exact"] + 2**31) % 2**32 - 2**31
-    differ = np.sum(states["wrap"] != wrapped)
-    claim("wrapped states that are not two's complement", differ, "==", 0)
-    state, saturated = 0, []
-    for x in alternating(10**8, 40)[0]:
-        state = min(max(int(x) - state, -(2**31)), 2**31 - 1)
-        saturated.append(state)
-    found = states["saturate"].tolist()
-    claim("saturated states", found, "==", saturated)
-    print("All claims hold.")
+def int32_states(x, overflow):
+    """The states at every step, in int32: (timesteps,)."""
+    small = net(1, -1, dtype="int32", overflow=overflow, return_sequences=True)
+    return small(x[:, :, None].astype("int32"))[0, :, 0].numpy()
 
+
+steep = alternating(10**8, 40)
+by_policy = {"exact": exact_states(steep).numpy()}
+by_policy |= {policy: int32_states(steep, policy) for policy in ("wrap", "saturate")}
+lesson.show("overflow", draw.policies(by_policy))
+
+# %% [markdown]
+# Up to step 21 all three agree. Then the wrapped state jumps to the other end of the
+# range and has the wrong sign: the net would give the opposite answer. The saturated
+# state stays at the end of the range. Here it keeps the sign, but it no longer knows
+# how far beyond it was. The default stops:
+
+# %%
+message = "no error"
+try:
+    int32_states(steep, "raise")
+except OverflowError as error:
+    message = re.search(r"the recurrence .* timestep \d+", str(error))[0]
+print(message)
+first = np.argmax(np.abs(by_policy["exact"]) > 2**31 - 1)
+named = message.rpartition(" ")[2]
+lesson.claim(6, "timestep that the error names, from 0", named, "==", str(first))
+
+# %% [markdown]
+# Programs count from 0, so timestep 21 is the 22nd step. The other two policies are
+# judged against Python's integers, which do not overflow:
+
+# %%
+wrapped = (by_policy["exact"] + 2**31) % 2**32 - 2**31
+wrong = np.sum(by_policy["wrap"] != wrapped)
+lesson.claim(6, "wrapped states that are not two's complement", wrong, "==", 0)
+state, nearest = 0, []
+for number in steep[0].tolist():
+    state = min(max(number - state, -(2**31)), 2**31 - 1)
+    nearest.append(state)
+wrong = np.sum(by_policy["saturate"] != nearest)
+lesson.claim(6, "saturated states that are not the nearest", wrong, "==", 0)
+
+# %% [markdown]
+# ## All results
+
+# %%
+lesson.finish(
+    sequences=num_short + num_odd + num_random,
+    wrong=int(sum(map(max, (short, turned, random)))),
+    longest=max(lengths),
+    float32_wrong_from_step=first_wrong,
+    int32_error=message,
+)
 
 # %% [markdown]
 # ## Conclusion
 #
-# The net compares two sums: three lines of substitution say so, and a million
-# sequences do not object. They ask the program that runs, not the formula, and programs
-# have what formulas leave out. A float32 state counts up to $2^{24}$ and then answers
-# wrongly, with the same confidence; an int32 state ends at $2^{31} - 1$, and what comes
-# after it has to be decided. Integers with an error in place of a wrong number decide
-# it for you.
+# The net compares two sums. Three lines of substitution prove it, and no sequence
+# contradicted it. The proof is about integers, and a program computes with what it has:
+# a float32 state counts up to $2^{24}$ and may then be wrong without a sign of it; an
+# int32 state ends at $2^{31} - 1$. Integers that raise an error at their end never give
+# a wrong answer.
 #
 # ## Exercises
 #
 # 1. Which weights make a net that tells whether the *last* number of a sequence is
-#    positive? Which make one that tells whether the sum of all of them is? Check both
-#    as the net above was checked.
+#    positive? Which make one that tells whether the sum of all numbers is? Set them
+#    above, write the closed form in place of `even_minus_odd`, and run the tests.
 # 2. With $u = 2$ the net reads binary digits. For a sequence of ones, at which length
 #    does an int64 state overflow, and at which does a float32 state stop being exact?
 # 3. Let a `keras.layers.SimpleRNN` of one linear unit learn the alternating sum from
@@ -387,61 +483,3 @@ def check_claims(results):
 # - G. E. Blelloch, [Prefix sums and their
 #   applications](https://www.cs.cmu.edu/~guyb/papers/Ble93.pdf), 1993: a linear
 #   recurrence cut over time, as the kernel does with long sequences.
-
-
-# %%
-def show_cases():
-    """The net on three sequences, one of each answer; returns the outputs."""
-    cases = np.array([(3, 5, 1, 4), (3, 5, 4, 2), EXAMPLE])[:, :, None]
-    states, outputs = build_model().predict(cases, verbose=0)
-    for x, h, y in zip(cases[:, :, 0], states[:, 0], outputs[:, 0], strict=True):
-        even, odd = x[1::2].sum(), x[::2].sum()
-        print(f"{x.tolist()}: E = {even}, O = {odd}, h = {h}, y = {y}")
-    return outputs[:, 0].tolist()
-
-
-def main(argv=None):
-    parser = argument_parser(
-        "Find out which function a small recurrent net computes.",
-        out="runs/integer_recurrence",
-        quick="fewer random sequences: 10 seconds",
-        seed="of the random sequences",
-    )
-    args = parser.parse_args(argv)
-    settings = replace(QUICK if args.quick else Settings(), seed=args.seed)
-    check_start(args)
-
-    results = {"outputs": show_cases(), "small": check_small((2, 4, 6))}
-    print("{:,} of even length over -3..3: {} wrong".format(*results["small"]))
-    results["odd"] = check_small((1, 3, 5), sign=-1)
-    print("{:,} of odd length, signs turned round: {} wrong".format(*results["odd"]))
-    results["random"] = check_random(settings)
-    text = "{:,} random ones of bytes: {} wrong, the longest has {:,} numbers"
-    print(text.format(*results["random"]))
-
-    exact, error, results["four"] = compare_with_floats()
-    results["float states"] = exact, error
-    first_wrong = int(np.argmax(error != 0)) + 1
-    print(f"float32 is wrong from step {first_wrong:,} on")
-    print("after the four numbers: exactly {}, in float32 {}".format(*results["four"]))
-    results["policies"] = compare_policies()
-    print(f"int32: {results['policies'][1]}")
-
-    draw_unrolled(EXAMPLE, args.out / "unrolled.png")
-    draw_floats(exact, error, args.out / "floats.png")
-    draw_policies(results["policies"][0], args.out / "overflow.png")
-    print(f"Pictures are in {args.out}")
-    number, wrong, longest = results["random"]
-    summary = {
-        "sequences": results["small"][0] + results["odd"][0] + number,
-        "wrong": results["small"][1] + results["odd"][1] + wrong,
-        "longest": longest,
-        "float32_wrong_from_step": first_wrong,
-        "int32_error": results["policies"][1],
-    }
-    conclude("02_integer_recurrence", summary, lambda: check_claims(results), args)
-    return results
-
-
-if __name__ == "__main__":
-    run(main)

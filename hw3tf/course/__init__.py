@@ -1,5 +1,5 @@
 """Modules that the tutorials share and nobody else needs: data sets, pictures, training
-for a number of seconds, the programs' beginning and end, and a page to try a model.
+for a number of seconds, the runner of lessons, and a page to try a model.
 
 `import hw3tf` does not load it; `hw3tf.course.data` and the others are loaded when they
 are asked for first.
@@ -8,7 +8,8 @@ are asked for first.
 import importlib
 from types import ModuleType
 
-__all__ = ["data", "demo", "plots", "sentiment", "training", "tutorial"]
+__all__ = ["data", "demo", "lesson", "notebooks", "own_op", "plots", "sentiment"]
+__all__ += ["training", "tutorial"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hw3tf.course import plots
+from hw3tf.course.plots import own_op
 
 
 def read(path):
@@ -76,7 +77,9 @@ def test_a_figure_that_fails_leaves_the_old_file(tmp_path):
 def figures(monkeypatch):
     """A list of the figures that would have been saved."""
     figures = []
-    monkeypatch.setattr(plots, "save_figure", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(
+        plots.common, "save_figure", lambda figure, _: figures.append(figure)
+    )
     return figures
 
 
@@ -117,3 +120,34 @@ def test_confusion_is_drawn_with_true_classes_as_rows(figures):
 def test_confusion_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"shape \(3, 3\).*\(2, 2\) for 'A'"):
         plots.plot_confusion({"A": np.ones((2, 2))}, list("xyz"), "c.png")
+
+
+def test_times_are_bars_with_their_numbers():
+    groups = {"sum": {"loop": 20.0, "NumPy": 0.5}, "norm": {"op": 0.25}}
+    (axis,) = own_op.times(groups).axes
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["loop", "NumPy", "op"]
+    assert [bar.get_width() for bar in axis.patches] == [20.0, 0.5, 0.25]
+    assert [t.get_text() for t in axis.texts] == ["20.00 ns", "0.50 ns", "0.25 ns"]
+    first, last = axis.patches[0], axis.patches[2]
+    assert first.get_y() < last.get_y()
+    assert axis.yaxis_inverted()
+    assert first.get_hatch() != last.get_hatch()
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["sum", "norm"]
+
+
+@pytest.mark.parametrize("groups", [{}, {"sum": {}}, {"sum": {"loop": 0.0}}], ids=str)
+def test_times_that_cannot_be_drawn_are_refused(groups):
+    with pytest.raises(ValueError, match="must hold positive times"):
+        own_op.times(groups)
+
+
+def test_errors_and_losses_are_lines():
+    found = {"op": np.array([[1, 2, 3], [4, 5, 6]]), "formula": np.ones((2, 3))}
+    panels = own_op.errors([1, 10], found).axes
+    titles = ["y", "gradient of x", "gradient of the scale"]
+    assert [axis.get_title() for axis in panels] == titles
+    drawn = [axis.lines[0].get_ydata().tolist() for axis in panels]
+    assert drawn == [[1, 4], [2, 5], [3, 6]]
+    (axis,) = own_op.losses({"op": [2.0, 1.0], "formula": [3.0, 1.5]}).axes
+    assert [list(line.get_ydata()) for line in axis.lines] == [[2, 1], [3, 1.5]]
+    assert {line.get_linestyle() for line in axis.lines} == {"-", "--"}

@@ -1,113 +1,179 @@
-"""The parts of tutorials/02_integer_recurrence.py."""
+"""Tutorial 2: its cells one by one, what they claim, what a reader's change gives."""
 
+import json
+import pathlib
+import types
+
+import keras
 import numpy as np
+import processes
 import pytest
-from checks import tutorial_module
 from integer_formula import integer_rnn, limits
+from lessons import rerun, run_lesson
+
+NAME = "02_integer_recurrence"
+PROGRAM = pathlib.Path(__file__).parents[2] / "tutorials" / f"{NAME}.py"
 
 
 @pytest.fixture(scope="module")
-def tutorial():
-    with tutorial_module("02_integer_recurrence") as module:
-        yield module
+def run():
+    """The notebook, from its first cell to its last, as it opens."""
+    return run_lesson(NAME, notebook=True)
 
 
-def run(x, dtype, **options):
+@pytest.fixture
+def tutorial(run):
+    return types.SimpleNamespace(**run.names)
+
+
+def formula(x, dtype, **options):
     one = np.ones((1, 1), dtype)
+    x = x[:, :, None]
     return integer_rnn(x, one, -one, return_sequences=True, **options)[0, :, 0]
 
 
-@pytest.fixture(scope="module")
-def good(tutorial):
-    """Results that meet the claims, from Python integers."""
-    x = tutorial.alternating(1001, 17_000)[:, :, None]
-    exact = run(x, "int64")
-    x = tutorial.alternating(10**8, 40)[:, :, None]
-    states = {"exact": run(x, "int64")}
+def test_cells_show_pictures_and_numbers_as_they_run(run):
+    assert [len(c.pictures) for c in run.cells if c.pictures] == [1] * 4
+    assert sum(bool(c.printed or c.pictures) for c in run.cells) >= 15
+    assert "x = [5, 3, 4, 1]: state h = -5, output y = 0\n" in run.printed
+    assert "[3, 5, 4, 2]: E = 7, O = 7, state 0, output 0.5\n" in run.printed
+    assert "the first wrong state is number 16,761\n" in run.printed
+    last = run.cells[-1].printed
+    assert last.endswith("All claims hold.\n")
+    assert "  sequences                237,256\n" in last
+    assert "Traceback" not in run.printed
+
+
+def test_states_are_those_of_python_integers(tutorial):
+    x = tutorial.alternating(10**8, 40)
+    np.testing.assert_array_equal(tutorial.exact_states(x), formula(x, "int64"))
+    assert limits("int32")[1] in tutorial.by_policy["saturate"]
     for overflow in ("wrap", "saturate"):
-        states[overflow] = run(x, "int32", overflow=overflow)
-    assert limits("int32")[1] in states["saturate"]
-    return {
-        "small": (120_099, 0),
-        "odd": (17_157, 0),
-        "random": (20_000, 0, 10_000),
-        "outputs": [1.0, 0.5, 0.0],
-        "float states": (exact, np.where(np.abs(exact) > 2**24, 1.0, 0.0)),
-        "four": [1, 0.0],
-        "policies": (states, "the recurrence overflows int32 at timestep 21"),
-    }
+        wanted = formula(x, "int32", overflow=overflow)
+        np.testing.assert_array_equal(tutorial.by_policy[overflow], wanted)
+    words = "the recurrence overflows int32 in batch entry 0 at timestep 21"
+    assert tutorial.message == words
+    assert tutorial.closed_form([5, 3, 4, 1], 1, -1) == -5
+    assert tutorial.closed_form([5, 3, 4], 2, 3) == 2 * (9 * 5 + 3 * 3 + 4)
 
 
-def broken(good):
-    """Results that contradict a claim, one for each claim and more."""
-    exact, error = good["float states"]
-    states, message = good["policies"]
-    yield from ({"small": (120_099, 1)}, {"small": (120_098, 0)}, {"odd": (17_157, 2)})
-    yield from ({"random": (20_000, 1, 10_000)}, {"random": (20_000, 0, 9_998)})
-    yield from ({"random": (10, 0, 10_000)}, {"outputs": [1.0, 0.0, 0.5]})
-    yield from ({"float states": (exact, x)} for x in (0 * error, error + 1))
-    yield from ({"four": [1, 1.0]}, {"policies": (states, "")})
-    for name in ("wrap", "saturate"):
-        yield {"policies": ({**states, name: states["exact"]}, message)}
+def test_floats_are_exact_within_their_digits(tutorial):
+    x = tutorial.alternating(1001, 200)
+    np.testing.assert_array_equal(tutorial.float_states(x), formula(x, "int64"))
+    assert set(tutorial.errors) == {1001, 1000, 1024, 999}
+    # Not wrong everywhere beyond 2**24, as it would be for 1001.
+    assert 0 in tutorial.errors[999][np.abs(999 * np.arange(1, 20_001)) > 2**24]
 
 
-def test_claims_are_checked(tutorial, good):
-    tutorial.check_claims(good)
-    for contradiction in broken(good):
-        with pytest.raises(AssertionError):
-            tutorial.check_claims({**good, **contradiction})
-
-
-def test_small_sequences_are_counted_and_a_wrong_net_is_found(tutorial, monkeypatch):
-    assert tutorial.check_small((2, 4)) == (49 + 2401, 0)
-    assert tutorial.check_small((1, 3), sign=-1) == (7 + 343, 0)
+def test_a_wrong_answer_is_counted(run, tutorial, monkeypatch):
+    four = tutorial.all_sequences(4)
+    assert len(four) == len({tuple(x) for x in four.tolist()}) == 7**4
+    assert tutorial.count_wrong(four).tolist() == [0, 0]
     # Of odd length, without the turn: right only where the difference is 0.
-    assert tutorial.check_small((1,)) == (7, 6)
-    monkeypatch.setattr(tutorial, "even_minus_odd", lambda x: x.sum(axis=1))
-    assert tutorial.check_small((2,))[1] == 42  # right where the first number is 0
+    assert tutorial.count_wrong(tutorial.all_sequences(1)).tolist() == [6, 6]
+    monkeypatch.setitem(run.names, "even_minus_odd", lambda x: x.sum(axis=1))
+    two = tutorial.count_wrong(tutorial.all_sequences(2))
+    assert two[0] == 42  # right where the first number is 0
+    assert 0 < two[1] < 42
+    monkeypatch.setitem(run.names, "layer", tutorial.net(1, -1, dtype="int32"))
+    overflows = np.array([[-(2**31), 2**31 - 1], [0, 0]], "int32")
+    assert tutorial.count_wrong(overflows).tolist() == [2, 2]
 
 
-def test_random_sequences_depend_on_the_seed_and_are_right(tutorial, monkeypatch):
+def settings(tutorial, **changes):
+    return types.SimpleNamespace(**{**vars(tutorial.settings), **changes})
+
+
+def test_random_sequences_depend_on_the_seed(run, tutorial):
     seen = []
-    monkeypatch.setattr(
-        tutorial, "count_wrong", lambda x, _: seen.append(x.copy()) or 0
-    )
+
+    def count(x):
+        seen.append(x.copy())
+        return np.zeros(2, int)
+
     for seed in (0, 0, 1):
-        settings = tutorial.Settings(
-            num_sequences=6, batch_size=2, longest=50, seed=seed
-        )
-        assert tutorial.check_random(settings) == (6, 0, 50)
-    assert all(len(x) == 2 and x.shape[1] % 2 == 0 for x in seen)
+        changed = settings(tutorial, seed=seed, longest=50, num_sequences=3000)
+        rerun(run, "rng.bytes", count_wrong=count, settings=changed)
+    assert all(x.shape[0] == 1000 and x.shape[1] % 2 == 0 for x in seen)
+    assert [x.shape[1] for x in seen[2::3]] == [50] * 3
     assert [x.tolist() for x in seen[:3]] == [x.tolist() for x in seen[3:6]]
     assert seen[2].tolist() != seen[8].tolist()
 
 
-def test_floats_and_policies_are_as_told(tutorial):
-    exact, error, four = tutorial.compare_with_floats(timesteps=200)
-    np.testing.assert_array_equal(exact[1::2], 2002 * np.arange(1, 101))
-    assert not error.any()
-    assert four == [1, 0.0]
-    states, message = tutorial.compare_policies(timesteps=24)
-    x = tutorial.alternating(10**8, 24)[:, :, None]
-    np.testing.assert_array_equal(states["exact"], run(x, "int64"))
-    for overflow in ("wrap", "saturate"):
-        np.testing.assert_array_equal(
-            states[overflow], run(x, "int32", overflow=overflow)
+def one_wrong(state, output):
+    return lambda x, sign=1: np.array([state, output])
+
+
+def contradictions(t):
+    """(a text of the cell that judges, other values, the claims that must fail)."""
+    changed = settings(t, longest=9_998, num_sequences=2000)
+    yield "of 500", {"closed_form": lambda x, w, u: 0}, {1}
+    yield "of the three", {"output": keras.ops.ones_like}, {3}
+    yield "of the three", {"layer": lambda x: keras.ops.convert_to_tensor(x[:, 0])}, {3}
+    for text in ("num_short =", "rng.bytes"):
+        yield text, {"count_wrong": one_wrong(1, 0)}, {2}
+        yield text, {"count_wrong": one_wrong(0, 1)}, {3}
+    for wrong in ((1, 0), (0, 1)):
+        yield "num_odd =", {"count_wrong": one_wrong(*wrong)}, {4}
+    yield "rng.bytes", {"settings": changed, "count_wrong": one_wrong(0, 0)}, {2}
+    for step in (1001, 1000, 1024):
+        for error in (0 * t.errors[1001], t.errors[step] + 1):
+            if step == 1001 or error.any():
+                errors = {**t.errors, step: error}
+                yield "right beyond it", {"errors": errors}, {5}
+    yield "exact_four", {"float_states": lambda x: np.ones(4)}, {5}
+    yield "exact_four", {"exact_states": lambda x: keras.ops.zeros(4)}, {5}
+    yield "message =", {"int32_states": lambda x, overflow: x}, {6}
+    for name in ("wrap", "saturate"):
+        yield (
+            "wrapped =",
+            {"by_policy": {**t.by_policy, name: t.by_policy["exact"]}},
+            {6},
         )
-    assert message == "the recurrence overflows int32 in batch entry 0 at timestep 21"
 
 
-def test_pictures_are_drawn(tutorial, good, tmp_path):
-    from matplotlib import image
+def test_claims_are_judged(run, tutorial):
+    seen = set()
+    for text, names, wanted in contradictions(tutorial):
+        holds, fails = rerun(run, text, **names)
+        assert fails == wanted, (text, list(names), holds)
+        seen |= fails
+    assert seen == set(range(1, 7))
 
-    tutorial.draw_unrolled((5, 3, 4, 1), tmp_path / "unrolled.png")
-    tutorial.draw_floats(*good["float states"], tmp_path / "floats.png")
-    tutorial.draw_policies(good["policies"][0], tmp_path / "overflow.png")
-    for name in ("unrolled", "floats", "overflow"):
-        assert image.imread(tmp_path / f"{name}.png").shape[:2] > (300, 800)
+
+def test_a_reader_who_changes_a_weight_reads_what_was_wanted_and_found(tmp_path):
+    """In a program, with pictures as files."""
+    small = ["--quick", "--num-sequences", "2000", "--longest", "100"]
+    command = [PROGRAM, *small, "--recurrent-weight", "1", "--out", tmp_path]
+    done = processes.run(command, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert "claim 1: 0 wanted, 0 found: holds [" in done.stdout
+    assert "claim 2: 0 wanted, 107,058 found: does not hold [" in done.stdout
+    assert "claim 3: [1, 0.5, 0] wanted, [1, 1, 1] found: does not h" in done.stdout
+    assert "hold: 2, 3, 4 (--recurrent-weight 1 --num-sequences" in done.stdout
+    assert "All claims hold" not in done.stdout
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["tutorial"] == NAME
+    assert summary["settings"]["recurrent_weight"] == 1
+    names = ("floats", "overflow", "plane", "unrolled")
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == [f"{name}.{kind}" for name in names for kind in ("png", "svg")]
 
 
-def test_bad_arguments_are_refused(tutorial, capsys):
-    with pytest.raises(SystemExit):
-        tutorial.main(["--seed", "x"])
+def test_a_reader_may_edit_the_sequence_and_the_weights():
+    """Of a notebook: an odd length; a weight whose states need more than 64 bits."""
+    edits = {
+        "x = [5, 3, 4, 1]": "x = [7, 2, 1]",
+        "recurrent_weight=-1": "recurrent_weight=3",
+        "num_sequences=(100_000, ": "num_sequences=(2000, ",
+    }
+    run = run_lesson(NAME, notebook=True, edits=edits)
+    assert "x = [7, 2, 1]: state h = 70, output y = 1\n" in run.printed
+    verdict = "Claims that hold: 1, 5, 6. Claims that do not hold: 2, 3, 4.\n"
+    assert run.cells[-1].printed.endswith(verdict)
+    assert "claim 2: 0 wanted, 2,000 found: does not hold" in run.printed
+
+
+def test_bad_arguments_are_refused(capsys):
+    assert run_lesson(NAME, "--seed", "x").status == 2
     assert "--seed" in capsys.readouterr().err

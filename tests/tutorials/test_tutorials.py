@@ -240,7 +240,7 @@ def test_the_ensemble_judges_texts(imdb, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch", "nonsense"])
-@pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("[0-9]*.py")))
+@pytest.mark.parametrize("name", ["01_cnn_vs_rnn.py", "04_imdb_sentiment.py"])
 def test_other_backends_are_refused_in_one_line(name, backend, tmp_path):
     done = subprocess.run(
         [sys.executable, FOLDER / name, "--out", tmp_path / "out"],

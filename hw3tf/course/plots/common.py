@@ -1,5 +1,4 @@
-"""Pictures that more than one tutorial draws. Needs matplotlib (the extra
-`tutorials`); writes PNG and SVG files, opens no window."""
+"""Pictures that more than one tutorial draws, and how figures become files."""
 
 import pathlib
 import sys
