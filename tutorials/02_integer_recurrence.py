@@ -44,11 +44,10 @@ try:
     import hw3tf
 except ImportError as error:
     if "ipykernel" not in sys.modules:
-        raise SystemExit(
-            f"{error}: pip install '.[tutorials]' in the checkout"
-        ) from None
+        raise SystemExit(f"{error}: pip install '.[tutorials]'") from None
+    print("Installing hw3tf takes minutes and needs a C++17 compiler.", flush=True)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "..[tutorials]"]
-    subprocess.run(pip, check=True)  # takes minutes; needs a C++17 compiler
+    subprocess.run(pip, check=True)
     import hw3tf
 
 # %%
@@ -161,13 +160,13 @@ print(closed_form(x, settings.input_weight, settings.recurrent_weight))
 
 # %% [markdown]
 # Does the layer agree for other weights, too? Five pairs of weights, a hundred random
-# sequences of 20 numbers for each:
+# sequences of ten numbers for each:
 
 # %%
 rng, wrong = np.random.default_rng(settings.seed), 0
 pairs = [(settings.input_weight, settings.recurrent_weight)]
 for w, u in [*pairs, (1, 1), (2, 3), (-1, 0), (1, -2)]:
-    numbers = rng.integers(-100, 101, (100, 20))
+    numbers = rng.integers(-100, 101, (100, 10))
     states = net(w, u, dtype="int64")(numbers[:, :, None]).numpy()[:, 0]
     wrong += sum(
         closed_form(n, w, u) != s for n, s in zip(numbers, states, strict=True)
@@ -260,8 +259,8 @@ def count_wrong(x, sign=1):
 # %%
 short = sum(count_wrong(all_sequences(n)) for n in (2, 4, 6))
 num_short = 7**2 + 7**4 + 7**6
-lesson.claim(2, f"wrong states of {num_short:,} short ones", short[0], "==", 0)
-lesson.claim(3, f"wrong outputs of {num_short:,} short ones", short[1], "==", 0)
+lesson.claim(2, f"wrong states of {num_short:,} short sequences", short[0], "==", 0)
+lesson.claim(3, f"wrong outputs of {num_short:,} short sequences", short[1], "==", 0)
 
 # %% [markdown]
 # ## Why the length must be even
@@ -275,8 +274,8 @@ for sequence in ([5], [5, 3, 4]):
     print(f"{sequence}: state {int(h[0, 0])}, output {float(output(h)[0, 0]):g}")
 turned = sum(count_wrong(all_sequences(n), sign=-1) for n in (1, 3, 5))
 num_odd = 7 + 7**3 + 7**5
-lesson.claim(4, f"of {num_odd:,}, states that are not O - E", turned[0], "==", 0)
-lesson.claim(4, f"of {num_odd:,}, outputs that are not opposite", turned[1], "==", 0)
+lesson.claim(4, f"states of {num_odd:,} that are not O - E", turned[0], "==", 0)
+lesson.claim(4, f"outputs of {num_odd:,} that are not opposite", turned[1], "==", 0)
 
 # %% [markdown]
 # The signs are counted from the end. With an odd length the last position is odd, so
@@ -297,8 +296,8 @@ for length in lesson.progress(lengths, "random sequences"):
     numbers = np.frombuffer(rng.bytes(batch_size * length), "int8")
     random += count_wrong(numbers.reshape(batch_size, length))
 num_random = num_batches * batch_size
-lesson.claim(2, f"wrong states of {num_random:,} random ones", random[0], "==", 0)
-lesson.claim(3, f"wrong outputs of {num_random:,} random ones", random[1], "==", 0)
+lesson.claim(2, f"wrong states of {num_random:,} random sequences", random[0], "==", 0)
+lesson.claim(3, f"wrong outputs of {num_random:,} random sequences", random[1], "==", 0)
 lesson.claim(2, "length of the longest", max(lengths), "==", 10_000)
 
 # %% [markdown]
@@ -366,11 +365,13 @@ lesson.show("floats", draw.floats(growing, errors))
 # %%
 beyond = np.abs(growing) > 2**24
 within, after = errors[1001][~beyond], errors[1001][beyond]
-lesson.claim(5, "steps of 1001, wrong within 2**24", np.sum(within != 0), "==", 0)
-lesson.claim(5, "steps of 1001, right beyond it", np.sum(after == 0), "==", 0)
+lesson.claim(
+    5, "steps of 1001, wrong states within 2**24", np.sum(within != 0), "==", 0
+)
+lesson.claim(5, "steps of 1001, right states beyond 2**24", np.sum(after == 0), "==", 0)
 for step in (1000, 1024):
     wrong = np.sum(errors[step] != 0)
-    lesson.claim(5, f"steps of {step}, wrong in 20,000", wrong, "==", 0)
+    lesson.claim(5, f"steps of {step}, wrong states of 20,000", wrong, "==", 0)
 
 # %% [markdown]
 # Nor does it take a long sequence. **Predict, then run:** every number of

@@ -53,11 +53,10 @@ try:
     import hw3tf
 except ImportError as error:
     if "ipykernel" not in sys.modules:
-        raise SystemExit(
-            f"{error}: pip install '.[tutorials]' in the checkout"
-        ) from None
+        raise SystemExit(f"{error}: pip install '.[tutorials]'") from None
+    print("Installing hw3tf takes minutes and needs a C++17 compiler.", flush=True)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "..[tutorials]"]
-    subprocess.run(pip, check=True)  # takes minutes; needs a C++17 compiler
+    subprocess.run(pip, check=True)
     import hw3tf
 
 # %%
@@ -179,7 +178,7 @@ lesson.show("weights", draw.weights_by_norm(betas, weights_of_many))
 #
 # > **Answer to 3b.** For large $\beta$ every token attends to itself alone:
 # > $y_1 \to x_1$, $y_2 \to x_2$, $y_3 \to x_3$. Its score with itself is ahead of every
-# > other by at least $\beta^2$, so the other weights fall as $e^{-\beta^2}$.
+# > other by at least $\beta^2$, so the other weights fall as $e^{-\beta^2}$ or faster.
 #
 # > **Answer to 3c.** The product of query and key decides *where* a token looks, the
 # > value is *what* it gets from there. When one score is ahead of the others by far,
@@ -239,8 +238,8 @@ GOOD_COPY = 1e-3
 GOOD_BETA = math.sqrt(math.log(math.sqrt(10) / GOOD_COPY - 2))
 
 # %% [markdown]
-# **Predict, then run:** $e^{2 \cdot 30^2}$ is no float. What happens to the kernel at
-# $\beta = 30$?
+# **Predict, then run:** $e^{2 \cdot 30^2}$ is too large for any float. What happens to
+# the kernel at $\beta = 30$?
 
 # %%
 exact = np.stack([exact_weights(beta) for beta in betas])
@@ -263,7 +262,12 @@ lesson.claim(2, "weights, on paper and computed", weights_of_many, "~", exact, 3
 worst = errors[betas > GOOD_BETA].max()
 lesson.claim(1, "worst copy beyond beta = 2.84", worst, "<=", GOOD_COPY)
 
+# %% [markdown]
+# The gray lines cross where a copy is good to a thousandth, at the $\beta$ of the
+# formula. The kernel alone, asked by bisection, finds the same:
 
+
+# %%
 def find_good_beta(size=4, scale=1.0):
     """The least beta at which the kernel copies x1, x2, x3 to a thousandth."""
     low, high, tokens = 0.1, 100.0, make_tokens(directions(size))[:3]
@@ -275,7 +279,6 @@ def find_good_beta(size=4, scale=1.0):
     return high
 
 
-# %%
 good_beta = find_good_beta()
 print(f"copies are good to 0.001 from beta = {good_beta:.4f} on")
 lesson.claim(1, "least beta of a good copy", good_beta, "~", GOOD_BETA, 1e-3)
@@ -370,8 +373,9 @@ lesson.show("noise", draw.noisy_copies(rows))
 lesson.claim(5, "share of copies, and on paper", rows[:, 2], "~", rows[:, 1], 0.03)
 
 # %% [markdown]
-# At $\sigma = 0.5$, five of six. The dots follow the formula, which knows nothing of
-# $\beta$: longer vectors do not help, because all scores grow together.
+# At $\sigma = 0.5$, five of six. The dots follow the formula, in which there is no
+# $\beta$: once all scores are large, longer vectors do not help, since the scores grow
+# together.
 #
 # ## What repairs it: two heads
 #

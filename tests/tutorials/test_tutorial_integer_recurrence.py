@@ -120,7 +120,7 @@ def contradictions(t):
         for error in (0 * t.errors[1001], t.errors[step] + 1):
             if step == 1001 or error.any():
                 errors = {**t.errors, step: error}
-                yield "right beyond it", {"errors": errors}, {5}
+                yield "right states beyond", {"errors": errors}, {5}
     yield "exact_four", {"float_states": lambda x: np.ones(4)}, {5}
     yield "exact_four", {"exact_states": lambda x: keras.ops.zeros(4)}, {5}
     yield "message =", {"int32_states": lambda x, overflow: x}, {6}

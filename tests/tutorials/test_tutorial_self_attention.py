@@ -145,7 +145,7 @@ def contradictions(t):
     yield "error of the kernel", {"off_by": t.off_by + 1e-5}, {2}
     yield "error of the kernel", {"exact": t.exact + 1e-5}, {2}
     yield "error of the kernel", {"errors": t.errors + 1e-3}, {1}
-    yield "beta of a good copy", {"find_good_beta": lambda: 2.85}, {1}
+    yield "beta of a good copy", {"GOOD_BETA": 2.85}, {1}
     for token in range(4):
         moved = np.eye(4)[token][:, None] * [0.1, 0, 0, 0]
         attend = functools.partial(attend_and_move, t.attend, moved)
