@@ -371,3 +371,15 @@ def test_readme_has_the_two_commands_and_its_example_runs():
     assert examples
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
+
+
+def test_mutants_change_what_they_name():
+    """`nox -s mutants` takes an hour, and would end at the first that does not."""
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    mutants = tomllib.loads((ROOT / ".ci/mutants.toml").read_text())["mutant"]
+    for mutant in mutants:
+        text = (ROOT / mutant["file"]).read_text()
+        assert text.count(mutant["old"]) == 1, mutant["name"]
+        assert mutant["old"] != mutant["new"], mutant["name"]
+        assert all((ROOT / test).exists() for test in mutant["tests"]), mutant["name"]
+    assert len({mutant["name"] for mutant in mutants}) == len(mutants) >= 60
