@@ -281,6 +281,7 @@ BENCHMARKS = (
     "recurrence/layers/run.py",
     "models/run.py",
     "imdb/training.py",
+    "tutorials/nets.py",
 )
 
 
