@@ -106,6 +106,24 @@ def test_numbers_are_as_exact_as_keras(cell, timesteps):
 
 
 @pytest.mark.parametrize("cell", CELLS)
+def test_a_thousand_steps(cell, rng):
+    arrays = make_arrays(rng, cell, 3, 1000, 5, 17, mask="holes")
+    arrays = {
+        name: np.float32(x).astype("float64") if x.dtype.kind == "f" else x
+        for name, x in arrays.items()
+    }
+    truth, own, got = (
+        compute(function, cell, arrays, {"return_sequences": True}, dtype, way)
+        for function, dtype, way in (
+            (specification, "float64", "graph"),
+            (specification, "float32", "graph"),
+            (kernel, "float32", "eager"),
+        )
+    )
+    assert_as_exact(got, own, truth)
+
+
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("batch", "units"), SIZES)
 def test_sizes(cell, batch, units, rng):
     """Primes, powers of two, more units than a panel and than a block of products."""
