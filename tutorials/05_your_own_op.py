@@ -45,11 +45,10 @@ try:
     import hw3tf
 except ImportError as error:
     if "ipykernel" not in sys.modules:
-        raise SystemExit(
-            f"{error}: pip install '.[tutorials]' in the checkout"
-        ) from None
+        raise SystemExit(f"{error}: pip install '.[tutorials]'") from None
+    print("Installing hw3tf takes minutes and needs a C++17 compiler.", flush=True)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "..[tutorials]"]
-    subprocess.run(pip, check=True)  # takes minutes; needs a C++17 compiler
+    subprocess.run(pip, check=True)
     import hw3tf  # noqa: F401
 
 # %%
