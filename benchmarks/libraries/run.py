@@ -35,6 +35,7 @@ INSTRUCTION_SETS = {
 }
 # Libraries without a switch of this kind.
 UNLIMITED = ("onnxruntime",)
+UNLIMITED_NOTE = "no switch limits it to"
 # A library that is slower than hw3tf by this much is timed in the first round, once:
 # some take 20 times as long, and all would wait for them.
 HOPELESS = 5
@@ -127,7 +128,7 @@ class Run:
             else:
                 found[library] = answer | {"rounds": [], "medians": []}
                 if self.options.isa and library in UNLIMITED:
-                    words = f"no switch limits it to {self.options.isa}"
+                    words = f"{UNLIMITED_NOTE} {self.options.isa}"
                     notes = filter(None, [answer["note"], words])
                     found[library]["note"] = "; ".join(notes)
         peaks = []
