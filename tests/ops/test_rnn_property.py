@@ -4,7 +4,17 @@ judge: results and all gradients."""
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rnn_checks import CELLS, MASKS, check, make_arrays
+from rnn_checks import (
+    CELLS,
+    MASKS,
+    compute,
+    eps_of,
+    kernel,
+    make_arrays,
+    rms,
+    rounded,
+    specification,
+)
 
 DROPOUTS = st.sampled_from([None, "one", "each"])
 # Without bounds a state grows, and with it what rounding does.
@@ -13,7 +23,7 @@ BOUNDED = st.sampled_from(["tanh", "sigmoid", "hard_sigmoid"])
 
 @st.composite
 def calls(draw):
-    """(cell, arrays, options, dtype) of a call."""
+    """(cell, arrays, options) of a call."""
     cell = draw(st.sampled_from(CELLS))
     reset_after = draw(st.booleans())
     arrays = make_arrays(
@@ -38,7 +48,7 @@ def calls(draw):
         options["reset_after"] = reset_after
     for name in ("reverse", "return_sequences", "zero_output_for_mask"):
         options[name] = draw(st.booleans())
-    return cell, arrays, options, draw(st.sampled_from(["float32", "float64"]))
+    return cell, rounded(arrays, "float32"), options
 
 
 # derandomize: the same examples in every run; on a busy machine drawing is slow.
@@ -50,6 +60,19 @@ def calls(draw):
 )
 @given(call=calls())
 def test_any_shape_and_options_are_as_exact_as_keras(call):
-    cell, arrays, options, dtype = call
-    shapes = {name: x.shape for name, x in arrays.items()}
-    check(cell, arrays, options, dtype, what=f"{cell} {options} {dtype} {shapes}")
+    cell, arrays, options = call
+    truth, plain, got = (
+        compute(function, cell, arrays, options, dtype)
+        for function, dtype in (
+            (specification, "float64"),
+            (specification, "float32"),
+            (kernel, "float32"),
+        )
+    )
+    for name, x in got.items():
+        # Hypothesis looks for inputs on which Keras is lucky. Gradients are sums of up
+        # to 20 x 20 terms of the order of 1, whose rounding remains where they cancel.
+        rounding = 20 * eps_of("float32") * max(1.0, rms(truth[name]))
+        bound = 2 * rms(plain[name] - truth[name]) + rounding
+        assert x.shape == truth[name].shape
+        assert rms(x - truth[name]) <= bound, f"{name} of {cell} {options}"
