@@ -158,7 +158,7 @@ def test_cells_show_pictures_and_numbers_as_they_run(run):
         ("unnamed = 0", {"bad": {"`y`": [lambda: None]}}, {5}),
         ("difference = np.max(", {"losses": {"a": [2.0, 1], "b": [2.0, 3]}}, {7}),
     ],
-    ids=str,
+    ids=["claim 1", "claim 2", "claim 3", "claim 4", "claim 5", "claim 7"],
 )
 def test_a_broken_claim_is_told(run, text, names, broken):
     assert rerun(run, text, **names)[1] == broken
