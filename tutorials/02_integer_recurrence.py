@@ -22,7 +22,7 @@ many sequences. These are the claims. Each is judged in the cell that tests it.
 4. With an odd length the two sums change sides, and the answer is the opposite.
 5. In float32, a state that grows by 1001 a step is exact up to $2^{24}$ and wrong at
    every later step, while one that grows by 1000 or 1024 is exact for 20,000 steps. For
-   one sequence of four float32 numbers, float32 sees a tie where there is none.
+   one sequence of four float32 numbers, float32 sees a tie that does not exist.
 6. An int32 state that overflows raises an error that names the step. With `"wrap"` it
    is what two's complement says, with `"saturate"` the nearest int32.
 

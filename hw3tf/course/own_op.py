@@ -51,7 +51,7 @@ def tutorial_folder(name: str) -> pathlib.Path:
 
 
 def compiler() -> str | None:
-    """The C++ compiler that CMake will find; None if there is none."""
+    """The C++ compiler that CMake will find; None without one."""
     names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
     return next(filter(None, map(shutil.which, filter(None, names))), None)
 
