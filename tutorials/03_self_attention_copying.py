@@ -386,8 +386,8 @@ lesson.claim(5, "share of copies, and on paper", rows[:, 2], "~", rows[:, 1], 0.
 # score of a row is its own, whatever the ratios of the norms are.
 #
 # The circle has two dimensions. A head of an $n$-dimensional model with $n/2$ of them
-# has room for two of the four coordinates of a value: it attends to the right token and
-# brings back half of it. A second head with the same queries and keys brings the other
+# holds two of the four coordinates of a value: it attends to the right token and brings
+# back half of it. A second head with the same queries and keys brings the other
 # half. The values of the first head are the two main directions of the tokens, the best
 # that two dimensions can do (Eckart and Young).
 
@@ -606,7 +606,7 @@ lesson.finish(
 # Attention copies because a token is most like itself. It fails where that is not so:
 # when a token is a part of others, when another is much longer, when scores are small.
 # Weight matrices repair all three. They move the tokens to where they can be told apart
-# and make the scores large, and several heads bring back what one has no room for. What
+# and make the scores large, and several heads bring back what one cannot hold. What
 # attention cannot know without being told is where a token stands.
 #
 # ## Exercises

@@ -9,7 +9,6 @@ the memory, ten training steps on batches of 32 reviews that are padded to the f
 length.
 """
 
-import importlib.util
 import pathlib
 import resource
 import sys
@@ -22,17 +21,9 @@ if not __package__:  # run as a program: what it imports is in the folder above
 import harness
 
 PROGRAM = "imdb/training.py"
-TUTORIAL = pathlib.Path(__file__).parents[2] / "tutorials/04_imdb_sentiment.py"
+TUTORIAL = "04_imdb_sentiment"
 KINDS = ("fused", "keras")
 PACKAGES = ("hw3tf", "keras", "tensorflow")
-
-
-def load_tutorial():
-    spec = importlib.util.spec_from_file_location("tutorial", TUTORIAL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tutorial"] = module  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
 
 
 def peak_mib():
@@ -47,7 +38,7 @@ class Worker:
         from hw3tf.course import data as course_data
         from hw3tf.course import sentiment
 
-        tutorial = load_tutorial()
+        tutorial = harness.load_tutorial(TUTORIAL)
         settings = replace(tutorial.Settings(), attention=attention, epochs=1)
         if quick:
             settings = replace(settings, **tutorial.QUICK)
@@ -63,7 +54,7 @@ class Worker:
         """Ten training steps at full length: seconds per step, and memory."""
         import numpy as np
 
-        tutorial = load_tutorial()
+        tutorial = harness.load_tutorial(TUTORIAL)
         settings = replace(
             tutorial.Settings(), attention=attention, epochs=1, sequence_length=length
         )

@@ -9,7 +9,6 @@ tutorial's sizes; the result says how far the predictions differ.
 
 import contextlib
 import dataclasses
-import importlib.util
 import os
 import pathlib
 import statistics
@@ -23,17 +22,8 @@ import harness
 import numpy as np
 
 PROGRAM = "tutorials/nets.py"
-TUTORIALS = pathlib.Path(__file__).parents[2] / "tutorials"
 KINDS = ("keras.layers.GRU", "hw3tf.layers.GRU")
 PACKAGES = ("hw3tf", "keras", "tensorflow")
-
-
-def load_tutorial(name):
-    spec = importlib.util.spec_from_file_location(name, TUTORIALS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
 
 
 def images(tutorial, quick):
@@ -56,8 +46,8 @@ def nets(quick):
     """Name -> (function that builds and compiles a model, inputs, labels)."""
     import keras
 
-    first = load_tutorial("01_cnn_vs_rnn")
-    fourth = load_tutorial("04_imdb_sentiment")
+    first = harness.load_tutorial("01_cnn_vs_rnn")
+    fourth = harness.load_tutorial("04_imdb_sentiment")
     settings = dataclasses.replace(fourth.Settings(), model="gru")
     if quick:
         settings = dataclasses.replace(settings, sequence_length=9, batch_size=3)

@@ -116,3 +116,17 @@ def rerun(run, text, **names):
         exec(compile(source, "cell", "exec"), changed)
     claims = lesson._claims.values()
     return tuple({c.number for c in claims if c.held is held} for held in (True, False))
+
+
+def require_judged(run, contradictions, claims):
+    """Every claim of a lesson fails where its result is wrong, and no other one.
+
+    `contradictions`: (text of a cell, other values of its names, numbers of the claims
+    that do not hold then). `claims`: how many the lesson has.
+    """
+    seen = set()
+    for text, names, wanted in contradictions:
+        holds, fails = rerun(run, text, **names)
+        assert fails == wanted, (text, list(names), holds)
+        seen |= fails
+    assert seen == set(range(1, claims + 1))

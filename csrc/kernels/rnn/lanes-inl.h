@@ -62,17 +62,6 @@ inline VecOf<Real> KeepSome(VecOf<Real> value, int64_t count) {
   return value;
 }
 
-// The smaller of each lane; `b` where either is NaN.
-inline Vec Min(Vec a, Vec b) {
-#if defined(__AVX512F__)
-  return reinterpret_cast<Vec>(_mm512_maskz_min_ps(0xFFFF, a, b));
-#elif defined(__AVX2__)
-  return reinterpret_cast<Vec>(_mm256_min_ps(a, b));
-#else
-  return a < b ? a : b;
-#endif
-}
-
 // e^x = 2^n e^r with |r| <= ln(2) / 2, and e^r - 1 = r + r^2 q(r).
 struct ExpParts {
   Vec scale;  // 2^n

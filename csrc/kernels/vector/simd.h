@@ -87,6 +87,17 @@ inline Vec Max(Vec a, Vec b) {
 #endif
 }
 
+// The smaller of each lane; `b` where either is NaN.
+inline Vec Min(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_maskz_min_ps(0xFFFF, a, b));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vec>(_mm256_min_ps(a, b));
+#else
+  return a < b ? a : b;
+#endif
+}
+
 // Bit i is whether lane i of a comparison is true.
 inline uint32_t BitsOf(VecInt condition) {
 #if defined(__AVX512F__)
