@@ -20,7 +20,6 @@ MOVED = {
     "hw3tf.demo": "hw3tf.course.demo",
     "hw3tf.plots": "hw3tf.course.plots",
     "hw3tf.sentiment": "hw3tf.course.sentiment",
-    "hw3tf.training": "hw3tf.course.training",
     "hw3tf.tutorial": "hw3tf.course.tutorial",
 }
 

@@ -1,10 +1,11 @@
-"""The recurrent nets of tutorials 1 and 4 with Keras's GRU and with the fused one.
+"""The recurrent net of tutorial 4 with Keras's GRU and with the fused one.
 
     python benchmarks/tutorials/nets.py --json nets.json
 
-Each net is built twice, with the same weights. A training step (forward, gradients and
-the optimizer) and a prediction of a batch are timed in turn, on random inputs of the
-tutorial's sizes; the result says how far the predictions differ.
+It is built twice, with the same weights. A training step (forward, gradients and the
+optimizer) and a prediction of a batch are timed in turn, on random inputs of the
+tutorial's sizes; the result says how far the predictions differ. Tutorial 1 times its
+own nets.
 """
 
 import contextlib
@@ -26,14 +27,6 @@ KINDS = ("keras.layers.GRU", "hw3tf.layers.GRU")
 PACKAGES = ("hw3tf", "keras", "tensorflow")
 
 
-def images(tutorial, quick):
-    """Inputs and labels of a batch of tutorial 1."""
-    rng = np.random.default_rng(0)
-    batch, rows = (4, 7) if quick else (tutorial.Settings().batch_size, 28)
-    x = rng.integers(0, 256, (batch, rows, 28)).astype("float32")
-    return x, rng.integers(0, 10, batch)
-
-
 def reviews(settings):
     """Inputs and labels of a batch of tutorial 4, of full length."""
     rng = np.random.default_rng(0)
@@ -46,33 +39,18 @@ def nets(quick):
     """Name -> (function that builds and compiles a model, inputs, labels)."""
     import keras
 
-    first = harness.load_tutorial("01_cnn_vs_rnn")
     fourth = harness.load_tutorial("04_imdb_sentiment")
     settings = dataclasses.replace(fourth.Settings(), model="gru")
     if quick:
         settings = dataclasses.replace(settings, sequence_length=9, batch_size=3)
 
-    def compiled(build, loss):
-        model = build()
+    def compiled():
+        model = fourth.build_model(settings)
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(), loss, jit_compile=False)
         return model
 
-    sentiment = keras.losses.BinaryCrossentropy(from_logits=True)
-    given = images(first, quick)
-    return {
-        "tutorial 1, two GRUs": (
-            lambda: compiled(first.build_gru, first.loss_of_readings),
-            *given,
-        ),
-        "tutorial 1, bidirectional GRU": (
-            lambda: compiled(first.build_bidirectional, first.loss_of_readings),
-            *given,
-        ),
-        "tutorial 4, bidirectional GRU": (
-            lambda: compiled(lambda: fourth.build_model(settings), sentiment),
-            *reviews(settings),
-        ),
-    }
+    return {"tutorial 4, bidirectional GRU": (compiled, *reviews(settings))}
 
 
 @contextlib.contextmanager
@@ -83,17 +61,11 @@ def stock_layer(kind):
     import hw3tf
 
     fused = hw3tf.layers.GRU
-    stock = kind == KINDS[0]
-    hw3tf.layers.GRU = keras.layers.GRU if stock else fused
-    # Tutorial 1 takes the layer as a default value.
-    build = sys.modules["01_cnn_vs_rnn"].build_gru
-    defaults = build.__defaults__
-    build.__defaults__ = (*defaults[:-1], hw3tf.layers.GRU)
+    hw3tf.layers.GRU = keras.layers.GRU if kind == KINDS[0] else fused
     try:
         yield
     finally:
         hw3tf.layers.GRU = fused
-        build.__defaults__ = defaults
 
 
 def measure_net(build, x, y, seconds):

@@ -1,5 +1,5 @@
-"""Modules that the tutorials share and nobody else needs: data sets, pictures, training
-for a number of seconds, the runner of lessons, and a page to try a model.
+"""Modules that the tutorials share and nobody else needs: data sets, pictures, the
+runner of lessons, and a page to try a model.
 
 `import hw3tf` does not load it; `hw3tf.course.data` and the others are loaded when they
 are asked for first.
@@ -9,7 +9,7 @@ import importlib
 from types import ModuleType
 
 __all__ = ["data", "demo", "lesson", "notebooks", "own_op", "plots", "sentiment"]
-__all__ += ["training", "tutorial"]
+__all__ += ["tutorial"]
 
 
 def __getattr__(name: str) -> ModuleType:

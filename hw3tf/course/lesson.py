@@ -13,7 +13,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,7 +111,12 @@ class Lesson:
 
     # -- Settings
 
-    def settings(self, full: bool = False, **values: Any) -> SimpleNamespace:
+    def settings(
+        self,
+        full: bool = False,
+        choices: Mapping[str, Sequence[str]] | None = None,
+        **values: Any,
+    ) -> SimpleNamespace:
         """Returns the settings of this run, and prints them.
 
         A program makes a full run, or a short one with `--quick`. Each setting is an
@@ -121,6 +126,8 @@ class Lesson:
 
         Args:
             full: In a notebook, whether to make a full run.
+            choices: Dict from the name of a setting to the texts that it may be. Such
+                a setting chooses what is done, and each choice has claims of its own.
             **values: Names of settings and their values: a pair (short run, full run),
                 or one value for both.
 
@@ -133,7 +140,7 @@ class Lesson:
             argv = os.environ.get("HW3TF_TUTORIAL_ARGUMENTS", default).split()
         else:
             argv = sys.argv[1:]
-        args = self._parser(pairs).parse_args(argv)
+        args = self._parser(pairs, choices or {}).parse_args(argv)
         self.full, self.out = not args.quick, args.out
         if not self.in_notebook:
             check_start(args)
@@ -142,7 +149,7 @@ class Lesson:
         self.changed = " ".join(
             f"--{name.replace('_', '-')} {value}"
             for name, value in chosen.items()
-            if value != usual[name]
+            if value != usual[name] and name not in (choices or {})
         )
         self._settings, self._claims = usual | chosen, {}
         kind = "Full" if self.full else "Short"
@@ -150,7 +157,9 @@ class Lesson:
         print(f"{kind} run of {self.name}: {', '.join(words)}", flush=True)
         return SimpleNamespace(**self._settings)
 
-    def _parser(self, pairs: dict[str, tuple[Any, Any]]) -> argparse.ArgumentParser:
+    def _parser(
+        self, pairs: dict[str, tuple[Any, Any]], choices: Mapping[str, Sequence[str]]
+    ) -> argparse.ArgumentParser:
         parser = argument_parser(
             f"Tutorial {self.name}, from its first cell to its last.",
             out=str(self.out),
@@ -160,9 +169,18 @@ class Lesson:
             if name == "seed":  # which every tutorial has
                 parser.set_defaults(seed=full)
                 continue
+            option = f"--{name.replace('_', '-')}"
+            if name in choices:
+                parser.add_argument(
+                    option,
+                    choices=choices[name],
+                    default=argparse.SUPPRESS,
+                    help=f"{short} by default",
+                )
+                continue
             least = 1 if short > 1 else -LARGEST_SEED
             parser.add_argument(
-                f"--{name.replace('_', '-')}",
+                option,
                 type=number(least, LARGEST_SEED, type(full)),
                 default=argparse.SUPPRESS,
                 help=f"{short:,} by default"

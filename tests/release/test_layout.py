@@ -40,7 +40,6 @@ PACKAGES = {
     "course.plots": {"course.plots", "course.tutorial"},
     "course.sentiment": {"acceleration", "course.data", "course.plots"}
     | {"course.sentiment", "course.tutorial"},
-    "course.training": {"course.tutorial"},
     "course.tutorial": set(),
 }
 FOR_ALL = {"_types"}

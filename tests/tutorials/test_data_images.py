@@ -119,13 +119,3 @@ def test_images_are_shifted(down, right, rng):
             if 0 <= i - down < 28 and 0 <= j - right < 28:
                 expected[:, i, j] = images[:, i - down, j - right]
     np.testing.assert_array_equal(data.shift_images(images, down, right), expected)
-
-
-def test_stretched_images_keep_what_they_show():
-    ramp = np.linspace(0, 200, 28)[:, None].repeat(28, 1)[None]
-    for height in (14, 28, 56):
-        tall = data.stretch_images(ramp, height)
-        assert tall.shape == (1, height, 28)
-        assert tall.mean() == pytest.approx(100, abs=1)
-        assert np.all(np.diff(tall[0, :, 0]) >= 0)
-    np.testing.assert_allclose(data.stretch_images(ramp, 28), ramp, atol=1e-4)

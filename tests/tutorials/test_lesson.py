@@ -72,6 +72,19 @@ def test_program_makes_a_full_run_and_quick_a_short_one(begin, capsys):
     assert begin("--seed", "3").changed == "--seed 3"
 
 
+def test_settings_that_are_choices_change_no_claim(begin, capsys):
+    settings = {"data": "auto", "size": 3, "choices": {"data": ("auto", "digits")}}
+    lesson = begin(**settings)
+    assert lesson._settings == {"data": "auto", "size": 3}
+    lesson = begin("--data", "digits", **settings)
+    assert (lesson._settings["data"], lesson.changed) == ("digits", "")
+    assert begin("--data", "digits", "--size", "4", **settings).changed == "--size 4"
+    with pytest.raises(SystemExit) as end:
+        begin("--data", "imdb", **settings)
+    assert end.value.code == 2
+    assert "argument --data: invalid choice: 'imdb'" in capsys.readouterr().err
+
+
 def test_notebook_makes_a_short_run_unless_it_is_told_otherwise(notebook):
     assert not notebook().full
     assert notebook.settings.size == 10

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hw3tf.course import plots
-from hw3tf.course.plots import own_op
+from hw3tf.course.plots import images, own_op
 
 
 def read(path):
@@ -73,55 +73,6 @@ def test_a_figure_that_fails_leaves_the_old_file(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "a.svg"]
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """A list of the figures that would have been saved."""
-    figures = []
-    monkeypatch.setattr(
-        plots.common, "save_figure", lambda figure, _: figures.append(figure)
-    )
-    return figures
-
-
-def test_panels_show_lines_that_differ_without_colour(figures):
-    lines = {name: [0, i] for i, name in enumerate("abcde")}
-    log = {"x": [5, 80], "lines": {"f": [1, 2]}, "xscale": "log"}
-    plots.plot_panels("a.png", {"x": [0, 1], "lines": lines, "title": "T"}, log)
-    left, right = figures[0].axes
-    looks = {(line.get_linestyle(), line.get_marker()) for line in left.lines}
-    assert len(looks) == len(left.lines) == 5
-    assert [line.get_label() for line in left.lines] == list("abcde")
-    assert [list(line.get_ydata()) for line in left.lines] == list(lines.values())
-    assert left.get_title() == "T"
-    assert [t.get_text() for t in right.get_xticklabels()] == ["5", "80"]
-
-
-def test_panels_are_written(tmp_path):
-    plots.plot_panels(tmp_path / "a.png", {"x": [0, 1], "lines": {"a": [0, 1]}})
-    assert read(tmp_path / "a.png").shape[:2] > (300, 500)
-
-
-def test_more_lines_than_looks_are_refused():
-    panel = {"x": [0], "lines": {name: [0] for name in "abcdef"}}
-    with pytest.raises(ValueError, match=r"at most 5 lines.*6"):
-        plots.plot_panels("a.png", panel)
-
-
-def test_confusion_is_drawn_with_true_classes_as_rows(figures):
-    matrix = np.array([[5, 1], [0, 3]])
-    plots.plot_confusion({"A": matrix, "B": matrix.T}, ["x", "y"], "c.png")
-    axes = figures[0].axes
-    assert [axis.get_title() for axis in axes] == ["A", "B"]
-    texts = {t.get_position(): t.get_text() for t in axes[0].texts}
-    assert texts == {(0, 0): "5", (1, 0): "1", (1, 1): "3"}  # (column, row); no zeros
-    assert axes[0].get_ylabel() == "true class"
-
-
-def test_confusion_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"shape \(3, 3\).*\(2, 2\) for 'A'"):
-        plots.plot_confusion({"A": np.ones((2, 2))}, list("xyz"), "c.png")
-
-
 def test_times_are_bars_with_their_numbers():
     groups = {"sum": {"loop": 20.0, "NumPy": 0.5}, "norm": {"op": 0.25}}
     (axis,) = own_op.times(groups).axes
@@ -151,3 +102,47 @@ def test_errors_and_losses_are_lines():
     (axis,) = own_op.losses({"op": [2.0, 1.0], "formula": [3.0, 1.5]}).axes
     assert [list(line.get_ydata()) for line in axis.lines] == [[2, 1], [3, 1.5]]
     assert {line.get_linestyle() for line in axis.lines} == {"-", "--"}
+
+
+def test_ten_images_are_named_and_the_first_is_drawn_by_rows(rng):
+    ten = rng.integers(1, 256, (3, 4, 5))
+    grid, sequence = images.images_and_rows(ten, ["bag", "coat", "shoe"]).axes
+    assert [t.get_text() for t in grid.get_xticklabels()] == ["bag", "coat", "shoe"]
+    assert grid.images[0].get_array().shape == (6, 27)  # with frames
+    drawn = sequence.images[0].get_array()
+    np.testing.assert_array_equal(drawn[:, ::2], ten[0].T)
+    assert not drawn[:, 1::2].any()
+    assert "bag" in sequence.get_title()
+
+
+def test_tall_images_have_titles():
+    axes = images.tall_images(np.zeros((2, 9, 3)), ["a\non top", "b"]).axes
+    assert [axis.get_title() for axis in axes] == ["a\non top", "b"]
+
+
+def test_shares_of_each_class_are_bars():
+    labels = np.array([0, 0, 1, 1])
+    right = {"CNN": np.array([1, 1, 1, 0]), "GRU": np.array([0, 0, 0, 1])}
+    figure = images.by_class(right, labels, ["bag", "coat"])
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert heights == [1, 0.5, 0, 0.5]
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["CNN: 0.750", "GRU: 0.250"]
+
+
+def test_a_net_has_one_look_in_all_pictures():
+    lines = {name: [0.5, 0.25] for name in images.LOOKS}
+    one = images.curves({"x": [1, 4], "lines": lines, "xscale": "log"}, ylim=(0, 1))
+    other = {"x": [1, 2], "lines": {"GRU": [1, 2]}, "title": "T", "ylabel": "seconds"}
+    two = images.curves(other, other)
+    (axis,), (left, right) = one.axes, two.axes
+    looks = {(line.get_linestyle(), line.get_marker()) for line in axis.lines}
+    colors = {line.get_color() for line in axis.lines}
+    assert len(looks) == len(colors) == len(lines)
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["1", "4"]
+    assert (axis.get_ylabel(), axis.get_ylim()) == ("accuracy", (0, 1))
+    assert (left.get_title(), left.get_ylabel()) == ("T", "seconds")
+    gru = [axis.lines[list(lines).index("GRU")], left.lines[0], right.lines[0]]
+    changes = images.influence({"GRU": np.array([0.0, 2.0])}).axes[0]
+    assert len({line.get_color() for line in [*gru, *changes.lines]}) == 1
+    assert np.isnan(changes.lines[0].get_ydata()).tolist() == [True, False]

@@ -1,22 +1,35 @@
-"""The parts of tutorials/01_cnn_vs_rnn.py."""
+"""Tutorial 1: its cells one by one, the nets, and what the cells claim."""
 
-import itertools
-from dataclasses import replace
-from types import SimpleNamespace
+import contextlib
+import types
 
+import keras
 import numpy as np
 import pytest
-from checks import tutorial_module
+from lessons import rerun, run_lesson
 
-from hw3tf.course import training
-from hw3tf.course.data import Images
-from hw3tf.course.tutorial import UserError
+NAME = "01_cnn_vs_rnn"
+SMALL = "--data digits --num-images 448 --num-tested 200 --seconds 0.01"
+FEW = "--steps 4 --steps-on-pairs 4"
+# Graphs take the time: some nets are not trained anew.
+SHORTER = {
+    "[18, 34, 66, 130, 258]": "[18, 34]",
+    "[14, 56, 224]": "[14]",
+    "train(what, build(), x[:count], y[:count], steps)": "nets[name]",
+    "train(name, build_cnn(), cut(x, rows), y, settings.steps)": "cnn",
+}
 
 
 @pytest.fixture(scope="module")
-def tutorial():
-    with tutorial_module("01_cnn_vs_rnn") as module:
-        yield module
+def run():
+    """The notebook, from its first cell to its last, with few images and steps."""
+    arguments = f"--quick {SMALL} {FEW}".split()
+    return run_lesson(NAME, *arguments, notebook=True, edits=SHORTER)
+
+
+@pytest.fixture
+def tutorial(run):
+    return types.SimpleNamespace(**run.names)
 
 
 @pytest.fixture
@@ -25,303 +38,186 @@ def images(rng):
     return rng.integers(0, 256, (5, 28, 28)).astype("uint8")
 
 
-@pytest.fixture
-def data(rng):
-    """Images that are told apart by which columns are bright: a few steps learn it."""
-
-    def part(number):
-        labels = np.arange(number) % 10
-        bright = np.arange(28) // 2 == 2 + labels[:, None, None]
-        noise = rng.integers(0, 50, (number, 28, 28))
-        return (200 * bright + noise).astype("uint8"), labels
-
-    names = tuple("abcdefghij")
-    return Images("fashion_mnist", "made here", names, *part(120), *part(60))
+def test_cells_show_pictures_and_numbers_as_they_run(run):
+    assert [len(c.pictures) for c in run.cells if c.pictures] == [1] * 9
+    assert "kept after row 1: 246, after row 28: 246 numbers per image\n" in run.printed
+    assert "2 of 2 layers with attention or recurrence are fused." in run.printed
+    last = run.cells[-1].printed.splitlines()[-1]
+    assert last.startswith("Claims that hold: 2. This run has changed settings: ")
+    assert last.endswith("Claims that only a full run judges: 1, 3, 4, 5, 6.")
 
 
-@pytest.fixture
-def steady_clock(monkeypatch):
-    """A clock on which 128 steps of training take two seconds, on any machine."""
-    ticks = itertools.count()
-    clock = SimpleNamespace(perf_counter=lambda: next(ticks) / 64)
-    monkeypatch.setattr(training, "time", clock)
-
-
-def test_budgets_of_parameters_are_equal(tutorial):
-    counts = [build().count_params() for build in tutorial.NETS.values()]
-    assert max(counts) <= 1.05 * min(counts)
-
-
-def test_cnn_is_equivariant_to_multiples_of_its_stride(tutorial, images):
-    cnn = tutorial.build_cnn()
-    assert tutorial.equivariance_error(cnn, images, 8) < 1e-5
-    assert tutorial.equivariance_error(cnn, images, 1) > 0.01
-
-
-def test_readings_have_one_shape_for_every_net_and_height(tutorial):
-    for name, build in tutorial.NETS.items():
-        net = build()
+def test_answers_have_one_shape_for_every_net_and_height(tutorial):
+    for name, net in tutorial.nets.items():
         for rows in (14, 28, 40):
-            readings = rows if name == "GRU" else 1
+            answers = rows if name == "GRU" else 1
             shape = net(np.zeros((2, rows, 28), "uint8")).shape
-            assert tuple(shape) == (2, readings, 10)
+            assert tuple(shape) == (2, answers, 10)
 
 
-def test_reading_after_a_row_is_that_of_the_image_cut_there(tutorial, images):
-    gru = tutorial.build_gru()
-    at_once = gru.predict(images, verbose=0)
-    sizes = set()
-    for t, (logits, states) in enumerate(tutorial.read_row_by_row(gru, images)):
-        cut = gru.predict(images[:, : t + 1], verbose=0)[:, -1]
-        # Logits of size 0.1, by 28 steps of float32.
-        np.testing.assert_allclose(at_once[:, t], cut, atol=1e-6)
-        np.testing.assert_allclose(logits, cut, atol=1e-6)
-        sizes.add(sum(state.shape[1] for state in states))
+def test_answer_after_a_row_is_that_of_the_image_that_ends_there(tutorial, images):
+    at_once = tutorial.gru(images)
+    for t, (scores, states) in enumerate(
+        tutorial.read_row_by_row(tutorial.gru, images)
+    ):
+        part = tutorial.gru(images[:, : t + 1])[:, -1]
+        # Scores of size 1, by 28 steps of float32.
+        np.testing.assert_allclose(at_once[:, t], part, atol=1e-5)
+        np.testing.assert_allclose(scores, part, atol=1e-5)
+        assert [tuple(state.shape) for state in states] == [(5, 123)] * 2
     assert t == 27
-    assert sizes == {246}
 
 
-def test_anytime_curve_is_that_of_the_readings(tutorial, images):
-    labels = np.arange(5)
-    nets = {"CNN": tutorial.build_cnn(), "GRU": tutorial.build_gru()}
-    found = tutorial.measure_anytime(nets, images, labels)
-    assert found["off by"] < 1e-6
-    assert found["memory"] == [246]
-    gru, cnn = found["curves"]["lines"].values()
-    assert len(gru) == len(cnn) == 28
-    assert gru[9] == tutorial.accuracy(nets["GRU"], images[:, :10], labels)
-    cut = images.copy()
-    cut[:, 10:] = 0
-    assert cnn[9] == tutorial.accuracy(nets["CNN"], cut, labels)
-    assert cnn[-1] == tutorial.accuracy(nets["CNN"], images, labels)
+def test_early_answers_are_those_of_the_rows_so_far(tutorial):
+    images, labels = tutorial.probed, tutorial.their_labels
+    for name, net in (("GRU", tutorial.gru), ("CNN", tutorial.cnn)):
+        some = images[:, :10] if name == "GRU" else tutorial.cut(images, 10)
+        assert tutorial.early[name][9] == tutorial.accuracy(net, some, labels)
+    assert (tutorial.cut(images, 10)[:, 10:] == 0).all()
+    np.testing.assert_array_equal(tutorial.cut(images, 10)[:, :10], images[:, :10])
 
 
-def test_only_the_dense_readout_grows_and_refuses(tutorial):
-    counts = tutorial.count_parameters((28, 56))["lines"]
-    for name in tutorial.NETS:
-        assert counts[name][0] == counts[name][1]
-    grown = counts["CNN, dense read-out"]
-    assert grown[1] - grown[0] == 10 * 112 * 3 * 4  # 3 more rows of 4 positions
-    assert not tutorial.dense_readout_refuses(28)
-    assert tutorial.dense_readout_refuses(27)
-
-
-def test_loss_weighs_the_reading_after_row_t_by_t_squared(tutorial, rng):
-    labels, logits = np.array([3, 7]), rng.normal(size=(2, 4, 10)).astype("float32")
-    targets = np.full((2, 10), 0.01)
-    targets[[0, 1], labels] = 0.91
-    scores = logits - np.log(np.exp(logits.astype("float64")).sum(-1, keepdims=True))
-    weights = np.array([1, 4, 9, 16]) / 30
-    expected = -(targets[:, None] * scores).sum(-1) @ weights
+def test_loss_is_the_mean_over_the_answers(tutorial, rng):
+    labels, scores = np.array([3, 7]), rng.normal(size=(2, 4, 10)).astype("float32")
+    share = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    wanted = -np.log(share[[0, 1], :, labels]).mean(axis=1)
     np.testing.assert_allclose(
-        tutorial.loss_of_readings(labels, logits), expected, rtol=1e-5
+        tutorial.loss_of_answers(labels, scores), wanted, rtol=1e-5
     )
 
 
-def test_held_out_images_are_not_trained_on(tutorial, data):
-    rng = np.random.default_rng(1)
-    data = replace(data, train_images=rng.integers(0, 256, (120, 28, 28)))
-    settings = tutorial.Settings()
-    x, y, x_held, _ = tutorial.hold_out(data, settings, mirror=True)
-    assert (len(x), len(x_held)) == (220, 10)
-    np.testing.assert_array_equal(x[110:], x[:110, :, ::-1])
-    np.testing.assert_array_equal(y[110:], y[:110])
-    seen = {image.tobytes() for image in x}
-    assert not seen & {image.tobytes() for image in x_held}
-    few, _, held, _ = tutorial.hold_out(data, settings, number=20)
-    assert len(few) == 20
-    np.testing.assert_array_equal(held, x_held)
+def test_multiplications_are_counted_per_position(tutorial):
+    conv = [9 * 16, 9 * 16 * 48, 9 * 48 * 96, 9 * 96 * 112]
+    positions = [28 * 28, 14 * 14, 7 * 7, 4 * 4]
+    assert tutorial.multiplications_of_cnn(28) == np.dot(conv, positions)
+    assert tutorial.multiplications_of_cnn(1) == np.dot(conv, [28, 14, 7, 4])
+    assert tutorial.per_row == 3 * 123 * (28 + 3 * 123) + 123 * 10
 
 
-def test_only_garments_are_mirrored_and_only_by_the_cnn(tutorial, data):
-    assert tutorial.may_mirror("CNN", data)
-    assert not tutorial.may_mirror("GRU", data)
-    assert not tutorial.may_mirror("CNN", replace(data, name="digits"))
+def test_nets_are_trained_for_whole_epochs_until_the_rate_is_small(tutorial, rng):
+    labels = np.arange(300) % 10
+    bright = np.arange(28) // 2 == 2 + labels[:, None, None]
+    x = (200 * bright + rng.integers(0, 50, (300, 28, 28))).astype("uint8")
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
+    layers += [keras.layers.Dense(10), keras.layers.Reshape((1, 10))]
+    net = keras.Sequential([keras.Input((28, 28)), *layers])
+    tutorial.train("small", net, x, labels, steps=41, rate=0.02)
+    assert int(net.optimizer.iterations) == 42  # 14 epochs of 3
+    assert 0 <= float(net.optimizer.learning_rate) < 1e-4
+    assert tutorial.accuracy(net, x, labels) > 0.9  # chance is 0.1
 
 
-def test_mirror_images_are_judged_like_the_images(tutorial, images):
-    cnn = tutorial.build_cnn()
-    both = tutorial.predict(cnn, images, mirror=True)
-    np.testing.assert_array_equal(
-        both, tutorial.predict(cnn, images[:, :, ::-1], mirror=True)
+def test_tall_images_have_two_pictures_of_different_classes(tutorial, images):
+    small = tutorial.halved(images)
+    assert small[2, 3, 4] == images[2, 6:8, 8:10].mean().astype("uint8")
+    tall = tutorial.stacked(small, small[::-1], gap=34)
+    assert tall.shape == (5, 20 + 14 + 34 + 14 + 22, 14)
+    np.testing.assert_array_equal(tall[:, 20:34], small)
+    np.testing.assert_array_equal(tall[:, 68:82], small[::-1])
+    assert tall.sum() == 2 * small.sum()
+    labels = np.array([0, 1, 0, 1, 2])
+    first, second, one, other = tutorial.pairs_of(images, labels)
+    assert (one != other).all()
+    for pictures, their_labels in ((first, one), (second, other)):
+        for picture, label in zip(pictures, their_labels, strict=True):
+            (place,) = [i for i in range(5) if np.array_equal(small[i], picture)]
+            assert labels[place] == label
+
+
+def test_rows_that_matter_are_those_of_the_window(tutorial):
+    moved = tutorial.seen["CNN"] > 1e-6 * tutorial.seen["CNN"].max()
+    assert np.flatnonzero(moved).tolist() == list(range(37, 55))
+    assert len(tutorial.seen["GRU"]) == 88
+    assert tutorial.seen["GRU"][-1] > 0
+
+
+def test_features_move_with_the_image_by_multiples_of_the_stride(tutorial):
+    assert tutorial.change[8] < 1e-5
+    assert min(tutorial.change[n] for n in (1, 2, 4)) > 0.01
+
+
+def test_images_are_shifted_to_both_sides(tutorial):
+    seen = []
+
+    def net(part):
+        seen.append(part)
+        return keras.ops.zeros((len(part), 1, 10))
+
+    tutorial.after_shift(net, 3, sideways=True)
+    tutorial.after_shift(net, 3, sideways=False)
+    sideways, down = seen
+    original = tutorial.probed
+    np.testing.assert_array_equal(sideways[::2, :, 3:], original[::2, :, :-3])
+    np.testing.assert_array_equal(sideways[1::2, :, :-3], original[1::2, :, 3:])
+    np.testing.assert_array_equal(down[::2, 3:], original[::2, :-3])
+    np.testing.assert_array_equal(down[1::2, :-3], original[1::2, 3:])
+
+
+def cases(t):
+    """(a text of the cell that judges, the claim, names with which it holds, changes
+    of them with each of which it does not)."""
+    right, some = np.ones(200, bool), np.arange(200) < 150
+    rnn = {"GRU": some, "bidirectional GRU": some}
+    good = dict.fromkeys(t.nets, right)
+    yield (
+        "of the better RNN",
+        1,
+        {"right": good},
+        [
+            {"right": good | {"CNN": some}},
+            {"right": good | rnn},
+            {"right": good, "nets": t.nets | {"GRU": t.build_gru(64)}},
+        ],
     )
 
+    def forgetful(gru, images):
+        for scores, states in t.read_row_by_row(gru, images):
+            yield scores + 0.01, states
 
-@pytest.mark.parametrize("name", ["CNN", "GRU", "bidirectional"])
-def test_nets_learn_and_are_restored(tutorial, data, name, tmp_path, steady_clock):
-    settings = replace(tutorial.Settings(), seconds=2.0, batch_size=20)
-    net, budget = tutorial.train(name, data, settings, 0, folder=tmp_path)
-    assert budget.elapsed == 2
-    found = tutorial.accuracy(net, data.test_images, data.test_labels)
-    assert found > 0.5  # chance is 0.1
-    again, same = tutorial.train(name, data, settings, 0, folder=tmp_path, resume=True)
-    assert same.curve == budget.curve
-    np.testing.assert_array_equal(again.get_weights()[0], net.get_weights()[0])
-    longer = replace(settings, seconds=3.0)
-    with pytest.raises(
-        UserError, match=r"--resume: checkpoint .* is of .* 2 s, not of"
-    ):
-        tutorial.train(name, data, longer, 0, folder=tmp_path, resume=True)
+    def growing(gru, images):
+        for row, (scores, states) in enumerate(t.read_row_by_row(gru, images)):
+            yield scores, [*states, np.zeros((1, row))]
 
-
-def test_interrupted_training_says_where_it_goes_on(
-    tutorial, data, tmp_path, monkeypatch, capsys, steady_clock
-):
-    accuracies = iter([0.5, 0.4])
-
-    def stop(*_):
-        try:
-            return next(accuracies)
-        except StopIteration:
-            raise KeyboardInterrupt from None
-
-    monkeypatch.setattr(tutorial, "accuracy", stop)
-    settings = replace(tutorial.Settings(), seconds=2.0, batch_size=20)
-    with pytest.raises(KeyboardInterrupt):
-        tutorial.train("CNN", data, settings, 0, folder=tmp_path)
-    assert f"in {tmp_path / 'CNN-0.npz'}. --resume goes on" in capsys.readouterr().out
-
-
-def test_time_is_measured_for_every_height(tutorial, monkeypatch):
-    monkeypatch.setattr(
-        tutorial, "seconds_per_step", lambda net, x, y: (x.shape, len(y))
+    yield "numbers kept", 2, {}, [{"read_row_by_row": f} for f in (forgetful, growing)]
+    yield "multiplications for", 2, {}, [{"per_row": 10 * t.per_row}]
+    good = {"GRU": np.ones(88), "CNN": t.seen["CNN"]}
+    short, wide = np.arange(88) > 30, np.arange(88) < 20
+    yield (
+        "least effect",
+        3,
+        {"seen": good},
+        [
+            {"seen": good | {"GRU": short}},
+            {"seen": good | {"CNN": wide}},
+            {"seen": good, "tall_cnn": t.tall_gru},
+        ],
     )
-    steps = [((8, 14, 28), 8), ((8, 28, 28), 8)]
-    measured = tutorial.measure_steps((14, 28))
-    lines = dict.fromkeys(["CNN", "GRU", "GRU, row by row"], steps)
-    assert measured == {"x": (14, 28), "lines": lines}
+    good = {"GRU": [0.9], "CNN": [0.5]}
+    changes = [{"far": good | line} for line in ({"GRU": [0.5]}, {"CNN": [0.6]})]
+    yield "upper picture named", 3, {"far": good}, changes
+    odd = types.SimpleNamespace(shift_images=lambda x, *_: np.roll(x, 7, axis=1))
+    yield "shift of 8 pixels", 4, {}, [{"course": odd}]
+    lines = [{"CNN": [0.9] * 7, "GRU": [sideways] * 7} for sideways in (0.5, 0.7)]
+    good, change = ({"shifted": {"sideways": line}} for line in lines)
+    yield "4 pixels sideways", 4, good, [change]
+    good, change = (
+        {"CNN": [0.6, few, 0.9], "GRU": [0.5, 0.6, 0.8]} for few in (0.8, 0.7)
+    )
+    yield "on a quarter", 5, {"learned": good}, [{"learned": change}]
+
+    def accelerate(net):
+        net.set_weights(t.build_gru().get_weights())
+        return contextlib.nullcontext()
+
+    other = types.SimpleNamespace(accelerate=accelerate)
+    yield 'the fused one", diff', 6, {}, [{"hw3tf": other}]
+    good, change = ({"GRU of Keras": [1, slow], "GRU": [9, 1]} for slow in (3, 1.5))
+    yield "in steps of", 6, {"times": good}, [{"times": change}]
 
 
-@pytest.fixture
-def good(tutorial):
-    """Results that meet the claims."""
-    heights = (28, 56, 112, 224)
-    return {
-        "data": "fashion_mnist",
-        "parameters": {"CNN": 100, "GRU": 104, "bidirectional": 102},
-        "seconds": {"CNN": [9.0, 9.1], "GRU": [9.2, 9.0], "bidirectional": [9.3, 9.1]},
-        "accuracy": {"CNN": [0.99], "GRU": [0.8], "bidirectional": [0.99]},
-        "equivariance": {1: 0.4, 2: 0.5, 4: 0.6, 8: 1e-7},
-        "shifts": {
-            "CNN": [[0.9] * 7] * 2,
-            "GRU": [[0.9, 0.8, 0.7, 0.6, 0.3, 0.2, 0.1], [0.9] * 7],
-            "bidirectional": [[0.5] * 7] * 2,
-        },
-        "steps": {
-            "x": (14, 224),
-            "lines": {
-                "CNN": [1.0, 2.0],
-                "GRU": [1.0, 2.0],
-                "GRU, row by row": [1.0, 9.0],
-            },
-        },
-        "few": {"x": (1, 2), "lines": {"CNN": [0.8, 0.9], "GRU": [0.3, 0.9]}},
-        "anytime": {
-            "curves": {
-                "x": list(range(1, 29)),
-                "lines": {"GRU": [0.8] * 28, "CNN, the rest empty": [0.2] * 28},
-            },
-            "off by": 1e-6,
-            "memory": [246],
-        },
-        "heights": {
-            "x": tutorial.HEIGHTS,
-            "lines": {name: [0.9] * 7 for name in tutorial.NETS},
-        },
-        "height parameters": {
-            "x": heights,
-            "lines": {
-                **{name: [5, 5, 5, 5] for name in tutorial.NETS},
-                "CNN, dense read-out": [5, 6, 7, 8],
-            },
-        },
-        "refused": [True, True, False, True, True, True, True],
-    }
-
-
-def broken(good):
-    """Results that contradict a claim, one for each claim and more."""
-    yield {"parameters": {**good["parameters"], "GRU": 106}}
-    yield {"seconds": {**good["seconds"], "GRU": [9.0, 10.2]}}
-    yield {"accuracy": {**good["accuracy"], "CNN": [0.94, 0.89]}}
-    yield {"accuracy": {**good["accuracy"], "bidirectional": [0.87]}}
-    yield {"equivariance": {**good["equivariance"], 8: 1e-3}}
-    yield {"equivariance": {**good["equivariance"], 4: 1e-3}}
-    yield {"shifts": {**good["shifts"], "GRU": good["shifts"]["CNN"]}}
-    for key, name, values in (
-        ("steps", "CNN", [1.0, 4.6]),
-        ("steps", "GRU", [1.0, 4.6]),
-        ("few", "CNN", [0.2, 0.9]),
-        ("height parameters", "GRU", [5, 5, 5, 6]),
-        ("height parameters", "CNN, dense read-out", [5, 5, 5, 5]),
-    ):
-        yield {key: {**good[key], "lines": {**good[key]["lines"], name: values}}}
-    anytime = good["anytime"]
-    yield {"anytime": {**anytime, "off by": 1e-3}}
-    yield {"anytime": {**anytime, "memory": [246, 300]}}
-    for lines in ({"GRU": [0.2] * 28}, {"CNN, the rest empty": [0.9] * 28}):
-        lines = {**anytime["curves"]["lines"], **lines}
-        yield {"anytime": {**anytime, "curves": {"x": None, "lines": lines}}}
-    yield {"refused": [True] * 7}
-
-
-def test_claims_are_checked(tutorial, good):
-    bars = tutorial.BARS["fashion_mnist"]
-    tutorial.check_claims(good, bars)
-    for contradiction in broken(good):
-        with pytest.raises(AssertionError):
-            tutorial.check_claims({**good, **contradiction}, bars)
-
-
-def test_pictures_are_drawn(tutorial, good, tmp_path):
-    from matplotlib import image
-
-    tutorial.draw(good, tmp_path)
-    for name in ("shifts", "steps_and_samples", "rows_and_heights"):
-        assert image.imread(tmp_path / f"{name}.png").shape[:2] > (300, 800)
-        assert (tmp_path / f"{name}.svg").exists()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--seconds", "0"],
-        ["--seconds", "nan"],
-        ["--seconds", "inf"],
-        ["--seeds", "0"],
-        ["--data", "imdb"],
-        ["--seed", "-1"],
-    ],
-    ids=" ".join,
-)
-def test_bad_arguments_are_refused(tutorial, arguments, capsys):
-    with pytest.raises(SystemExit) as end:
-        tutorial.parse_arguments(arguments)
-    assert end.value.code == 2
-    assert arguments[0] in capsys.readouterr().err
-
-
-def test_missing_data_and_folder_are_one_line(tutorial, tmp_path, monkeypatch):
-    def missing(source):
-        raise UserError(f"{source} cannot be loaded")
-
-    monkeypatch.setattr(tutorial, "load_images", missing)
-    with pytest.raises(UserError, match=r"^mnist cannot be loaded$"):
-        tutorial.main(["--data", "mnist", "--out", str(tmp_path / "out")])
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--out .* cannot be written"):
-        tutorial.main(["--out", str(tmp_path / "file")])
-
-
-def test_checkpoints_of_something_else_are_told_before_the_first_training(
-    tutorial, data, tmp_path, monkeypatch
-):
-    """Of all nets and seeds: the last one would be needed after hours."""
-    settings = replace(tutorial.Settings(), seconds=2.0)
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    np.savez(folder / "bidirectional-1.npz", purpose="x", curve=[[1, 1]], v0=np.ones(1))
-    monkeypatch.setattr(tutorial, "train", lambda *_: pytest.fail("trained"))
-    args = SimpleNamespace(out=tmp_path, seed=0, seeds=2, resume=True)
-    with pytest.raises(UserError, match=r"--resume: .*bidirectional-1\.npz is of x"):
-        tutorial.train_and_test(data, settings, args, None)
+def test_claims_are_judged(run, tutorial, monkeypatch):
+    monkeypatch.setattr(tutorial.lesson, "full", True)
+    for text, claim, good, changes in cases(tutorial):
+        assert rerun(run, text, **good) == ({claim}, set()), text
+        for change in changes:
+            assert rerun(run, text, **good | change)[1] == {claim}, (text, change)

@@ -5,7 +5,7 @@ from hw3tf.course.data.baseline import (
     summed_feature_logits,
     tfidf_logits,
 )
-from hw3tf.course.data.images import Images, load_images, shift_images, stretch_images
+from hw3tf.course.data.images import Images, load_images, shift_images
 from hw3tf.course.data.naive_bayes import NaiveBayesFeatures
 from hw3tf.course.data.reviews import Reviews, load_reviews
 from hw3tf.course.data.sample import sample_reviews
@@ -32,7 +32,6 @@ __all__ = [
     "run_workers",
     "sample_reviews",
     "shift_images",
-    "stretch_images",
     "summed_feature_logits",
     "tfidf_logits",
     "this_worker",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hw3tf.course.data.network import read_prepared
-from hw3tf.course.tutorial import UserError
+from hw3tf.course.tutorial import UserError, require_package
 
 # A file of each server, to ask whether it answers.
 _URLS = {
@@ -17,7 +17,8 @@ _URLS = {
     "t10k-labels-idx1-ubyte.gz",
 }
 _MEGABYTES = {"fashion_mnist": 30, "mnist": 12}
-_SOURCES = ("auto", *_URLS, "digits")
+# What `load_images` takes.
+SOURCES = ("auto", *_URLS, "digits")
 _DIGITS_TEST = 450  # of 1,797
 
 
@@ -60,8 +61,8 @@ def load_images(source: str = "auto", timeout: float = 6.0) -> Images:
 
     Raises:
         ValueError: If `source` is none of the four.
-        UserError: If a data set that was asked for by name cannot be had, with the
-            remedy; a RuntimeError.
+        UserError: If a data set that was asked for by name cannot be had, or the
+            package that brings it, with the remedy; a RuntimeError.
 
     Example:
 
@@ -69,8 +70,8 @@ def load_images(source: str = "auto", timeout: float = 6.0) -> Images:
     >>> images.train_images.shape, images.test_images.shape
     ((1347, 28, 28), (450, 28, 28))
     """
-    if source not in _SOURCES:
-        known = ", ".join(map(repr, _SOURCES))
+    if source not in SOURCES:
+        known = ", ".join(map(repr, SOURCES))
         raise ValueError(f"`source` must be one of {known}. Received: {source!r}")
     if source == "digits":
         return _load_digits("asked for")
@@ -104,6 +105,7 @@ def _read(builder: Any) -> list:
 
 
 def _load_digits(why: str) -> Images:
+    require_package("sklearn")
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -152,20 +154,3 @@ def shift_images(images: np.ndarray, down: int, right: int) -> np.ndarray:
     frame = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
     frame = frame[:, margin - down :, margin - right :]
     return frame[:, : images.shape[1], : images.shape[2]]
-
-
-def stretch_images(images: np.ndarray, height: int) -> np.ndarray:
-    """Images of another height, by linear interpolation.
-
-    Args:
-        images: Array `(number, rows, columns)`.
-        height: The new number of rows.
-
-    Returns:
-        float32 array `(number, height, columns)`.
-    """
-    import keras
-
-    size = (height, images.shape[2])
-    large = np.asarray(images, "float32")[..., None]
-    return keras.ops.image.resize(large, size, antialias=True)[..., 0].numpy()

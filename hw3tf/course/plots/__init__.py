@@ -1,24 +1,21 @@
 """Pictures of the tutorials. Needs matplotlib (the extra `tutorials`).
 
-`common` has what more than one tutorial draws; `recurrence` belongs to tutorial 2,
-`copying` to tutorial 3, `own_op` to tutorial 5. Their functions return figures, which
-`Lesson.show` shows in a notebook and saves in a program. No window is opened.
+`common` has what more than one tutorial draws; `images` belongs to tutorial 1,
+`recurrence` to tutorial 2, `copying` to tutorial 3, `own_op` to tutorial 5. Their
+functions return figures, which `Lesson.show` shows in a notebook and saves as files in
+a program. No window is opened.
 """
 
 from hw3tf.course.plots.common import (
     new_figure,
     plot_attention,
-    plot_confusion,
     plot_learning_curves,
-    plot_panels,
     save_figure,
 )
 
 __all__ = [
     "new_figure",
     "plot_attention",
-    "plot_confusion",
     "plot_learning_curves",
-    "plot_panels",
     "save_figure",
 ]

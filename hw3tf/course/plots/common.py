@@ -3,7 +3,7 @@
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -101,85 +101,4 @@ def plot_attention(
         axis.set(title=f"head {head}", xlabel="attends to")
         figure.colorbar(picture, ax=axis, shrink=0.7)
     figure.suptitle("Attention weights: the words at the left look at those below")
-    save_figure(figure, path)
-
-
-_LINES = ("o-", "s--", "^:", "d-.", "x-")
-
-
-def plot_panels(path: str | pathlib.Path, *panels: Mapping[str, Any]) -> None:
-    """Draws curves, in panels side by side. They can be told apart in grey: each curve
-    of a panel has its own line and marker.
-
-    Args:
-        path: PNG file to write; the SVG file stands beside it.
-        *panels: Dicts with `x`, the places, `lines`, from the name of a curve to its
-            values, and what matplotlib's `axis.set` takes: `title`, `xlabel`, ... A
-            panel whose `xscale` is `"log"` has its ticks at `x`.
-
-    Raises:
-        ValueError: If a panel has more curves than there are looks.
-
-    Example:
-
-    >>> panel = {"x": [1, 2], "lines": {"square": [1, 4]}, "xlabel": "metres"}
-    >>> plot_panels(path, panel)  # doctest: +SKIP
-    """
-    figure, axes = new_figure(1, len(panels), (1.5 + 4.8 * len(panels), 4.2))
-    for axis, panel in zip(axes[0], panels, strict=True):
-        names = dict(panel)
-        x, lines = names.pop("x"), names.pop("lines")
-        if len(lines) > len(_LINES):
-            raise ValueError(
-                f"a panel must hold at most {len(_LINES)} lines. Received: {len(lines)}"
-            )
-        for style, (name, y) in zip(_LINES, lines.items(), strict=False):
-            axis.plot(x, y, style, ms=4, label=name)
-        axis.set(**names)
-        if names.get("xscale") == "log":
-            axis.set_xticks(x, x)
-            axis.xaxis.minorticks_off()
-        axis.grid(alpha=0.3)
-        axis.legend()
-    save_figure(figure, path)
-
-
-def plot_confusion(
-    matrices: Mapping[str, np.ndarray],
-    class_names: Sequence[str],
-    path: str | pathlib.Path,
-) -> None:
-    """Draws confusion matrices side by side, with their counts.
-
-    Args:
-        matrices: Dict from a title to an integer array `(classes, classes)`: rows are
-            the true classes, columns the predicted ones.
-        class_names: The names of the classes.
-        path: PNG file to write; the SVG file stands beside it.
-
-    Raises:
-        ValueError: If a matrix has another shape.
-    """
-    size = len(class_names)
-    for title, matrix in matrices.items():
-        if np.shape(matrix) != (size, size):
-            raise ValueError(
-                f"`matrices` must have shape ({size}, {size}). "
-                f"Received: {np.shape(matrix)} for {title!r}"
-            )
-    side = 2.2 + 0.38 * size
-    figure, axes = new_figure(1, len(matrices), (side * len(matrices), side + 0.6))
-    for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
-        axis.imshow(np.sqrt(matrix), cmap="Greys")  # the root: mistakes are few
-        middle = np.max(matrix) / 4
-        for (i, j), count in np.ndenumerate(matrix):
-            if count:
-                color = "white" if count > middle else "black"
-                axis.text(
-                    j, i, count, ha="center", va="center", fontsize=7, color=color
-                )
-        axis.set_xticks(range(size), class_names, rotation=45, ha="right", fontsize=8)
-        axis.set_yticks(range(size), class_names, fontsize=8)
-        axis.set(title=title, xlabel="predicted class", ylabel="true class")
-    figure.suptitle("Confusion: test images by true and predicted class")
     save_figure(figure, path)
