@@ -3,431 +3,497 @@ r"""# Sentiment of film reviews
 
 *Does a Transformer need its attention to tell whether a reviewer liked a film?*
 
-Run time: 5 min on 2 CPU cores, `--quick` 1 min. Download: 84 MB.
+Run time: 12 min on 2 CPU cores, `--quick` 2 min. Download: 84 MB, or none.
 
-A small Transformer learns, from nothing but 25,000 reviews, whether their authors liked
-the film. Its attention runs on hw3tf's C++ kernel, forward and backward: no matrix of
-length $\times$ length scores is built, so memory grows with the length of the reviews,
-not with its square. Beside it stand the models that it has to beat, one of which is
-**itself without its attention block**.
+**Question 4.** Train a net that reads a film review and says whether its author liked
+the film. The data are 25,000 reviews from IMDB with their labels, and 25,000 others to
+test it (Maas et al., 2011). Nothing else is used, no pretrained model and no other
+text. Which part of the net does the work?
 
-The data are the 50,000 IMDB reviews of Maas et al. (2011). Where they cannot be had,
-and for the second half of the answer, there are generated reviews in which words and
-phrases say nothing: a film has *a brilliant plot* and *wooden acting*, and elsewhere
-the reviewer says which of the two counts.
+You will start from counted words, then build a Transformer and add one part at a time.
+Every model gets one bar in one chart. At the end stands a set of reviews on which the
+order of the bars is another one.
 
-Claims, checked by `check_claims()` when the script ends:
+These are the claims. Each is judged in the cell that tests it. Accuracies are those of
+the 25,000 test reviews, and only a full run on IMDB judges them.
 
-1. IMDB: at least 0.905 of the 25,000 test reviews are classified correctly (`--quick`:
-   0.85); without the attention block (`--attention none`) 0.895.
-2. Sample: with attention, at least 0.95 of the hard test reviews (`--quick`: 0.90); the
-   same model without its attention block, counting words, and naive Bayes on words,
-   pairs and triples: at most 0.60.
-3. "Justice League is terrible. I hated it." is negative, "Avengers was great!!" is
-   positive.
-4. The saved model and the exported one take strings and give the probabilities of the
-   trained one.
-5. `--recipe best`, an ensemble, reaches 0.915 on IMDB.
+1. With counted phrases, convolution and attention, the net classifies at least 0.915 of
+   the reviews correctly. The counted phrases bring at least 0.01 of it.
+2. Several nets and a log-linear model, added up, classify at least 0.92 correctly.
+3. With the same weights, Keras's GRU and the fused one give the same logits to 1e-4.
+   A training step with Keras's takes at least 1.5 times as long.
+4. Where a review must be read as a whole, attention is needed: with it, at least 0.95
+   of the hard generated reviews are classified correctly, without it at most 0.6.
+5. "Justice League is terrible. I hated it." is negative, "Avengers was great!!" is
+   positive. The saved model and the exported one give the same probabilities to 1e-5.
 
-    python tutorials/04_imdb_sentiment.py --text "Not bad at all."
+Run the cells from top to bottom and change what you like. As a program, for the whole
+lesson or for one model of your choice:
 
-`--model` and `--attention` choose another row of the table in `tutorials/README.md`;
-`--workers 2` trains in two processes, each on its half of every batch. Ctrl-C keeps the
-best epoch, and `--resume` goes on from it.
+```
+python tutorials/04_imdb_sentiment.py --out runs/imdb_sentiment
+python tutorials/04_imdb_sentiment.py --model lstm --text "Not bad at all."
+python tutorials/04_imdb_sentiment.py --recipe best
+```
 """
 
 # %%
 import os
+import subprocess
 import sys
 
-# Before Keras starts a backend that may not even be installed.
-if os.environ.get("KERAS_BACKEND", "") not in ("", "tensorflow"):
-    os.write(2, b"error: this program needs KERAS_BACKEND=tensorflow\n")
-    raise SystemExit(2)
+os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+print("Loading TensorFlow takes a few seconds.", flush=True)
+try:
+    import hw3tf
+except ImportError as error:
+    if "ipykernel" not in sys.modules:
+        raise SystemExit(f"{error}: pip install '.[tutorials]'") from None
+    print("Installing hw3tf takes minutes and needs a C++17 compiler.", flush=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "..[tutorials]"]
+    subprocess.run(pip, check=True)
+    import hw3tf
 
-import time
-from dataclasses import dataclass, replace
+# %%
+from dataclasses import replace
 
 import keras
 import numpy as np
 
-import hw3tf
-from hw3tf.course import data, plots, sentiment
-from hw3tf.course.tutorial import claim, conclude, peak_memory, run
+from hw3tf.course import data, sentiment
+from hw3tf.course.lesson import Lesson
+from hw3tf.course.own_op import best_time
+from hw3tf.course.plots import sentiment as draw
 
-EXAMPLES = ("Justice League is terrible. I hated it.", "Avengers was great!!")
-NEGATION = "The plot is not bad at all, but I did not like the acting."
+# %% [markdown]
+# ## Settings
+#
+# Where there are two values, the left one is that of this notebook, the right one that
+# of a full run: `lesson.settings(full=True, ...)`, or the program without `--quick`.
+# `data="auto"` takes IMDB if it is there or can be downloaded. Otherwise it takes
+# reviews out of a generator, which need no download.
 
+# %%
+lesson = Lesson("04_imdb_sentiment", claims=5, program=sentiment.command)
+settings = lesson.settings(
+    data="auto",
+    max_reviews=(3_000, 25_000),
+    sequence_length=(160, 512),
+    epochs_on_generated=(4, 6),
+    seconds=(0.5, 3.0),  # that each time is measured
+    seed=0,
+    choices={"data": ("auto", "imdb", "sample")},
+)
 
-@dataclass(frozen=True)
-class Settings:
-    """What can be changed; the defaults meet the claims."""
+# %% [markdown]
+# ## Two reviews
 
-    model: str = "transformer"
-    attention: str = "fused"
-    sequence_length: int = 512
-    vocab_size: int = 30_000
-    embed_dim: int = 32
-    num_heads: int = 2
-    num_layers: int = 1
-    epochs: int = 2
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    dropout: float = 0.1
-    pooled_dropout: float = 0.5
-    word_dropout: float = 0.3
-    max_pool: bool = False
-    seed: int = 0
-    held_out: int = 1000  # reviews for validation
-    max_reviews: int | None = None  # of the training set; None = all
-    preset: str = "bert_base_en_uncased"
+# %%
+reviews = data.load_reviews(settings.data)
+print(f"Data: {reviews.origin}")
+needs = "" if reviews.name == "imdb" else "IMDB"
+for label, name in enumerate(("negative", "positive")):
+    of_label = np.array(reviews.train_texts)[reviews.train_labels == label]
+    print(f"\n{name}: {min(of_label, key=lambda text: abs(len(text) - 250))}")
 
+# %% [markdown]
+# Reviewers use capitals, HTML and marks out of ten. The net gets tokens: words in lower
+# case, marks such as `8/10`, and `! ? .`. Long reviews lose their middle, since
+# reviewers conclude at the end.
 
-# The generated reviews have few words, all of them frequent: nothing to forget.
-NO_DROPOUT = {"dropout": 0.0, "pooled_dropout": 0.0, "word_dropout": 0.0}
-FOR_THE_SAMPLE = {"epochs": 6, "learning_rate": 3e-3, **NO_DROPOUT}
-QUICK = {"max_reviews": 6000, "held_out": 300, "sequence_length": 160}
-FOR_BERT = {"batch_size": 16, "learning_rate": 1e-3, "epochs": 1}
+# %%
+options = sentiment.settings_for(
+    reviews,
+    max_reviews=settings.max_reviews,
+    sequence_length=settings.sequence_length,
+    seed=settings.seed,
+)
+print("Tokenizing takes a few seconds, counting phrases a minute in a full run.")
+corpus = sentiment.make_corpus(reviews, options, progress=lesson.progress)
+tokenizer, vocabulary = corpus.tokenizer, corpus.tokenizer.get_vocabulary()
+print(f"{len(corpus.texts):,} training reviews, {len(vocabulary):,} different tokens")
+print([vocabulary[i] for i in tokenizer(["Not bad at all! <br /> 8/10"])[0]])
 
 # %% [markdown]
 # ## What phrases say by themselves
 #
 # *Not worth*, *one of the best*, *8/10*: much of a review's sentiment lies in phrases
 # of two or three words. There are millions of them, too many to learn a vector for
-# each, and most occur in a handful of reviews. But one number can be counted for each.
-# If an n-gram $g$ is found in $p_g$ positive and $n_g$ negative training reviews, then
+# each. But you can count. If a phrase $g$ is found in $p_g$ positive and in $n_g$
+# negative training reviews, then
 #
 # $$r_g = \ln(p_g + 1) - \ln(n_g + 1)$$
 #
-# estimates $\ln P(g \mid \text{positive}) - \ln P(g \mid \text{negative})$, smoothed by
-# one review of each kind. If n-grams were independent given the label, the sum of the
-# $r_g$ of a review would be its log odds: naive Bayes. They are not independent at all,
-# so the model gets them as inputs, three at every position, for the word, the pair and
-# the triple that begin there, and learns what to make of them.
+# is above 0 for praise and below 0 for blame. If phrases were independent given the
+# label, the sum of all $r_g$ in a review would be its log odds: that is naive Bayes.
+# They are not independent, so a logistic regression learns a weight for each, which
+# heeds that *not bad* comes with *not* and with *bad* (NB-SVM: Wang and Manning, 2012).
 #
-# A phrase that occurs in one training review alone says the label of that review. A
-# model that saw it there would learn to trust such phrases, and be lost on new reviews.
-# So the training reviews are cut into eight folds, and each gets numbers counted on the
-# other seven. `hw3tf.course.data.NaiveBayesFeatures` counts, looks up and cross-fits;
-# it is a Keras layer, and goes with the model into its file.
+# **Predict, then run:** which sign has *not bad*?
 
+# %%
+for asked in ("not", "bad", "not bad", "great", "not great"):
+    order = len(asked.split())
+    numbers = corpus.features(tokenizer([asked]))[0, 0].numpy()
+    ratio, weight = numbers[order - 1], numbers[order + 2]
+    print(f"{asked:10} ratio {ratio:+.2f}, learned weight {weight:+.2f}")
 
 # %% [markdown]
-# ## The model
+# In the words of a full run on IMDB, *not* says little, *bad* blames, and *not bad*
+# praises. No sum of its two words could say so.
 #
-# A vector per word, plus a linear image of its three numbers; a convolution that lets
-# each word see its two neighbours; a block of attention and feed-forward layer, each
-# after a normalization and beside a residual connection (pre-norm: Xiong et al., 2020);
-# the mean over the words that are there, which the mask says. Nothing of size
-# length $\times$ length is made of it: the kernel skips what it hides.
+# A phrase that occurs in one training review alone says the label of that review. A net
+# that saw such numbers would trust them, and be lost on new reviews. So the training
+# reviews are cut into eight folds, and each gets numbers from the other seven.
+#
+# ## First bar: a bag of words
+#
+# A logistic regression on the words alone, without any order. How far does that get?
 
 
 # %%
-def attention_block(x, mask, settings, number):
-    layers, dim = keras.layers, settings.embed_dim
-    attention_layer = {
-        "fused": hw3tf.layers.MultiHeadAttention,
-        "keras": layers.MultiHeadAttention,
-    }[settings.attention]
-    y = layers.LayerNormalization(epsilon=1e-5)(x)
-    y = attention_layer(
-        settings.num_heads, dim // settings.num_heads, name=f"attention_layer_{number}"
-    )(y, y, query_mask=mask, value_mask=mask)
-    x = x + layers.Dropout(settings.dropout)(y)
-    y = layers.LayerNormalization(epsilon=1e-5)(x)
-    y = layers.Dense(2 * dim, activation="relu")(y)
-    return x + layers.Dropout(settings.dropout)(layers.Dense(dim)(y))
+def accuracy(logits):
+    return float(np.mean((logits > 0) == (reviews.test_labels == 1)))
 
 
-def build_model(settings):
-    """Returns the classifier: token ids (batch, length) and n-grams' numbers (batch,
-    length, 3) -> logits (batch, 1)."""
-    layers, ops, dim = keras.layers, keras.ops, settings.embed_dim
-    tokens = keras.Input((None,), dtype="int64", name="tokens")
-    floats = keras.Input((None, 3), name="floats")
-    mask = ops.not_equal(tokens, 0)
-    there = ops.cast(mask, "float32")[:, :, None]
-    length = ops.maximum(ops.sum(there, axis=1), 1.0)
-
-    # Adam's steps are of one size for all; halving the output halves them.
-    normal = keras.initializers.RandomNormal(stddev=0.2)
-    words = layers.Embedding(settings.vocab_size, dim, normal, name="words")(tokens)
-    # Whole words are left out: otherwise the model remembers the rare ones.
-    words = layers.Dropout(settings.word_dropout, noise_shape=(None, None, 1))(words)
-    phrases = layers.Dense(dim, use_bias=False, name="phrases")(floats)
-    embedded = (0.5 * words + 0.3 * phrases) * there
-    x = layers.Dropout(settings.dropout)(embedded)
-    x = x + layers.Conv1D(dim, 3, padding="same", activation="relu")(x)
-    if settings.model == "gru":
-        gru = hw3tf.layers.GRU(dim // 2, return_sequences=True)
-        y = layers.Bidirectional(gru)(x, mask=mask)
-        x = x + layers.Dropout(settings.dropout)(y)
-    elif settings.attention != "none":
-        for number in range(settings.num_layers):
-            x = attention_block(x, mask, settings, number)
-    x = layers.LayerNormalization(epsilon=1e-5, name="features")(x) * there
-
-    pooled = [ops.sum(x, axis=1) / length, 4.0 * ops.sum(embedded, axis=1) / length]
-    if settings.max_pool:
-        pooled.append(ops.max(x + 100.0 * (there - 1.0), axis=1))
-    pooled = layers.Dropout(settings.pooled_dropout)(layers.Concatenate()(pooled))
-    summed = 0.3 * ops.sum(floats, axis=1) / ops.sqrt(length)
-    pooled = layers.Concatenate()([pooled, summed])
-    logits = layers.Dense(1, name="logits")(pooled)
-    return keras.Model([tokens, floats], logits, name="classifier")
-
+print("Counting the words of all reviews takes a few seconds.", flush=True)
+bag, _ = data.tfidf_logits(corpus.texts, corpus.labels, reviews.test_texts)
+table = {"bag of words": accuracy(bag)}
+lesson.show("first_bar", draw.accuracies(table))
 
 # %% [markdown]
-# ## Training
+# ## A Transformer
+#
+# The block: attention lets every word look at all others, and a feed-forward layer
+# works on each by itself. Each comes after a normalization and beside a residual
+# connection (pre-norm: Xiong et al., 2020). `MultiHeadAttention` is hw3tf's layer. It
+# builds no matrix of length x length scores, in training either, and skips the padding.
 
 
 # %%
-def compile_model(model, training, settings):
-    """AdamW with a warm-up and a cosine to almost nothing; no decay of word vectors."""
-    steps = settings.epochs * len(training)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=max(steps - steps // 20, 1),
-        alpha=0.05,
-        warmup_target=settings.learning_rate,
-        warmup_steps=steps // 20,
+def attention_block(x, mask, dropout, heads=2):
+    """Vectors (batch, length, dim) of words that have looked at each other."""
+    layers, dim = keras.layers, x.shape[-1]
+    attention = hw3tf.layers.MultiHeadAttention(
+        heads, dim // heads, name="attention_layer"
     )
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=0.01, beta_2=0.98, global_clipnorm=1.0
-    )
-    optimizer.exclude_from_weight_decay(var_names=["embeddings"])
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.05),
-        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
-    )
-
-
-def with_tokenizer(tokenizer, features, model):
-    """The whole way: strings -> probabilities that the review is positive."""
-    texts = keras.Input((), dtype="string", name="texts")
-    tokens = tokenizer(texts)
-    logits = model([tokens, features(tokens)])
-    return keras.Model(
-        texts, keras.layers.Activation("sigmoid")(logits), name="sentiment"
-    )
-
-
-def run_network(reviews, settings, args):
-    """Trains, tests, saves and explains a network; returns results."""
-    start = time.perf_counter()
-    tokenizer, features, training, validation, test = sentiment.load(reviews, settings)
-    with args.strategy.scope():
-        model = build_model(settings)
-        compile_model(model, training, settings)
-        checkpoint = args.out / "best.weights.h5"
-        history, _ = sentiment.fit(
-            model, training, settings, validation, checkpoint, args.resume
-        )
-    seconds, worker = time.perf_counter() - start, data.this_worker()
-    if worker:  # one is enough to test and to write
-        return None
-    if worker is None:
-        plots.plot_learning_curves(history, args.out / "learning_curves.png")
-    else:  # a model that asks no other worker
-        weights, model = model.get_weights(), build_model(settings)
-        model.set_weights(weights)
-    results = {"seconds": seconds, "parameters": model.count_params()}
-    logits = sentiment.predict(model, test.map(lambda x, y: x))
-    results |= sentiment.judge(reviews, logits)
-    sentiment.explain(reviews, logits, args.out)
-    if settings.model == "transformer" and settings.attention != "none":
-        text = NEGATION
-        if reviews.test_hard is not None:
-            text = min(np.array(reviews.test_texts)[reviews.test_hard], key=len)
-        sentiment.draw_attention(str(text), tokenizer, features, model, args.out)
-
-    whole, texts = with_tokenizer(tokenizer, features, model), [*EXAMPLES, *args.text]
-    saved = args.save or args.out / "sentiment.keras"
-    results |= sentiment.save_and_compare(whole, texts, saved, args.out / "exported")
-    judged = results["probabilities"]
-    sentiment.print_judged(texts, judged, tokenizer.knows(texts))
-    print(f"Pictures and models are in {args.out}, the model in {saved}")
-    return results
+    y = layers.LayerNormalization()(x)
+    y = attention(y, y, query_mask=mask, value_mask=mask)
+    x = x + layers.Dropout(dropout)(y)
+    y = layers.Dense(2 * dim, activation="relu")(layers.LayerNormalization()(x))
+    return x + layers.Dropout(dropout)(layers.Dense(dim)(y))
 
 
 # %% [markdown]
+# Before the block, each word gets a vector. After it, the mean over the words goes to
+# one logit. `sentiment.build_classifier` makes a model around the block that you give
+# it, and switches take parts out. The training batches have reviews of similar length.
+
+
+# %%
+def train(name, corpus, options, block):
+    """Returns a trained model and its logits for the test reviews."""
+    keras.utils.set_random_seed(settings.seed)
+    model = sentiment.build_classifier(options, block)
+    training = corpus.training_batches(options)
+    sentiment.compile_classifier(model, training, options)
+    report = [lesson.training(name)]
+    model.fit(
+        training, epochs=options.epochs, shuffle=False, verbose=0, callbacks=report
+    )
+    return model, sentiment.predict(model, corpus.test_batches, report)
+
+
+# %% [markdown]
+# Attention does not know the order of the words. In tutorial 3 you have seen that
+# without positions it cannot even reverse a text. So a second Transformer gets a
+# learned vector for every position. **Predict, then run:** what do positions bring?
+
+# %%
+plain = replace(options, convolution=False, phrases=False)
+for name, own in {
+    "Transformer": plain,
+    "with positions": replace(plain, positions=True),
+}.items():
+    _, logits = train(name, corpus, own, attention_block)
+    table[name] = accuracy(logits)
+lesson.show("transformers", draw.accuracies(table))
+
+# %% [markdown]
+# Not more than chance does from seed to seed, if anything: for sentiment it hardly
+# matters where in a review *dreadful* stands. And neither model is much better than
+# counted words. The order that matters is that of neighbours: *not bad*. Position
+# vectors do not tell a net who the neighbours are, unless it learns that from 25,000
+# examples.
+#
+# ## Neighbours: a convolution
+#
+# A convolution over three words sees neighbours from the start. It takes the place of
+# the positions.
+
+# %%
+convolved = replace(options, phrases=False)
+_, logits = train("with convolution", corpus, convolved, attention_block)
+table["with convolution"] = accuracy(logits)
+lesson.show("with_convolution", draw.accuracies(table))
+
+# %% [markdown]
+# ## Counted phrases
+#
+# Now each position also gets the six numbers of the word, the pair and the triple that
+# begin there: three ratios, three weights. **Predict, then run:** how much of the way
+# to 1 do they bring?
+
+# %%
+model, logits = train("with phrases", corpus, options, attention_block)
+table["with phrases"] = found = accuracy(logits)
+lesson.show("with_phrases", draw.accuracies(table))
+gain = found - table["with convolution"]
+lesson.claim(1, "accuracy", found, ">=", 0.915, full=True, needs=needs)
+lesson.claim(1, "of it, by phrases", gain, ">=", 0.01, full=True, needs=needs)
+
+# %% [markdown]
+# This is the largest step since the bag of words, and it comes from counting.
+#
+# ## Something else in the place of attention
+#
+# A recurrent net reads the words one by one, here from both ends. Or nothing at all
+# stands there, and the words see their two neighbours only. **Predict, then run:**
+# where will the three bars end?
+
+
+# %%
+def recurrent_block(kind):
+    """Returns a block in which words know what stands before and after them."""
+
+    def block(x, mask, dropout):
+        layer = kind(x.shape[-1] // 2, return_sequences=True)
+        y = keras.layers.Bidirectional(layer)(x, mask=mask)
+        return x + keras.layers.Dropout(dropout)(y)
+
+    return block
+
+
+def nothing(x, mask, dropout):
+    return x
+
+
+# %%
+blocks = {
+    "GRU for attention": recurrent_block(hw3tf.layers.GRU),
+    "LSTM for attention": recurrent_block(hw3tf.layers.LSTM),
+    "nothing for attention": nothing,
+}
+members = {"with phrases": logits}
+for name, block in blocks.items():
+    _, members[name] = train(name, corpus, options, block)
+    table[name] = accuracy(members[name])
+lesson.show("blocks", draw.accuracies(table))
+
+# %% [markdown]
+# On IMDB the four differ by a few reviews in a thousand, as much as the same net with
+# another seed. Reviewers say what they think in more than one place, and next to the
+# word that they say it of. **A Transformer does not need its attention for this.**
+#
+# Recurrent layers are slow in Keras, since every step of the recurrence runs a dozen
+# small operations. `hw3tf.layers.GRU` does all steps in one. Here are both in the same
+# net, with the same weights, on one batch:
+
+# %%
+fused = sentiment.build_classifier(options, recurrent_block(hw3tf.layers.GRU))
+stock = sentiment.build_classifier(options, recurrent_block(keras.layers.GRU))
+stock.set_weights(fused.get_weights())
+batch, wanted = next(iter(corpus.training_batches(options)))
+off = np.max(np.abs(fused.predict_on_batch(batch) - stock.predict_on_batch(batch)))
+lesson.claim(3, "logits of both, largest difference", off, "<", 1e-4)
+
+# %%
+print("Timing both takes a few seconds.", flush=True)
+step = {}
+for name, net in {"hw3tf": fused, "Keras": stock}.items():
+    net.compile("adam", "mse")
+    step[name] = best_time(
+        lambda net=net: net.train_on_batch(batch, wanted), settings.seconds
+    )
+    print(f"{name}: {1e3 * step[name]:.1f} ms for a step on {batch[0].shape}")
+lesson.claim(3, "Keras's time over hw3tf's", step["Keras"] / step["hw3tf"], ">=", 1.5)
+
+# %% [markdown]
+# ## Adding up models
+#
+# The four nets err on different reviews, and a model without any net on others still: a
+# log-linear model with one weight for each of a million phrases. Their logits are added
+# up, the log-linear model's with the weight of one net.
+
+# %%
+print("Fitting the log-linear model takes half a minute in a full run.", flush=True)
+whole = data.ReviewTokenizer(options.vocab_size, sequence_length=4096)
+whole.adapt(corpus.texts)
+log_linear = data.phrase_logits(
+    whole.tokenize(corpus.texts), corpus.labels, whole.tokenize(reviews.test_texts)
+)
+table["log-linear model"] = accuracy(log_linear)
+added_up = np.mean(list(members.values()), axis=0) + log_linear
+table["all five"] = accuracy(added_up)
+lesson.show("all_models", draw.accuracies(table))
+lesson.claim(2, "accuracy", table["all five"], ">=", 0.92, full=True, needs=needs)
+
+# %% [markdown]
+# `--recipe best` goes further in the same direction: six nets, and a weight for the
+# log-linear model that is chosen on held-out reviews. It reaches 0.926. That is about
+# what the best models reach that were published for these 25,000 reviews alone.
+#
+# ## What is still wrong
+#
+# These are the mistakes of which the net with attention was surest.
+
+# %%
+logits = members["with phrases"]
+sentiment.print_mistakes(reviews, logits)
+right = (logits > 0) == (reviews.test_labels == 1)
+lesson.show("lengths", draw.lengths(right, sentiment.num_words(reviews)))
+
+# %% [markdown]
+# Read them as you would read a stranger's letter. Some are irony: praise in every word,
+# and blame in what is meant. Some tell the plot, and the words of the plot are not the
+# reviewer's. Some speak of other films. And some labels are wrong: a ten was typed
+# where a one was meant. Longer reviews are a little harder, since they weigh one thing
+# against the other.
+#
 # ## Where attention is needed
 #
-# A hard review of the sample names two things, one with a good word and one with a bad
-# word beside it. Farther away it names one of them again, as what counts. Let $a = \pm
-# 1$ say which of the two has the good word, $n = \pm 1$ which is named; the label is
-# the sign of $an$, and all four cases are equally frequent. A model that looks through
-# windows too small for both, and adds up what it sees, has the logit $f(a) + h(n)$. But
+# A hard review of the generator names two things, one with a good word and one with a
+# bad word beside it. Farther away it says which of the two decides. Only both places
+# together tell the sentiment.
+
+# %%
+sample = reviews if reviews.name == "sample" else data.load_reviews("sample")
+hard = np.flatnonzero(sample.test_hard)
+for row in hard[:3]:
+    name = ("negative", "positive")[sample.test_labels[row]]
+    print(f"{name}: {sample.test_texts[row]}\n")
+
+# %% [markdown]
+# Let $a = \pm 1$ say which of the two things has the good word, $n = \pm 1$ which of
+# them decides. The label is the sign of $a\,n$, and all four cases are equally
+# frequent. A model that looks through small windows and adds up what it sees has the
+# logit
+# $f(a) + h(n)$. But
 #
 # $$\big(f(+) + h(+)\big) + \big(f(-) + h(-)\big) =
 #   \big(f(+) + h(-)\big) + \big(f(-) + h(+)\big)$$
 #
-# At the left stand the two positive cases, at the right the two negative ones. Their
-# logits have one sum, so the mean of the loss, which is convex, is least where all are
-# 0: **the best such a model can say is one half.** Naive Bayes, a linear model of
-# n-grams, and convolution with mean pooling are such models. Pooling by the maximum is
-# not: over enough dimensions it multiplies, and solved smaller samples without any
-# attention.
+# On the left stand the two positive cases, on the right the two negative ones. Their
+# logits have the same sum, so they cannot all be right: such a model gets three of four
+# cases at most. Cross-entropy drives it lower still. The loss is convex, so it is least
+# where all four logits are 0 and every probability is one half. Bags of words,
+# naive Bayes, and convolution with mean pooling are such models.
 #
-# Attention compares every word with every other one. The name that is told again finds
-# the same name elsewhere, and brings back what the convolution has read beside it.
-
+# Attention compares every word with every other one. The thing that decides finds its
+# own name elsewhere, and brings back the word beside it. **Predict, then run:** how
+# many of the hard reviews does each model get?
 
 # %%
-def contrast(reviews, settings, attention):
-    """The share of the sample's hard reviews that a network gets right."""
-    print(f"The sample, attention: {attention}")
-    keras.utils.set_random_seed(settings.seed)
-    settings = replace(settings, attention=attention)
-    *_, training, _, test = sentiment.load(reviews, settings)
-    model = build_model(settings)
-    compile_model(model, training, settings)
-    sentiment.fit(model, training, settings)
-    logits = sentiment.predict(model, test.map(lambda x, y: x))
-    return sentiment.judge(reviews, logits)["hard_accuracy"]
+settings_of_sample = sentiment.settings_for(
+    sample, epochs=settings.epochs_on_generated, seed=settings.seed
+)
+generated = sentiment.make_corpus(sample, settings_of_sample)
 
 
-def compare_on_hard_reviews(settings, known):
-    """Of the sample's hard reviews, the share that each model gets right."""
-    hard, reviews = dict(known), data.load_reviews("sample")
-    for attention in ("fused", "none"):
-        if attention not in hard:
-            hard[attention] = contrast(reviews, settings, attention)
-    for model in ("bag", "naive_bayes"):
-        print(f"The sample, {model}")
-        found = sentiment.run_linear(reviews, replace(settings, model=model))
-        hard[model] = found["hard_accuracy"]
-    return hard
+def hard_accuracy(logits):
+    return float(np.mean((logits > 0)[hard] == (sample.test_labels == 1)[hard]))
 
 
-# %% [markdown]
-# ## The best that we found: an ensemble
-#
-# Networks from other random numbers err on other reviews; a log-linear model with one
-# weight for each of millions of phrases (NB-SVM: Wang and Manning, 2012) on others
-# still. `--recipe best` sums the logits of three networks and adds those of the
-# log-linear model with a weight. The weight is chosen on a fifth of the training
-# reviews, which all models have been kept from. Then all are trained anew on all of
-# them, and the test reviews are looked at once.
-
+nets, on_hard = {}, {}
+for name, block in {"attention": attention_block, "no attention": nothing}.items():
+    what = f"{name}, generated reviews"
+    nets[name], logits = train(what, generated, settings_of_sample, block)
+    on_hard[name] = hard_accuracy(logits)
 
 # %%
-def member_logits(training, asked, settings, num_networks):
-    """Logits for the texts `asked`, the networks' sum and the log-linear model's; and
-    the tokenizer."""
-    texts, labels = training
-    tokenizer, features, tokens, floats = sentiment.prepare(texts, labels, settings)
-    asked = tokenizer.tokenize(asked)
-    batches = data.review_batches(asked, None, features.of_ragged(asked))
-    networks = 0.0
-    for seed in range(settings.seed, settings.seed + num_networks):
-        keras.utils.set_random_seed(seed)
-        own = replace(settings, seed=seed)
-        training = sentiment.training_batches(tokens, labels, floats, own)
-        model = build_model(own)
-        compile_model(model, training, own)
-        sentiment.fit(model, training, own)
-        networks += sentiment.predict(model, batches)
-    linear = data.phrase_logits(features, tokens, labels, asked)
-    return networks, linear, tokenizer
-
-
-def run_best(reviews, settings, args):
-    """Chooses the weight, trains on everything, tests once; returns results."""
-    start, num_networks = time.perf_counter(), 2 if args.quick else 3
-    size = min(len(reviews.train_texts), settings.max_reviews or 10**9)
-    held_out = max(1, size // 5)
-    used, (asked, truth) = sentiment.divide(reviews, settings, held_out)
-    networks, linear, _ = member_logits(used, asked, settings, num_networks)
-    weights = np.arange(0, 6.1, 0.5)
-    rates = [np.mean((networks + w * linear > 0) == truth) for w in weights]
-    weight, together = float(weights[np.argmax(rates)]), float(max(rates))
-    alone = np.mean((linear > 0) == truth)
-    print(
-        f"validation: networks {rates[0]:.4f}, log-linear model {alone:.4f}, ", end=""
-    )
-    print(f"together, with weight {weight}, {together:.4f}")
-    everything, _ = sentiment.divide(reviews, settings, 0)
-    asked = [*reviews.test_texts, *args.text]
-    members = member_logits(everything, asked, settings, num_networks)
-    networks, linear, tokenizer = members
-    logits = networks + weight * linear
-    results = sentiment.judge(reviews, logits[: len(reviews.test_texts)])
-    results |= {"validation_accuracy": together, "weight": weight}
-    results |= {"seconds": time.perf_counter() - start}
-    if not args.text:
-        return results
-    # The sum of networks that agree is too sure of itself; their mean is not.
-    mean = logits[len(reviews.test_texts) :] / num_networks
-    known = tokenizer.knows(args.text)
-    return results | sentiment.judge_texts(args.text, mean, known)
-
+bag, _ = data.tfidf_logits(generated.texts, generated.labels, sample.test_texts)
+tokens = generated.tokenizer.tokenize(sample.test_texts)
+bayes, _ = data.summed_feature_logits(
+    generated.floats, generated.labels, generated.features.of_ragged(tokens)
+)
+on_hard |= {"bag of words": hard_accuracy(bag), "naive Bayes": hard_accuracy(bayes)}
+lesson.show("hard", draw.accuracies(on_hard))
+others = max(rate for name, rate in on_hard.items() if name != "attention")
+lesson.claim(4, "hard reviews, with attention", on_hard["attention"], ">=", 0.95)
+lesson.claim(4, "hard reviews, best without", others, "<=", 0.6)
 
 # %% [markdown]
-# ## A pretrained model: BERT, frozen
-#
-# BERT has read books and Wikipedia. Its weights stay as they are, and two layers of a
-# bidirectional GRU read what it makes of a review (`hw3tf/course/sentiment/bert.py`);
-# the course that this follows reports 0.909. KerasHub downloads the weights (`pip
-# install '.[bert]'`, 440 MB), `hw3tf.accelerate` puts the attention onto the kernel, in
-# one line. On two cores a step takes seconds: begin with
-# `--model bert --max-reviews 2000 --sequence-length 128`.
-
-# %% [markdown]
-# ## The claims
-
+# All against one half. What has the attention learned? Here is the shortest hard
+# review, and of its words only those that decide.
 
 # %%
-LEAST_ON_IMDB = {
-    "bag": 0.88,
-    "naive_bayes": 0.88,
-    "gru": 0.90,
-    "transformer": 0.905,
-    "transformer without attention": 0.895,
-}
+text = min(np.array(sample.test_texts)[hard], key=len)
+weights, words = sentiment.attention_weights(
+    str(text), generated.tokenizer, generated.features, nets["attention"]
+)
+print(text)
+decisive = [i for i, word in enumerate(words) if word in data.DECISIVE_WORDS]
+lesson.show("attention", draw.attention(weights, words, decisive))
 
+# %% [markdown]
+# Look for the row of the thing that decides: at least one head sends most of its weight
+# to the other place where the same name stands, or to the good or bad word beside it.
+# That is the copying of tutorial 3 at work: $q \cdot k$ finds the place, $v$ brings
+# what stands there.
+#
+# ## The model in a file
+#
+# Tokenizer, phrases and net become one model that takes strings. It is saved as
+# `.keras` and exported for TensorFlow Serving, and both are loaded again.
 
-def check_claims(results, quick):
-    """Raises AssertionError if the run contradicts the text above."""
-    kind = results["model"]
-    if kind == "transformer" and results["attention"] == "none":
-        kind += " without attention"
-    if results["data"] == "imdb" and kind in LEAST_ON_IMDB:
-        least = 0.85 if quick else LEAST_ON_IMDB[kind]
-        if results["recipe"] == "best" and not quick:
-            kind, least = "the ensemble", 0.915
-        claim(f"accuracy of {kind} on IMDB", results["accuracy"], ">=", least)
-    for name, rate in results.get("hard", {}).items():
-        bar = (">=", 0.90 if quick else 0.95)
-        if name not in ("fused", "keras"):
-            bar = ("<=", 0.60)
-        claim(f"hard reviews of the sample that {name} gets right", rate, *bar)
-    if "saved_difference" in results:
-        negative, positive = results["probabilities"][:2]
-        claim(f"probability that {EXAMPLES[0]!r} is positive", negative, "<", 0.5)
-        claim(f"probability that {EXAMPLES[1]!r} is positive", positive, ">", 0.5)
-        for name in ("saved", "exported"):
-            what = f"difference of the {name} model from the trained one"
-            claim(what, results[f"{name}_difference"], "<", 1e-5)
-    print("All claims hold.")
+# %%
+asked = ["Justice League is terrible. I hated it.", "Avengers was great!!"]
+whole_model = sentiment.with_tokenizer(tokenizer, corpus.features, model)
+lesson.out.mkdir(parents=True, exist_ok=True)
+saved = sentiment.save_and_compare(
+    whole_model, asked, lesson.out / "sentiment.keras", lesson.out / "exported"
+)
+sentiment.print_judged(asked, saved["probabilities"], tokenizer.knows(asked))
+negative, positive = saved["probabilities"]
+lesson.claim(5, "probability of the first text", negative, "<", 0.5)
+lesson.claim(5, "probability of the second text", positive, ">", 0.5)
+off = max(saved["saved_difference"], saved["exported_difference"])
+lesson.claim(5, "loaded models, largest difference", off, "<", 1e-5)
 
+# %%
+lesson.finish(
+    data=reviews.name,
+    accuracies=table,
+    accuracies_on_hard_reviews=on_hard,
+    milliseconds_per_step={name: 1e3 * time for name, time in step.items()},
+)
 
 # %% [markdown]
 # ## Conclusion
 #
-# On IMDB short phrases carry the result. Their counted numbers, added up, are right on
-# 88.7 % of the test reviews, single words on 88.9 %. A network that learns what to make
-# of them gets 90.4 % without any attention, 90.7 % with a GRU, 91.1 % with attention:
-# means of three seeds, good to two tenths. The block is worth half a point, not more,
-# since reviewers say what they think in more than one place. Where a review must be
-# read as a whole, it is worth everything: all of the hard reviews against one half.
+# **Question 4.** On IMDB, counted phrases do most of the work. A net around them makes
+# the most of them, and it matters little whether attention, a recurrent net or nothing
+# connects far words. Where the meaning lies in the connection, attention is worth
+# everything.
 #
 # ## Exercises
 #
-# 1. Give the training reviews floats that have counted them. What happens, and why?
-# 2. Pool by the maximum, too, and take eight things for the sample. What learns it now?
+# 1. Give the training reviews numbers that have counted them:
+#    `replace(corpus, floats=corpus.features.of_ragged(corpus.tokens))`. What happens,
+#    and why?
+# 2. Pool by the maximum, too (`replace(options, max_pool=True)`). Which hard reviews
+#    does the net without attention get now?
 # 3. Splice two reviews of one label. From which length on does attention pay?
+# 4. Write two texts that the net gets wrong, and say why.
+#
+# ## Going further
+#
+# - `--model bert` puts two GRUs on a frozen BERT, which has read books and Wikipedia
+#   (`pip install '.[bert]'`, 440 MB). `hw3tf.accelerate` puts its attention onto the
+#   kernel in one line.
+# - `--unlabelled` begins with word vectors from IMDB's 50,000 reviews without labels.
+# - `--workers 2` trains in two processes, each on its half of every batch. Ctrl-C keeps
+#   the best epoch, and `--resume` goes on from it.
 #
 # ## References
 #
@@ -435,58 +501,7 @@ def check_claims(results, quick):
 #   analysis](https://aclanthology.org/P11-1015/), 2011: the reviews.
 # - S. Wang and C. Manning, [Baselines and
 #   bigrams](https://aclanthology.org/P12-2018/), 2012: naive Bayes, NB-SVM.
+# - R. Johnson and T. Zhang, [Effective use of word order for text
+#   categorization](https://aclanthology.org/N15-1011/), 2015: convolution over n-grams.
 # - R. Xiong et al., [On layer normalization in the Transformer
 #   architecture](https://arxiv.org/abs/2002.04745), 2020: pre-norm.
-
-
-# %%
-def settings_of(args, sample):
-    """What the command line says, and for the rest the defaults of the data."""
-    given = {k: v for k, v in vars(args).items() if k in Settings.__dataclass_fields__}
-    defaults = {**(FOR_THE_SAMPLE if sample else {}), **(QUICK if args.quick else {})}
-    if given.get("model") == "bert":
-        defaults |= FOR_BERT
-    return replace(Settings(), **{**defaults, **given})
-
-
-def run_model(reviews, settings, args):
-    """Trains and tests what the command line asks for; returns results."""
-    if args.recipe == "best":
-        return run_best(reviews, settings, args)
-    if settings.model == "bert":
-        return sentiment.run_bert(reviews, settings, compile_model, args)
-    if settings.model in ("bag", "naive_bayes"):
-        return sentiment.run_linear(reviews, settings, args.text)
-    return run_network(reviews, settings, args)
-
-
-def main(argv=None):
-    args = sentiment.parse_arguments(argv, Settings())
-    sentiment.check_start(args)
-    if args.workers > 1 and data.this_worker() is None:
-        data.load_reviews(args.data)  # before all of them would download them
-        command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
-        return sentiment.run_workers(args.workers, command)
-    args.strategy = data.worker_strategy()  # before TensorFlow computes
-    reviews = data.load_reviews(args.data)
-    sample = reviews.name == "sample"
-    settings = settings_of(args, sample)
-    print(f"Data: {reviews.name} - {reviews.origin}")
-    keras.utils.set_random_seed(settings.seed)
-    results = run_model(reviews, settings, args)
-    if results is None:  # of a worker that is not the chief
-        return None
-    results |= {"data": reviews.name, "peak_mib": peak_memory()}
-    results |= {"recipe": args.recipe, "model": settings.model}
-    results["attention"] = settings.attention
-    kind = settings.model, settings.attention, args.recipe
-    if kind == ("transformer", "fused", "default"):
-        known = {settings.attention: results["hard_accuracy"]} if sample else {}
-        results["hard"] = compare_on_hard_reviews(settings_of(args, True), known)
-    program = "04_imdb_sentiment"
-    conclude(program, results, lambda: check_claims(results, args.quick), args)
-    return results
-
-
-if __name__ == "__main__":
-    run(main)

@@ -56,6 +56,7 @@ class Claim:
         wanted: What the claim says, in words.
         found: What the run has found, in words.
         held: Whether it holds. None if this run does not judge it.
+        needs: What a run needs to judge it, beside being a full one; often nothing.
     """
 
     number: int
@@ -63,15 +64,19 @@ class Claim:
     wanted: str
     found: str
     held: bool | None
+    needs: str = ""
 
     def verdict(self) -> str:
         return {True: "holds", False: "does not hold", None: "not judged"}[self.held]
 
     def __str__(self) -> str:
         if self.held is None:
+            where, these = "in a full run", "quick runs do not judge it"
+            if self.needs:
+                where, these = f"{where} on {self.needs}", "this run does not judge it"
             return (
-                f"claim {self.number}: {self.wanted} wanted in a full run; quick runs "
-                f"do not judge it ({self.found} here) [{self.what}]"
+                f"claim {self.number}: {self.wanted} wanted {where}; {these} "
+                f"({self.found} here) [{self.what}]"
             )
         return (
             f"claim {self.number}: {self.wanted} wanted, {self.found} found: "
@@ -85,6 +90,8 @@ class Lesson:
     Args:
         name: The name of its file, without `.py`.
         claims: How many claims its opening lists.
+        program: Function that takes over if the command line has an option that is
+            none of the lesson's. It reads `sys.argv` itself.
 
     Example:
 
@@ -95,8 +102,11 @@ class Lesson:
     >>> lesson.finish(largest=81)  # doctest: +SKIP
     """
 
-    def __init__(self, name: str, claims: int) -> None:
+    def __init__(
+        self, name: str, claims: int, program: Callable[[], Any] | None = None
+    ) -> None:
         self.name = name
+        self.program = program
         self.num_claims = claims
         self.in_notebook = "ipykernel" in sys.modules
         self.full = False
@@ -140,7 +150,13 @@ class Lesson:
             argv = os.environ.get("HW3TF_TUTORIAL_ARGUMENTS", default).split()
         else:
             argv = sys.argv[1:]
-        args = self._parser(pairs, choices or {}).parse_args(argv)
+        parser = self._parser(pairs, choices or {})
+        args, others = parser.parse_known_args(argv)
+        if others and self.program and not self.in_notebook:
+            self.program()
+            raise SystemExit
+        if others:
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
         self.full, self.out = not args.quick, args.out
         if not self.in_notebook:
             check_start(args)
@@ -220,6 +236,7 @@ class Lesson:
         wanted: Any,
         within: float = 0.0,
         full: bool = False,
+        needs: str = "",
     ) -> None:
         """Judges a claim, keeps it for the summary and prints it. It never raises
         because of what was found.
@@ -233,6 +250,7 @@ class Lesson:
             wanted: What the claim says.
             within: For `"~"`.
             full: Whether only a full run judges it. Defaults to `False`.
+            needs: The data without which it is not judged, if this run lacks them.
 
         Raises:
             ValueError: If there is no such relation, or no claim of this number.
@@ -254,12 +272,12 @@ class Lesson:
                 wanted_text += f" within {_text(within)}"
             found, wanted = error, within
         held: bool | None = None
-        if self.full or not full:
+        if not needs and (self.full or not full):
             try:
                 held = bool(compare(found, wanted))
             except (TypeError, ValueError):  # of another type or shape than wanted
                 held = False
-        record = Claim(number, what, wanted_text, found_text, held)
+        record = Claim(number, what, wanted_text, found_text, held, needs)
         self._claims[number, what] = record  # a cell that is run again replaces it
         print(record, flush=True)
 
@@ -286,7 +304,7 @@ class Lesson:
         report.end()
 
     def training(self, what: str) -> keras.callbacks.Callback:
-        """Returns a callback for `keras.Model.fit` that reports its progress.
+        """Returns a callback for `keras.Model.fit` and `predict` that reports progress.
 
         Args:
             what: What is trained, for the reports.
@@ -360,7 +378,11 @@ class Lesson:
         elif self.changed:
             words.append(f"This run has changed settings: {self.changed}.")
         if unjudged := [n for n in by_verdict[None] if n in reached]:
-            words.append(f"Claims that only a full run judges: {_listed(unjudged)}.")
+            needs = {c.needs for (n, _), c in self._claims.items() if n in unjudged}
+            where = "".join(f" on {name}" for name in sorted(needs) if name)
+            words.append(
+                f"Claims that only a full run{where} judges: {_listed(unjudged)}."
+            )
         if missing := [n for n in numbers if n not in reached]:
             words.append(f"Claims whose cells were not run: {_listed(missing)}.")
         return " ".join(words)
@@ -423,7 +445,8 @@ class _Report:
         if now - self.last < _SECONDS_BETWEEN_REPORTS:
             return
         self.last, passed = now, now - self.start
-        left = f", about {passed / share - passed:.0f} s left" if share > 0 else ""
+        # The first step builds TensorFlow's graph, and says nothing of the others.
+        left = f", about {passed / share - passed:.0f} s left" if share > 0.02 else ""
         self.write(f"{self.what}: {share:.0%} after {passed:.0f} s{left}{note}")
 
     def write(self, text: str) -> None:
@@ -466,6 +489,18 @@ class _TrainingReport(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         self.report.end(_note(logs))
+
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.report = _Report(f"{self.what}, test")
+
+    def on_predict_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        if steps := self.params["steps"]:
+            self.report((batch + 1) / steps)
+
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.report.end()
 
 
 def _note(logs: dict[str, float] | None) -> str:

@@ -90,6 +90,11 @@ _EASY = (
     "i {verb} it",
     "i {verb} every minute of the {a}",
 )
+# What tells the sentiment of a hard review: the things, what is said of them, and what
+# says that one of them decides.
+DECISIVE_WORDS = frozenset(
+    [*_DECISIVE, *POSITIVE, *NEGATIVE, "alone", "counts", "decides", "matters"]
+)
 _VERBS = (("hated", "disliked", "regretted"), ("loved", "enjoyed", "adored"))
 _FILLER = (
     "i saw it on a tuesday",

@@ -1,7 +1,10 @@
 """Batches of reviews: the split for training, and the vocabulary fitted to it."""
 
+import functools
+from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
 from hw3tf._types import Dataset, RaggedTensor
@@ -47,7 +50,7 @@ def divide(
 
 
 def prepare(
-    texts: list[str], labels: np.ndarray, settings: Any
+    texts: list[str], labels: np.ndarray, settings: Any, **options: Any
 ) -> tuple[data.ReviewTokenizer, data.NaiveBayesFeatures, RaggedTensor, RaggedTensor]:
     """Fits the tokenizer and the word counts to training reviews.
 
@@ -55,6 +58,7 @@ def prepare(
         texts: List of strings.
         labels: Integer array, 0 or 1 for every text.
         settings: With `vocab_size`, `sequence_length`.
+        **options: Passed to `NaiveBayesFeatures.cross_fitted`.
 
     Returns:
         Tuple: the `ReviewTokenizer`, the `NaiveBayesFeatures`, and the reviews'
@@ -65,9 +69,16 @@ def prepare(
     )
     tokenizer.adapt(texts)
     tokens = tokenizer.tokenize(texts)
-    features = data.NaiveBayesFeatures(settings.vocab_size, name="naive_bayes")
+    features = data.NaiveBayesFeatures(
+        settings.vocab_size, learned=True, name="naive_bayes"
+    )
     features.adapt(tokens, labels)
-    return tokenizer, features, tokens, features.cross_fitted(tokens, labels)
+    return (
+        tokenizer,
+        features,
+        tokens,
+        features.cross_fitted(tokens, labels, **options),
+    )
 
 
 def training_batches(
@@ -97,6 +108,54 @@ def training_batches(
     )
 
 
+@dataclass(frozen=True)
+class Corpus:
+    """Reviews as models read them.
+
+    Attributes:
+        reviews: `hw3tf.course.data.Reviews`.
+        texts, labels: Those of the training reviews that are used.
+        tokenizer, features: The layers that were fitted to them.
+        tokens, floats: What the layers make of them, both ragged; the floats are
+            cross-fitted.
+    """
+
+    reviews: data.Reviews
+    texts: list[str]
+    labels: np.ndarray
+    tokenizer: data.ReviewTokenizer
+    features: data.NaiveBayesFeatures
+    tokens: RaggedTensor
+    floats: RaggedTensor
+
+    def training_batches(self, settings: Any) -> Dataset:
+        """Returns batches of `((tokens, floats), labels)`, as `training_batches`."""
+        return training_batches(self.tokens, self.labels, self.floats, settings)
+
+    @functools.cached_property
+    def test_batches(self) -> Dataset:
+        """Batches of `(tokens, floats)` of the test reviews, in their order."""
+        tokens = self.tokenizer.tokenize(self.reviews.test_texts)
+        floats = self.features.of_ragged(tokens)
+        return data.review_batches(tokens, None, floats)
+
+
+def make_corpus(reviews: data.Reviews, settings: Any, **options: Any) -> Corpus:
+    """Fits tokenizer and phrases to all training reviews, none held out.
+
+    Args:
+        reviews: `hw3tf.course.data.Reviews`.
+        settings: With what `divide` and `prepare` want.
+        **options: Passed to `NaiveBayesFeatures.cross_fitted`.
+
+    Returns:
+        The `Corpus`.
+    """
+    (texts, labels), _ = divide(reviews, settings, 0)
+    fitted = prepare(texts, labels, settings, **options)
+    return Corpus(reviews, texts, labels, *fitted)
+
+
 def load(reviews: data.Reviews, settings: Any) -> tuple[Any, ...]:
     """All that a network needs.
 
@@ -117,3 +176,34 @@ def load(reviews: data.Reviews, settings: Any) -> tuple[Any, ...]:
         floats = features.of_ragged(tokens)
         batches.append(data.review_batches(tokens, labels, floats))
     return tokenizer, features, *batches
+
+
+def start_from_unlabelled(
+    model: keras.Model,
+    tokenizer: data.ReviewTokenizer,
+    reviews: data.Reviews,
+    settings: Any,
+) -> None:
+    """Lets a classifier begin with word vectors that all reviews but those of the test
+    set have made, those without labels, too.
+
+    Args:
+        model: From `build_classifier`. Its word vectors are replaced.
+        tokenizer: `ReviewTokenizer` that was fitted to the training reviews.
+        reviews: `hw3tf.course.data.Reviews` with `unlabelled_texts`.
+        settings: With `embedded_words`, `embed_dim`, `seed`.
+    """
+    texts = [*reviews.train_texts, *reviews.unlabelled_texts]
+    print(f"Word vectors of {len(texts):,} reviews", flush=True)
+    words = model.get_layer("words")
+    vectors = data.word_vectors(
+        tokenizer.tokenize(texts),
+        settings.embedded_words,
+        settings.embed_dim,
+        seed=settings.seed,
+    )
+    # Words that were not counted keep their random vectors, of this size.
+    first = keras.ops.convert_to_numpy(words.embeddings)
+    scaled = vectors * first.std()
+    counted = np.any(vectors != 0, axis=1, keepdims=True)
+    words.embeddings.assign(np.where(counted, scaled, first))

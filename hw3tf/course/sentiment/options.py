@@ -1,4 +1,4 @@
-"""The command line of tutorial 4, and the checks of its options at the start."""
+"""The command line of the program of tutorial 4, and what is checked at the start."""
 
 import argparse
 from typing import Any
@@ -12,7 +12,7 @@ from hw3tf.course.tutorial import (
     unicode_text,
 )
 
-MODELS = ("transformer", "gru", "bag", "naive_bayes", "bert")
+MODELS = ("transformer", "gru", "lstm", "bag", "naive_bayes", "bert")
 _NUMBERS = {
     "sequence_length": "longest review, in tokens",
     "embed_dim": "size of the vectors",
@@ -23,9 +23,11 @@ _NUMBERS = {
     "max_reviews": "of the training set",
 }
 # The options that each model heeds, of those that not all do.
+_NETWORK = {*_NUMBERS, "attention", "max_pool", "resume", "save", "unlabelled"}
 _HEEDED = {
-    "transformer": {*_NUMBERS, "attention", "max_pool", "resume", "save"},
-    "gru": {*_NUMBERS, "max_pool", "resume", "save"} - {"num_heads", "num_layers"},
+    "transformer": _NETWORK,
+    "gru": _NETWORK - {"num_heads", "num_layers"},
+    "lstm": _NETWORK - {"num_heads", "num_layers"},
     "bag": {"max_reviews"},
     "naive_bayes": {"max_reviews", "sequence_length"},
     "bert": {"sequence_length", "epochs", "batch_size", "max_reviews"}
@@ -46,7 +48,7 @@ def parse_arguments(argv: list[str] | None, defaults: Any) -> argparse.Namespace
         if they were given: what they are otherwise depends on the data and on `quick`.
     """
     parser = argument_parser(
-        "Train a Transformer to tell the sentiment of film reviews.",
+        "Train one model of tutorial 4 to tell the sentiment of film reviews.",
         out="runs/imdb_sentiment",
         quick="fewer and shorter reviews: one minute",
         seed="of weights, order and dropout",
@@ -55,11 +57,11 @@ def parse_arguments(argv: list[str] | None, defaults: Any) -> argparse.Namespace
     choices = ["auto", "imdb", "sample"]
     what = "auto: IMDB if it is prepared or can be downloaded, else the sample"
     add("--data", choices=choices, default="auto", help=what)
-    what = "best: an ensemble, a quarter of an hour"
+    what = "best: an ensemble, half an hour"
     add("--recipe", choices=["default", "best"], default="default", help=what)
     what = f"which row of the table (default: {defaults.model})"
     add("--model", choices=MODELS, default=unset, help=what)
-    what = f"hw3tf's layer, Keras's, or no block (default: {defaults.attention})"
+    what = f"hw3tf's layers, Keras's, or no block (default: {defaults.attention})"
     choices = ["fused", "keras", "none"]
     add("--attention", choices=choices, default=unset, help=what)
     for name, what in _NUMBERS.items():
@@ -67,6 +69,8 @@ def parse_arguments(argv: list[str] | None, defaults: Any) -> argparse.Namespace
         add(f"--{name.replace('_', '-')}", type=number(1), default=unset, help=what)
     what = "pool by the maximum as well as by the mean"
     add("--max-pool", action="store_true", default=unset, help=what)
+    what = "begin with word vectors that IMDB's 50,000 reviews without labels have made"
+    add("--unlabelled", action="store_true", help=what)
     what = f"of BERT: a name or a folder (default: {defaults.preset})"
     add("--preset", default=unset, help=what)
     add("--resume", action="store_true", help="go on from the best epoch in --out")
@@ -90,7 +94,7 @@ def _check(
         parser.error(f"--recipe best is of transformers, not of --model {model}")
     chosen, heeded = f"--model {model}", _HEEDED[model]
     if args.recipe == "best":
-        chosen, heeded = "--recipe best", heeded - {"resume", "save"}
+        chosen, heeded = "--recipe best", heeded - {"resume", "save", "unlabelled"}
     for name in sorted(_SOME_HEED - heeded):
         if given.get(name):
             parser.error(f"--{name.replace('_', '-')} has no part in {chosen}")
@@ -98,7 +102,8 @@ def _check(
     heads = given.get("num_heads", defaults.num_heads)
     if dim % heads:
         parser.error(f"--num-heads {heads} does not divide --embed-dim {dim}")
-    alone = args.recipe == "best" or model not in ("transformer", "gru")
+    networks = ("transformer", "gru", "lstm")
+    alone = args.recipe == "best" or model not in networks
     if args.workers > 1 and alone:
         parser.error("--workers shares the training of one network, not of this")
     if args.workers > given.get("batch_size", defaults.batch_size):

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hw3tf._types import Tensor
-from hw3tf.course import plots
 from hw3tf.course.data import NaiveBayesFeatures, Reviews, ReviewTokenizer
 from hw3tf.course.tutorial import whole_file
 
@@ -113,73 +112,49 @@ def save_and_compare(
     return results
 
 
-def draw_attention(
+def attention_weights(
     text: str,
     tokenizer: ReviewTokenizer,
     features: NaiveBayesFeatures,
     model: keras.Model,
-    folder: pathlib.Path,
-) -> None:
-    """Draws the weights of the last attention layer for a text, head by head.
+) -> tuple[np.ndarray, list[str]]:
+    """What the last attention layer of a classifier looks at.
 
     Args:
         text: A string.
         tokenizer, features: The layers before the classifier.
         model: The classifier; its attention layers are named `attention_layer_...`.
-        folder: Where `attention.png` goes.
+
+    Returns:
+        The weights, `(num_heads, length, length)`, and the `length` words.
     """
     tokens = tokenizer([text])
     attention = [x for x in model.layers if x.name.startswith("attention_layer")][-1]
     x = keras.Model(model.inputs, attention.input[0])([tokens, features(tokens)])
     _, weights = attention(x, x, return_attention_scores=True)
     vocabulary = tokenizer.get_vocabulary()
-    words = [vocabulary[i] for i in tokens[0]]
-    plots.plot_attention(weights[0], words, folder / "attention.png")
+    return np.asarray(weights[0]), [vocabulary[i] for i in tokens[0]]
 
 
-def explain(
-    reviews: Reviews, logits: ArrayLike, folder: pathlib.Path, shown: int = 2
-) -> None:
-    """Shows where a model errs: prints its most confident mistakes, draws accuracy
-    against length.
+def print_mistakes(reviews: Reviews, logits: ArrayLike, shown: int = 2) -> None:
+    """Prints the mistakes that a model is surest of.
 
     Args:
         reviews: `hw3tf.course.data.Reviews`.
         logits: Float array, one per test review.
-        folder: Where `lengths.png` goes.
         shown: Mistakes of either kind to print. Defaults to 2.
     """
     logits, positive = np.asarray(logits), reviews.test_labels == 1
     right = (logits > 0) == positive
     for kind, sign in ((False, 1), (True, -1)):
         rows = np.flatnonzero(~right & (positive == kind))
-        worst = rows[np.argsort(-sign * logits[rows])][:shown]
-        for row in worst:
+        for row in rows[np.argsort(-sign * logits[rows])][:shown]:
             truth = "positive" if positive[row] else "negative"
             text = " ".join(reviews.test_texts[row].split())
             shortened = text if len(text) < 300 else f"{text[:140]} ... {text[-140:]}"
             print(f"{truth}, but logit {logits[row]:+.1f}: {shortened}")
-    words = np.array([len(text.split()) for text in reviews.test_texts])
-    _draw_lengths(right, words, folder / "lengths.png")
 
 
-def _draw_lengths(right: np.ndarray, lengths: np.ndarray, path: pathlib.Path) -> None:
-    """Accuracy in ten groups of equal size, from short reviews to long ones."""
-    groups = np.array_split(np.argsort(lengths, kind="stable"), 10)
-    middle = [np.median(lengths[rows]) for rows in groups]
-    rates = np.array([right[rows].mean() for rows in groups])
-    error = 2 * np.sqrt(rates * (1 - rates) / [len(rows) for rows in groups])
-    figure, axes = plots.new_figure(1, 1, (6.5, 4))
-    axis = axes[0, 0]
-    axis.errorbar(middle, rates, error, fmt="ko-", capsize=3, label="a tenth of them")
-    axis.axhline(right.mean(), color="gray", ls="--", label="all test reviews")
-    axis.set(title="Accuracy against the length of the review", ylabel="accuracy")
-    axis.set(xlabel="words, median of the group", xscale="log")
-    axis.minorticks_off()
-    ticks = [
-        n for n in (25, 50, 100, 200, 400, 800) if middle[0] < 2 * n < 4 * middle[-1]
-    ]
-    axis.set_xticks(ticks, labels=[str(n) for n in ticks])
-    axis.grid(alpha=0.3)
-    axis.legend()
-    plots.save_figure(figure, path)
+def num_words(reviews: Reviews) -> np.ndarray:
+    """Returns an integer array: how many words each test review has."""
+    return np.array([len(text.split()) for text in reviews.test_texts])

@@ -2,7 +2,7 @@
 
 import pathlib
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -97,10 +97,19 @@ def fit(
     return keeper.history, timer.seconds
 
 
-def predict(model: keras.Model, batches: Iterable[Any]) -> np.ndarray:
-    """Logits of a classifier, one per review, as a float array."""
-    logits = [model.predict_on_batch(x)[:, 0] for x in batches]
-    return np.concatenate(logits)
+def predict(
+    model: keras.Model, batches: Dataset, callbacks: Sequence[Any] = ()
+) -> np.ndarray:
+    """Logits of a classifier, one per review, as a float array.
+
+    Args:
+        model: `keras.Model` with one logit per review.
+        batches: `tf.data.Dataset` of its inputs, without labels.
+        callbacks: Of `keras.Model.predict`.
+    """
+    # In a tuple of their own: Keras takes the second of two for labels.
+    inputs = batches.map(lambda *inputs: (inputs,))
+    return model.predict(inputs, verbose=0, callbacks=list(callbacks))[:, 0]
 
 
 def memory_of_a_step(settings: Any, length: int) -> float:

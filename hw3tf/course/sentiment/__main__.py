@@ -1,0 +1,5 @@
+"""`python -m hw3tf.course.sentiment`: one model of tutorial 4, by its command line."""
+
+from hw3tf.course.sentiment.program import command
+
+command()
