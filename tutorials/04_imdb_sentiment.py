@@ -394,20 +394,21 @@ for row in hard[:3]:
 # many of the hard reviews does each model get?
 
 # %%
-settings_of_sample = sentiment.settings_for(
+of_sample = sentiment.settings_for(
     sample, epochs=settings.epochs_on_generated, seed=settings.seed
 )
-generated = sentiment.make_corpus(sample, settings_of_sample)
+generated = sentiment.make_corpus(sample, of_sample, progress=lesson.progress)
 
 
 def hard_accuracy(logits):
     return float(np.mean((logits > 0)[hard] == (sample.test_labels == 1)[hard]))
 
 
+# %%
 nets, on_hard = {}, {}
 for name, block in {"attention": attention_block, "no attention": nothing}.items():
     what = f"{name}, generated reviews"
-    nets[name], logits = train(what, generated, settings_of_sample, block)
+    nets[name], logits = train(what, generated, of_sample, block)
     on_hard[name] = hard_accuracy(logits)
 
 # %%
@@ -469,6 +470,15 @@ lesson.finish(
 )
 
 # %% [markdown]
+# ## Going further
+#
+# - `--model bert` puts two GRUs on a frozen BERT, which has read books and Wikipedia
+#   (`pip install '.[bert]'`, 440 MB). `hw3tf.accelerate` puts its attention onto the
+#   kernel in one line.
+# - `--unlabelled` begins with word vectors from IMDB's 50,000 reviews without labels.
+# - `--workers 2` trains in two processes, each on its half of every batch. Ctrl-C keeps
+#   the best epoch, and `--resume` goes on from it.
+#
 # ## Conclusion
 #
 # **Question 4.** On IMDB, counted phrases do most of the work. A net around them makes
@@ -484,16 +494,6 @@ lesson.finish(
 # 2. Pool by the maximum, too (`replace(options, max_pool=True)`). Which hard reviews
 #    does the net without attention get now?
 # 3. Splice two reviews of one label. From which length on does attention pay?
-# 4. Write two texts that the net gets wrong, and say why.
-#
-# ## Going further
-#
-# - `--model bert` puts two GRUs on a frozen BERT, which has read books and Wikipedia
-#   (`pip install '.[bert]'`, 440 MB). `hw3tf.accelerate` puts its attention onto the
-#   kernel in one line.
-# - `--unlabelled` begins with word vectors from IMDB's 50,000 reviews without labels.
-# - `--workers 2` trains in two processes, each on its half of every batch. Ctrl-C keeps
-#   the best epoch, and `--resume` goes on from it.
 #
 # ## References
 #

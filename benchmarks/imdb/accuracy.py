@@ -2,7 +2,7 @@
 
     TFDS_DATA_DIR=... python benchmarks/imdb/accuracy.py --rows fused none --seeds 0 1 2
 
-Every run is the tutorial's own program in a process of its own, `--at-once` of them at
+Every run is the tutorial's program for one model in a process of its own, `--at-once` of them at
 a time, each on its share of the processors. Its last line of JSON says the accuracy on
 the 25,000 test reviews, the seconds from the texts to the trained model, and the
 largest memory of the process. `--json` keeps the runs; those that it holds are not
@@ -24,18 +24,14 @@ if not __package__:  # run as a program: what it imports is in the folder above
 
 import harness
 
-TUTORIAL = pathlib.Path(__file__).parents[2] / "tutorials/04_imdb_sentiment.py"
 ROWS = {
     "bag": ("words, logistic regression", ["--model", "bag"]),
     "naive_bayes": ("naive-Bayes features alone", ["--model", "naive_bayes"]),
     "gru": ("GRU in place of attention", ["--model", "gru"]),
+    "lstm": ("LSTM in place of attention", ["--model", "lstm"]),
     "keras": ("Keras's attention", ["--attention", "keras"]),
     "fused": ("fused attention", ["--attention", "fused"]),
     "none": ("without the attention block", ["--attention", "none"]),
-    "none_max": (
-        "without the block, pooled by mean and maximum",
-        ["--attention", "none", "--max-pool"],
-    ),
     "best": ("`--recipe best`", ["--recipe", "best"]),
 }
 
@@ -44,7 +40,7 @@ def run_tutorial(arguments, seed, processors):
     """One run of the tutorial on some processors: the dict of its last line."""
     os.sched_setaffinity(0, processors)  # of this thread, and of what it starts
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(TUTORIAL), *arguments]
+        command = [sys.executable, "-m", "hw3tf.course.sentiment", *arguments]
         command += ["--seed", str(seed), "--out", folder]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     results = json.loads(done.stdout.splitlines()[-1])

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import logging
 import operator
 import os
 import pathlib
@@ -114,6 +115,9 @@ class Lesson:
         self.changed = ""
         self._settings: dict[str, Any] = {}
         self._claims: dict[tuple[int, str], Claim] = {}
+        # A lesson builds one net after the other, each with a graph of its own.
+        # TensorFlow warns of that, as of a mistake.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
         if not self.in_notebook:
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(errors="replace")

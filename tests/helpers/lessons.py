@@ -89,15 +89,15 @@ def run_lesson(name, *arguments, notebook=False, edits=None):
         for source in code_cells(FOLDER / f"{name}.py"):
             for old, new in (edits or {}).items():
                 source = source.replace(old, new)
-            printed, before = io.StringIO(), len(pictures)
+            printed, before, ended = io.StringIO(), len(pictures), False
             try:
                 with contextlib.redirect_stdout(printed):
                     exec(compile(source, name, "exec"), run.names)
             except SystemExit as end:
-                run.status = end.code
+                run.status, ended = end.code or 0, True
             shown = pictures[before:]
             run.cells.append(Cell(source, printed.getvalue(), shown))
-            if run.status:
+            if ended:
                 break
     return run
 

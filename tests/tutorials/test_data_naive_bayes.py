@@ -83,8 +83,10 @@ def test_floats_are_log_ratios_of_counted_reviews(reviews):
             )
 
 
-def test_the_layer_says_the_same_in_batches_and_nothing_of_padding(reviews):
-    features = adapted(reviews, buckets=50)
+@pytest.mark.parametrize("learned", [False, True])
+def test_the_layer_says_the_same_in_batches_and_nothing_of_padding(reviews, learned):
+    features = data.NaiveBayesFeatures(VOCABULARY, 50, learned)
+    features.adapt(*reviews)
     tokens, _ = reviews
     dense = features(tokens.to_tensor())
     np.testing.assert_array_equal(dense, features.of_ragged(tokens).to_tensor())
@@ -127,20 +129,81 @@ def test_folds_depend_on_the_seed(reviews):
     assert np.any(one.numpy() != other.numpy())
 
 
-def test_present_ngrams_are_told_once(reviews):
-    features = adapted(reviews)
-    rows, review, ratios = features.present(reviews[0], 2)
-    grams = [set(ngrams(r, 2)) for r in reviews[0].to_list()]
-    assert np.bincount(review, minlength=len(grams)).tolist() == list(map(len, grams))
-    np.testing.assert_array_equal(ratios, features.tables[1].numpy()[rows])
+def test_learned_weights_count_once_in_a_review(rng):
+    """A weight of a phrase that occurs again is 0; sums over a review are the logits of
+    the log-linear model but for its scale and bias."""
+    tokens, labels = of_two_kinds(rng, 60)
+    features = data.NaiveBayesFeatures(VOCABULARY, BUCKETS, learned=True)
+    features.adapt(tokens, labels)
+    floats = features.of_ragged(tokens)
+    for asked, found in zip(tokens.to_list(), floats, strict=True):
+        for order in (1, 2, 3):
+            seen = set()
+            for gram, weight in zip(
+                ngrams(asked, order), found[:, 2 + order].numpy(), strict=True
+            ):
+                assert weight == 0 or gram not in seen
+                seen.add(gram)
+    sums = np.array([np.sum(f[:, 3:]) for f in floats])
+    assert np.mean((sums > np.median(sums)) == (labels == 1)) > 0.95
 
 
-def test_tables_are_saved_and_work_in_graphs(reviews, tmp_path):
-    features = adapted(reviews)
+def of_two_kinds(rng, count):
+    """Reviews in which 3 4 praises and 4 3 blames, among words that say nothing."""
+    labels = np.arange(count) % 2
+    rows = []
+    for label in labels:
+        row = rng.choice([1, 2, 5, 6], 8).tolist()
+        row[3:5] = (3, 4) if label else (4, 3)
+        rows.append(row)
+    return tf.ragged.constant(rows, dtype="int64"), labels
+
+
+def test_learned_weights_heed_that_words_come_together(rng):
+    """Naive Bayes counts 3 4 as what it is, and its words for nothing; so does the
+    model: the pair has by far the largest weight."""
+    tokens, labels = of_two_kinds(rng, 200)
+    features = data.NaiveBayesFeatures(VOCABULARY, BUCKETS, learned=True)
+    features.adapt(tokens, labels)
+    words = features(np.int64([[3, 4], [4, 3]])).numpy()
+    assert words[0, 0, 4] > 0 > words[1, 0, 4]
+    assert abs(words[0, 0, 3]) < 0.2 * words[0, 0, 4]
+
+
+def test_cross_fitted_weights_come_from_the_other_folds(rng):
+    """A word of one review alone, which tells its label, has no weight there."""
+    tokens, labels = of_two_kinds(rng, 40)
+    alone = tf.ragged.constant([[10 + i] for i in range(40)], dtype="int64")
+    tokens = tf.concat([tokens, alone, alone], axis=1)
+    features = data.NaiveBayesFeatures(60, BUCKETS, learned=True)
+    features.adapt(tokens, labels)
+    floats = features.cross_fitted(tokens, labels, folds=4).to_tensor().numpy()
+    assert not floats[:, 8, 3].any()
+    signs = np.sign(floats[:, 3, 4]) == 2 * labels - 1
+    assert signs.all()
+
+
+def test_folds_are_reported_as_they_are_filled(reviews):
+    seen = []
+
+    def progress(items, what):
+        for item in items:
+            yield item
+            seen.append(what)
+
+    features = data.NaiveBayesFeatures(VOCABULARY, BUCKETS)
+    features.cross_fitted(*reviews, folds=3, progress=progress)
+    assert seen == ["counting phrases"] * 3
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_tables_are_saved_and_work_in_graphs(reviews, learned, tmp_path):
+    features = data.NaiveBayesFeatures(VOCABULARY, BUCKETS, learned)
+    features.adapt(*reviews)
     tokens = reviews[0].to_tensor()
     inputs = keras.Input((None,), dtype="int64")
     model = keras.Model(inputs, features(inputs))
-    assert model.output_shape == (None, None, 3)
+    assert model.output_shape == (None, None, 6 if learned else 3)
     assert not model.trainable_weights
     model.save(tmp_path / "features.keras")
     model.export(tmp_path / "exported", verbose=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hw3tf.course import plots
-from hw3tf.course.plots import images, own_op
+from hw3tf.course.plots import images, own_op, sentiment
 
 
 def read(path):
@@ -13,32 +13,50 @@ def read(path):
     return image.imread(path)
 
 
-def test_learning_curves_are_drawn(tmp_path):
+def test_learning_curves_have_both_lines():
     history = {
         name: [1.0, 0.5, 0.3]
         for name in ("loss", "accuracy", "val_loss", "val_accuracy")
     }
-    plots.plot_learning_curves(history, tmp_path / "a.png")
-    assert read(tmp_path / "a.png").shape[:2] > (300, 800)
+    for axis in sentiment.learning_curves(history).axes:
+        drawn = [list(line.get_ydata()) for line in axis.lines]
+        assert drawn == [[1.0, 0.5, 0.3]] * 2
 
 
-@pytest.mark.parametrize("heads", [1, 3])
-def test_attention_is_drawn_for_every_head(heads, tmp_path):
-    plots.plot_attention(
-        np.eye(4)[None].repeat(heads, 0), list("abcd"), tmp_path / "a.png"
-    )
-    picture = read(tmp_path / "a.png")
-    plots.plot_attention(np.full((heads, 4, 4), 0.25), list("abcd"), tmp_path / "b.png")
-    other = read(tmp_path / "b.png")
-    assert picture.shape[1] > 250 * heads
-    assert picture.shape != other.shape or not np.array_equal(picture, other)
+def test_accuracies_are_bars_in_their_order_with_their_numbers():
+    (axis,) = sentiment.accuracies({"words": 0.81, "net": 0.92, "both": 0.93}).axes
+    assert [bar.get_width() for bar in axis.patches] == [0.81, 0.92, 0.93]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["words", "net", "both"]
+    assert [t.get_text() for t in axis.texts] == ["0.8100", "0.9200", "0.9300"]
+    assert axis.yaxis_inverted()  # the first one is at the top
 
 
-def test_words_and_scores_of_different_number_are_refused(tmp_path):
+def test_attention_is_drawn_for_every_head_and_the_words_that_are_kept(rng):
+    weights = rng.random((3, 4, 4))
+    figure = sentiment.attention(weights, list("abcd"), [1, 3])
+    panels = [axis for axis in figure.axes if axis.get_title()]
+    assert [axis.get_title() for axis in panels] == ["head 0", "head 1", "head 2"]
+    for head, axis in enumerate(panels):
+        shown = axis.images[0].get_array()
+        np.testing.assert_array_equal(shown, weights[head][[1, 3]][:, [1, 3]])
+        assert [t.get_text() for t in axis.get_xticklabels()] == ["b", "d"]
+    whole = sentiment.attention(weights, list("abcd")).axes[0]
+    np.testing.assert_array_equal(whole.images[0].get_array(), weights[0])
+
+
+def test_words_and_weights_of_different_number_are_refused():
     with pytest.raises(
-        ValueError, match=r"`scores` must have shape \(num_heads, 3, 3\)"
+        ValueError, match=r"`weights` must have shape \(num_heads, 3, 3\)"
     ):
-        plots.plot_attention(np.ones((1, 4, 4)), list("abc"), tmp_path / "a.png")
+        sentiment.attention(np.ones((1, 4, 4)), list("abc"))
+
+
+def test_lengths_are_ten_groups_from_short_to_long(rng):
+    words = rng.permutation(np.arange(1000))
+    axis = sentiment.lengths(words < 500, words).axes[0]
+    x, y = axis.lines[0].get_data()
+    assert list(np.diff(x) > 0) == [True] * 9
+    np.testing.assert_array_equal(y, [1.0] * 5 + [0.0] * 5)
 
 
 def draw_line(height, path):

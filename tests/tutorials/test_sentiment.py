@@ -297,17 +297,88 @@ def test_phrases_find_what_words_do_not():
     rng = np.random.default_rng(0)
     tokens = np.full((200, 12), 2)
     for row, first in zip(tokens, order, strict=True):
-        row[rng.choice([1, 4, 7])] = 0
-        at = np.flatnonzero(row == 0)[0]
+        at = rng.choice([1, 4, 7])
         row[at : at + 2] = (3, 4) if first else (4, 3)
     tokens = tf.RaggedTensor.from_tensor(tokens.astype("int64"))
-    features = data.NaiveBayesFeatures(5, 1000)
-    features.adapt(tokens[:100], order[:100])
-    logits = data.phrase_logits(features, tokens[:100], order[:100], tokens[100:])
+    logits = data.phrase_logits(tokens[:100], order[:100], tokens[100:])
     np.testing.assert_array_equal(logits > 0, order[100:] == 1)
 
 
-def test_results_are_judged_and_mistakes_shown(reviews, tmp_path, capsys):
+@pytest.mark.parametrize("first", [3, 43])
+def test_phrases_near_the_end_count_by_themselves(first):
+    """The same word praises among the last 40 tokens, and blames before."""
+    labels = np.arange(60) % 2
+    tokens = np.full((60, 90), 2)
+    for row, label in zip(tokens, labels, strict=True):
+        row[88 if label else first] = 7
+        row[0] = 7
+    tokens = tf.RaggedTensor.from_tensor(tokens.astype("int64"))
+    logits = data.phrase_logits(tokens[:40], labels[:40], tokens[40:])
+    np.testing.assert_array_equal(logits > 0, labels[40:] == 1)
+
+
+def test_the_better_model_has_the_larger_weight(rng):
+    labels = np.arange(4000) % 2
+    signal = 2.0 * labels - 1
+    good = signal + rng.normal(size=4000)
+    bad = signal + 3 * rng.normal(size=4000)
+    # Of independent normal errors, the best weight is the ratio of the variances.
+    assert data.stacking_weight(good, bad, labels) == pytest.approx(1 / 9, abs=0.05)
+    assert data.stacking_weight(bad, good, labels) == pytest.approx(9, rel=0.4)
+    assert data.stacking_weight(good, -signal, labels) == 0
+
+
+def test_word_vectors_put_words_of_the_same_company_together(rng):
+    """2 and 3 stand beside 4 alone, 5 and 6 beside 7 alone."""
+    pairs = [(int(rng.choice(a)), b) for a, b in [((2, 3), 4), ((5, 6), 7)] * 200]
+    tokens = tf.ragged.constant(pairs, dtype="int64")
+    vectors = data.word_vectors(tokens, num_words=9, dim=3)
+    assert vectors.shape == (9, 3)
+    assert vectors.dtype == np.float32
+    assert not vectors[[0, 1, 8]].any()
+    assert np.std(vectors[2:8]) == pytest.approx(1, rel=1e-5)
+    unit = vectors[2:8] / np.linalg.norm(vectors[2:8], axis=1, keepdims=True)
+    likeness = unit @ unit.T
+    assert likeness[0, 1] > 0.9
+    assert likeness[3, 4] > 0.9
+    assert likeness[0, 3] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("tokens", "dim", "message"),
+    [([[2], [3]], 2, "two known words near"), ([[2, 3]], 9, "`dim` must be from 1 to")],
+)
+def test_word_vectors_need_words_together(tokens, dim, message):
+    with pytest.raises(ValueError, match=message):
+        data.word_vectors(tf.ragged.constant(tokens, dtype="int64"), 9, dim)
+
+
+def test_a_net_begins_with_vectors_of_all_reviews_but_those_of_the_test(monkeypatch):
+    reviews = data.load_reviews("sample", unlabelled=True)
+    assert len(reviews.unlabelled_texts) == 6000
+    assert not data.load_reviews("sample").unlabelled_texts
+    settings = sentiment.settings_for(reviews, embedded_words=100, embed_dim=8)
+    tokenizer = data.ReviewTokenizer(100, 50)
+    tokenizer.adapt(reviews.train_texts[:500])
+    model = sentiment.build_classifier(settings)
+    before = model.get_layer("words").embeddings.numpy()
+    seen = []
+    plain = data.word_vectors
+
+    def word_vectors(tokens, *arguments, **options):
+        seen.append(int(tokens.nrows()))
+        return plain(tokens, *arguments, **options)
+
+    monkeypatch.setattr(data, "word_vectors", word_vectors)
+    sentiment.start_from_unlabelled(model, tokenizer, reviews, settings)
+    after = model.get_layer("words").embeddings.numpy()
+    assert seen == [12_000]
+    np.testing.assert_array_equal(after[:2], before[:2])  # padding and unknown
+    assert (after[2:90] != before[2:90]).any(axis=1).all()
+    assert 0.5 < after[2:90].std() / before.std() < 2
+
+
+def test_results_are_judged_and_mistakes_shown(reviews, capsys):
     logits = np.array([-1.0, 2.0, 3.0, -4.0])
     assert sentiment.judge(reviews, logits) == {"accuracy": 0.5}
     hard = np.array([True, False, True, False])
@@ -319,11 +390,11 @@ def test_results_are_judged_and_mistakes_shown(reviews, tmp_path, capsys):
         "imdb", "", reviews.train_texts, reviews.train_labels, texts, labels
     )
     capsys.readouterr()
-    sentiment.explain(reviews, many, tmp_path, shown=1)
+    sentiment.print_mistakes(reviews, many, shown=1)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("negative, but logit +3.0: word2 and")
     assert printed[1].startswith("positive, but logit -4.0: word3 and")
-    assert (tmp_path / "lengths.png").exists()
+    assert sentiment.num_words(reviews)[:2].tolist() == [7, 7]
 
 
 def test_numbers_are_there_only_if_they_were_given():

@@ -6,20 +6,14 @@ import sys
 
 import processes
 import pytest
-from checks import tutorial_module
 from workers import run_workers as run_workers_here
 
 from hw3tf.course import sentiment
 from hw3tf.course.data import WorkerError, run_workers, this_worker
+from hw3tf.course.sentiment import program
 from hw3tf.course.tutorial import UserError
 
 PROGRAM = pathlib.Path(__file__).parents[2] / "tutorials" / "04_imdb_sentiment.py"
-
-
-@pytest.fixture
-def imdb():
-    with tutorial_module("04_imdb_sentiment") as module:
-        yield module
 
 
 ARGUMENTS = ["--quick", "--data", "sample", "--workers", "2"]
@@ -49,13 +43,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     assert_only_the_chief_wrote(folder)
 
 
-def test_program_starts_itself_as_often_as_it_has_workers(imdb, monkeypatch):
+def test_program_starts_itself_as_often_as_it_has_workers(monkeypatch):
     started = []
-    monkeypatch.setattr(sentiment, "run_workers", lambda *x: started.append(x))
+    monkeypatch.setattr(program.options, "run_workers", lambda *x: started.append(x))
     monkeypatch.setattr(sys, "argv", ["04", *ARGUMENTS])
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert imdb.main() is None
-    assert started == [(2, [sys.executable, str(PROGRAM), *ARGUMENTS])]
+    assert program.main() is None
+    command = [sys.executable, "-m", "hw3tf.course.sentiment", *ARGUMENTS]
+    assert started == [(2, command)]
 
 
 @pytest.mark.slow

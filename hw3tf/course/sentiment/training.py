@@ -108,7 +108,7 @@ def predict(
         callbacks: Of `keras.Model.predict`.
     """
     # In a tuple of their own: Keras takes the second of two for labels.
-    inputs = batches.map(lambda *inputs: (inputs,))
+    inputs = batches.map(lambda *parts: (parts if len(parts) > 1 else parts[0],))
     return model.predict(inputs, verbose=0, callbacks=list(callbacks))[:, 0]
 
 
