@@ -42,9 +42,11 @@ class Tree:
         self.site = folder / "site"
         shutil.rmtree(self.source, ignore_errors=True)
         for name in CODE:
-            shutil.copytree(ROOT / name, self.source / name)
+            # With times of now: an object that an earlier run has left, of a mutant
+            # maybe, is older.
+            shutil.copytree(ROOT / name, self.source / name, copy_function=shutil.copy)
         for name in FILES:
-            shutil.copy2(ROOT / name, self.source / name)
+            shutil.copy(ROOT / name, self.source / name)
         pybind11 = subprocess.run(
             [sys.executable, "-m", "pybind11", "--cmakedir"],
             check=True,
