@@ -13,10 +13,9 @@ import argparse
 import mmap
 import os
 import resource
+import signal
 import struct
-import subprocess
 import sys
-import tempfile
 import time
 import traceback
 import warnings
@@ -420,10 +419,9 @@ def described(call):
 class Progress:
     """Numbers that both processes see."""
 
-    def __init__(self, path):
+    def __init__(self):
         self.format = f"{len(COUNTS)}q"
-        with open(path, "r+b") as file:
-            self.memory = mmap.mmap(file.fileno(), struct.calcsize(self.format))
+        self.memory = mmap.mmap(-1, struct.calcsize(self.format))
 
     def write(self, counts):
         self.memory[:] = struct.pack(self.format, *(counts[n] for n in COUNTS))
@@ -438,13 +436,12 @@ def limit_memory():
     resource.setrlimit(resource.RLIMIT_AS, (used + MORE_MEMORY,) * 2)
 
 
-def child(path, seed, cases):
+def child(progress, seed, cases):
     """Runs the cases from a seed on."""
     warnings.simplefilter("ignore")
     ops.load_op_library()
     ops.dot_product_attention(*[np.ones((1, 2, 1, 2), "float32")] * 3)
     limit_memory()
-    progress = Progress(path)
     counts = progress.read()
     for counts["seed"] in range(seed, seed + cases):
         progress.write(counts)
@@ -455,19 +452,20 @@ def child(path, seed, cases):
         progress.write(counts)
 
 
-def watch(process, progress, end):
+def watch(pid, progress, end):
     """Waits for a child; why it ended early, or None."""
     seen, looks = None, 0
-    while process.poll() is None:
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
         time.sleep(0.5)
         counts = progress.read()
         looks = looks + 1 if counts == seen else 0
         seen = counts
         if looks > HANG or time.monotonic() > end:
-            process.kill()
-            process.wait()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
             return "no progress" if looks > HANG else None
-    return f"the process ended, {process.returncode}" if process.returncode else None
+    status = os.waitstatus_to_exitcode(ended[1])
+    return f"the process ended, {status}" if status else None
 
 
 def main(argv=None):
@@ -476,31 +474,26 @@ def main(argv=None):
     parser.add_argument("--cases", type=int, default=10**12)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--case", type=int)
-    parser.add_argument("--child", nargs=2)
     args = parser.parse_args(argv)
-    if args.child:
-        child(args.child[0], args.seed, int(args.child[1]))
-        return {"failed": 0}
     if args.case is not None:
         raise SystemExit(run_case(args.case, dict.fromkeys(COUNTS, 0)))
     end = time.monotonic() + args.seconds
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "progress")
-        with open(path, "wb") as file:
-            file.write(bytes(8 * len(COUNTS)))
-        progress = Progress(path)
-        while (done := progress.read())["cases"] < args.cases:
-            if time.monotonic() > end or done["failed"] > 100:
-                break
-            cases = min(CASES_PER_CHILD, args.cases - done["cases"])
-            command = [sys.executable, __file__, "--child", path, str(cases)]
-            command += ["--seed", str(args.seed + done["cases"])]
-            process = subprocess.Popen(command)
-            if ended := watch(process, progress, end):
-                done = progress.read()
-                print(f"--case {done['seed']}: {ended}", flush=True)
-                done["cases"], done["failed"] = done["cases"] + 1, done["failed"] + 1
-                progress.write(done)
+    progress = Progress()
+    while (done := progress.read())["cases"] < args.cases:
+        if time.monotonic() > end or done["failed"] > 100:
+            break
+        cases = min(CASES_PER_CHILD, args.cases - done["cases"])
+        # This process has imported TensorFlow and runs nothing of it: a child need not
+        # import it.
+        pid = os.fork()
+        if pid == 0:
+            child(progress, args.seed + done["cases"], cases)
+            return {"failed": 0}
+        if ended := watch(pid, progress, end):
+            done = progress.read()
+            print(f"--case {done['seed']}: {ended}", flush=True)
+            done["cases"], done["failed"] = done["cases"] + 1, done["failed"] + 1
+            progress.write(done)
     del done["seed"]
     numbers = ", ".join(f"{x} {name}" for name, x in done.items())
     print(f"ops: {numbers}, from seed {args.seed} on")

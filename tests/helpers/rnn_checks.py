@@ -14,6 +14,8 @@ CELLS = tuple(GATES)
 # in the last place are allowed always, as for attention (checks.py).
 ULPS = 4
 MASKS = ("right", "left", "holes", "none valid")
+# Those of the specification: a graph takes longer to make than to run.
+GRAPHS = {}
 
 
 def make_mask(rng, kind, batch, timesteps):
@@ -144,6 +146,9 @@ def compute(function, cell, arrays, options, dtype="float32", way="eager"):
             for name, x in zip([*names, *upstream], tensors, strict=True)
         ]
         run = tf.function(run, input_signature=specs)
+        if function is specification:  # `kernel` depends on the path of the moment
+            key = cell, *names, *upstream, options, dtype, *specs
+            run = GRAPHS.setdefault(key, run)
     elif way == "xla":
         run = tf.function(run, jit_compile=True)
     results, gradients = run(*tensors)

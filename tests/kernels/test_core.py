@@ -174,9 +174,10 @@ NUMERICAL = (
 )
 CHOSEN = (
     "acknowledged or earlier_versions or as_close_as_the_formula or head_sizes or "
-    "rising_scores or (self_attention and causal) or (masked_does_not and nan) or "
-    "(whole_are and mask-and-bias) or policies_at_the_edges or every_dtype or "
-    "states_are_exact or near_the_bounds or (2-threads and (lines_of or time_in))"
+    "rising_scores or 65-padded-causal or 331-padded-causal or "
+    "(masked_does_not and nan) or (whole_are and mask-and-bias) or "
+    "policies_at_the_edges or every_dtype or states_are_exact or "
+    "(2-threads and (32769 or 98381 or time_in or near_the_bounds))"
 )
 
 

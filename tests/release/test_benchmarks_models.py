@@ -10,18 +10,21 @@ import pytest
 pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
+def ask_here(case, do, **message):
+    """What models/run.py asks a process for, in this one: others would each take
+    seconds to import TensorFlow, for one call."""
+    worker = importlib.import_module("models.worker")
+    return getattr(worker.Worker(json.dumps(vars(case))), do)(**message)
+
+
 @pytest.fixture
 def program(monkeypatch):
-    """models/run.py, whose process measures times. It measures memory in this process:
-    two more would each take seconds to import TensorFlow, for one call."""
+    """models/run.py, whose process measures times. It measures memory in this one."""
     program = importlib.import_module("models.run")
-    worker = importlib.import_module("models.worker")
     ask = program.ask
 
     def answer(case, do, **message):
-        if do == "peak":
-            return worker.Worker(json.dumps(vars(case))).peak(**message)
-        return ask(case, do, **message)
+        return (ask_here if do == "peak" else ask)(case, do, **message)
 
     monkeypatch.setattr(program, "ask", answer)
     return program
@@ -59,8 +62,9 @@ def test_models_are_measured_as_they_are_and_accelerated(program, tmp_path, caps
     assert "\nold\n" not in page.read_text()
 
 
-def test_recurrent_models_are_measured(program, tmp_path, capsys):
+def test_recurrent_models_are_measured(program, tmp_path, capsys, monkeypatch):
     """A tiny one, which has a dictionary of inputs."""
+    monkeypatch.setattr(program, "ask", ask_here)
     program.main(
         ["--quick", "--no-peaks", "--cases", "dates-*-training"]
         + ["--json", str(tmp_path / "m.json")]
