@@ -24,6 +24,7 @@ RESULTS = ROOT / "benchmarks/results"
 LIST = json.loads((ROOT / "tests/data/figures.json").read_text())
 PAGES = ["README.md", "tutorials/README.md", "benchmarks/README.md"]
 PAGES += sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/*.md"))
+PAGES += ["docs/answers.tex"]
 # Times, ratios, shares, sizes, rates; and accuracies, 0.9107.
 FIGURE = re.compile(
     r"(?<![\w.,])(?:\d[\d,]*(?:\.\d+)?"
