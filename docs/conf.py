@@ -28,7 +28,7 @@ project = "hw3tf"
 author = copyright = "the hw3tf authors"
 release = hw3tf.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design"]
 root_doc = "docs/pdf" if PDF else "docs/index"
 include_patterns = ["docs/pdf.md", "tutorials/[0-9]*.py"]
 if not PDF:
@@ -40,7 +40,7 @@ if not PDF:
         "CONTRIBUTING.md",
     ]
 exclude_patterns = ["build", "site", "runs", "**/.*", "tutorials/*.ipynb"]
-exclude_patterns += ["tutorials/05_your_own_op"]
+exclude_patterns += ["tutorials/05_your_own_op", "docs/cards.md"]
 exclude_patterns += [] if PDF else ["docs/pdf.md"]
 
 # -- Text
@@ -61,6 +61,13 @@ def programs_are_downloads(app, docname, source):
         return match[0] if is_page else f"{{download}}`{match[1]} <{match[2]}>`"
 
     source[0] = re.sub(r"\[([^][]+)\]\(([^():]+\.(?:py|ipynb))\)", link, source[0])
+
+
+def cards_of_tutorials(app, docname, source):
+    """On the site, a comment that other readers of Markdown do not show becomes cards.
+    Their links hold in any folder of the first level."""
+    cards = (ROOT / "docs/cards.md").read_text()
+    source[0] = source[0].replace("<!-- cards -->\n", cards)
 
 
 # -- Tutorials: the stored full runs. With the tag `quick` short runs are made instead,
@@ -207,6 +214,7 @@ def keep_notebooks_in_build(app):
 
 def setup(app):
     app.connect("source-read", programs_are_downloads)
+    app.connect("source-read", cards_of_tutorials)
     app.connect("doctree-read", join_what_is_printed)
     app.connect("autodoc-process-docstring", links_of_markdown)
     app.connect("autodoc-process-signature", signature_of_layers)

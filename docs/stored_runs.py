@@ -7,8 +7,8 @@ stores them in docs/runs, outputs and pictures included. Without numbers it runs
 `nox -s runs -- 2 3` does the same. With `--text` it runs nothing: it takes over changed
 text into the runs whose code cells are still those of the tutorials.
 
-A picture docs/images/0N_NAME.png is renewed from `lesson.show("NAME", ...)` of
-tutorial N.
+A picture docs/images/0N_NAME.png is renewed, too: the last one that tutorial N shows by
+`lesson.show("NAME", ...)`.
 """
 
 import argparse
@@ -54,12 +54,11 @@ def printed_by(notebook):
 
 
 def pictures_of(notebook):
-    """Yields (name in `lesson.show`, PNG) of each cell with a picture."""
+    """Yields (name in `lesson.show`, PNG) of all pictures, in their order."""
     for cell in notebook.cells:
-        name = re.search(r'lesson\.show\(\s*"(\w+)"', cell.source)
         for output in cell.get("outputs", ()):
-            if name and "image/png" in output.get("data", {}):
-                yield name[1], base64.b64decode(output.data["image/png"])
+            if name := output.get("metadata", {}).get("image/png", {}).get("name"):
+                yield name, base64.b64decode(output.data["image/png"])
 
 
 def faults_of_results(name, run):
@@ -147,7 +146,7 @@ def store(program):
     run.metadata["run"] = {**heading(PACKAGES), "seconds": round(seconds)}
     RUNS.mkdir(exist_ok=True)
     nbformat.write(run, run_of(program))
-    for name, png in pictures_of(run):
+    for name, png in dict(pictures_of(run)).items():
         path = IMAGES / f"{program.stem[:2]}_{name}.png"
         if path.exists():
             path.write_bytes(png)
@@ -180,7 +179,8 @@ def read_page(text):
         ValueError: If the code of the run is not that of the tutorial.
     """
     notebook = jupytext.reads(text, fmt="py:percent")
-    notebook.metadata["language_info"] = {"pygments_lexer": "ipython3"}
+    language = {"name": "python", "pygments_lexer": "ipython3"}
+    notebook.metadata["language_info"] = language
     name = re.search(r'= Lesson\("(\w+)"', text)
     note = "These cells have not been run: no full run is stored."
     if name and (path := run_of(ROOT / f"tutorials/{name[1]}.py")).exists():
