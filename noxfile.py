@@ -307,7 +307,8 @@ def runs(session):
     """Full runs of the tutorials, stored in docs/runs, which site and PDF show.
 
     `nox -s runs -- 2 3` runs two tutorials, `nox -s runs -- --text` takes over text
-    that has changed, and runs nothing.
+    that has changed, and runs nothing. Tutorials 1 and 4 read their data from
+    TFDS_DATA_DIR, or download them.
     """
     session.install(".[docs]")
     env = {"TF_CPP_MIN_LOG_LEVEL": "3"}
