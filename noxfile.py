@@ -1,6 +1,6 @@
 """Sessions for every need: `nox -s lint | tests | tests_slow | mutants | cpp |
-cpp_aarch64 | sanitize | fuzz | wheels | matrix | tutorials | notebooks | bench | docs |
-pdf | demo`."""
+cpp_aarch64 | sanitize | fuzz | wheels | matrix | tutorials | notebooks | runs | bench |
+docs | pdf | demo`."""
 
 import os
 import pathlib
@@ -281,7 +281,6 @@ BENCHMARKS = (
     "recurrence/layers/run.py",
     "models/run.py",
     "imdb/training.py",
-    "tutorials/nets.py",
 )
 
 
@@ -302,25 +301,43 @@ def bench(session):
         session.run("python", str(pathlib.Path("benchmarks", name)), *arguments)
 
 
+@nox.session
+def runs(session):
+    """Full runs of the tutorials, stored in docs/runs, which site and PDF show.
+
+    `nox -s runs -- 2 3` runs two tutorials, `nox -s runs -- --text` takes over text
+    that has changed, and runs nothing. Tutorials 1 and 4 read their data from
+    TFDS_DATA_DIR, or download them.
+    """
+    session.install(".[docs]")
+    env = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    session.run("python", "docs/stored_runs.py", *session.posargs, env=env)
+
+
 def build_pages(session, builder, out, *options):
-    """Runs Sphinx over the repository, with short tutorials unless `full` is given."""
-    arguments = "" if "full" in session.posargs else "--quick"
-    env = {"HW3TF_TUTORIAL_ARGUMENTS": arguments, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    """Runs Sphinx over the repository, with the stored full runs of the tutorials, or
+    with `--quick` with short runs. Returns the folder of the pages."""
+    if "--quick" in session.posargs:
+        out = f"build/quick/{pathlib.Path(out).name}"
+        options = ("-t", "quick", *options)
     options = ("-b", builder, "--fresh-env", "--fail-on-warning", *options)
+    env = {"TF_CPP_MIN_LOG_LEVEL": "3"}
     session.run("sphinx-build", *options, "-c", "docs", ".", out, env=env)
+    return out
 
 
 @nox.session
 def docs(session):
     """The site, into site/, and its tests in a headless browser.
 
-    Its tutorials run with `--quick`; `nox -s docs -- full` runs them in full.
+    It shows the stored full runs of the tutorials. `nox -s docs -- --quick` makes short
+    runs and puts the pages into build/quick/site: a check, not to be published.
     `nox -s docs -- unseen` leaves the browser out.
     """
     session.install(".[docs]")
-    build_pages(session, "html", "site")
+    out = build_pages(session, "html", "site")
     if "unseen" not in session.posargs:
-        session.run("pytest", "tests_browser/test_site.py")
+        session.run("pytest", "tests_browser/test_site.py", "--site", out)
 
 
 # The packages that typeset the PDF, likewise.
@@ -330,23 +347,28 @@ TEX = {
     "lmodern": ["kpsewhich", "lmroman10-regular.otf"],
     "texlive-fonts-recommended": ["kpsewhich", "pzdr.tfm"],
     "texlive-latex-extra": ["kpsewhich", "tabulary.sty"],
+    "texlive-latex-recommended": ["kpsewhich", "pdfpages.sty"],
     "texlive-xetex": ["xelatex", "--version"],
 }
 
 
 @nox.session
 def pdf(session):
-    """One PDF of all tutorials, text, code and results: build/pdf/hw3tf.pdf.
+    """One PDF of the answers and all tutorials, text, code and results:
+    build/pdf/hw3tf.pdf. The answers alone are build/pdf/answers.pdf.
 
-    `nox -s pdf -- full` runs the tutorials in full, not with `--quick`.
+    It shows the stored full runs of the tutorials. `nox -s pdf -- --quick` makes short
+    runs and puts the PDF into build/quick/pdf.
     """
     require_packages(session, TEX)
     session.install(".[docs]")
-    build_pages(session, "latex", "build/pdf", "-t", "pdf")
-    with session.chdir("build/pdf"):
-        options = ("-xelatex", "-silent", "-interaction=nonstopmode")
-        session.run("latexmk", *options, "hw3tf.tex", external=True)
-    session.log("The PDF is build/pdf/hw3tf.pdf")
+    out = build_pages(session, "latex", "build/pdf", "-t", "pdf")
+    answers = str(pathlib.Path("docs/answers.tex").absolute())
+    with session.chdir(out):
+        for text in (answers, "hw3tf.tex"):
+            options = ("-xelatex", "-silent", "-interaction=nonstopmode")
+            session.run("latexmk", *options, text, external=True)
+    session.log(f"The PDF is {out}/hw3tf.pdf")
 
 
 @nox.session

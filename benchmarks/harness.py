@@ -32,7 +32,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import ModuleType
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -287,21 +286,6 @@ def heading_in_words(results: Mapping[str, Any], commands: Iterable[str]) -> str
     packages = ", ".join(f"{k} {v}" for k, v in sorted(results["versions"].items()))
     where = f"Machine: {results['machine']}. {results['date']}.\n{packages}."
     return "\n".join([where, "\n```", *commands, "```"])
-
-
-# -- Programs that are measured
-
-
-def load_tutorial(name: str) -> ModuleType:
-    """A tutorial of this repository as a module, by the name of its file."""
-    path = pathlib.Path(__file__).parents[1] / f"tutorials/{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
 
 
 # -- Options, tables, files

@@ -14,19 +14,21 @@ import inspect
 import os
 import pathlib
 import re
+import sys
 
 from docutils import nodes
 
 import hw3tf
 
 ROOT = pathlib.Path(__file__).parents[1]
-PDF = tags.has("pdf")  # noqa: F821, given by Sphinx
+PDF, QUICK = tags.has("pdf"), tags.has("quick")  # noqa: F821, given by Sphinx
+sys.path.insert(0, str(ROOT / "docs"))  # stored_runs
 
 project = "hw3tf"
 author = copyright = "the hw3tf authors"
 release = hw3tf.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design"]
 root_doc = "docs/pdf" if PDF else "docs/index"
 include_patterns = ["docs/pdf.md", "tutorials/[0-9]*.py"]
 if not PDF:
@@ -38,7 +40,7 @@ if not PDF:
         "CONTRIBUTING.md",
     ]
 exclude_patterns = ["build", "site", "runs", "**/.*", "tutorials/*.ipynb"]
-exclude_patterns += ["tutorials/05_your_own_op"]
+exclude_patterns += ["tutorials/05_your_own_op", "docs/cards.md"]
 exclude_patterns += [] if PDF else ["docs/pdf.md"]
 
 # -- Text
@@ -61,10 +63,22 @@ def programs_are_downloads(app, docname, source):
     source[0] = re.sub(r"\[([^][]+)\]\(([^():]+\.(?:py|ipynb))\)", link, source[0])
 
 
-# -- Tutorials: run when the site is built
+def cards_of_tutorials(app, docname, source):
+    """On the site, a comment that other readers of Markdown do not show becomes cards.
+    Their links hold in any folder of the first level."""
+    cards = (ROOT / "docs/cards.md").read_text()
+    source[0] = source[0].replace("<!-- cards -->\n", cards)
 
-nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
-nb_execution_mode = "cache"
+
+# -- Tutorials: the stored full runs. With the tag `quick` short runs are made instead,
+# which show that the tutorials and the pages work; they are not published.
+
+nb_custom_formats = {".py": ["stored_runs.read_page", {}]}
+nb_execution_mode = "off"
+if QUICK:
+    nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+    nb_execution_mode = "cache"
+    os.environ["HW3TF_TUTORIAL_ARGUMENTS"] = "--quick"
 nb_execution_in_temp = True  # their folder `runs` stays out of the checkout
 os.environ["HW3TF_TUTORIALS"] = str(
     ROOT / "tutorials"
@@ -78,11 +92,11 @@ nb_ipywidgets_js = {}  # would come from a network
 
 def state_of_the_code():
     """Names everything that tutorials depend on beside their own text, so that site and
-    PDF share one run of each, and no run of another version is shown."""
+    PDF share one short run of each, and no run of another version is shown."""
     files = [p for p in (ROOT / "hw3tf").rglob("*.py")]
     for folder in ("csrc", "tutorials/05_your_own_op"):
         files += [p for p in (ROOT / folder).rglob("*") if p.is_file()]
-    digest = hashlib.sha256(os.environ.get("HW3TF_TUTORIAL_ARGUMENTS", "").encode())
+    digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -161,7 +175,7 @@ mathjax3_config = {"options": {"enableMenu": False}}  # it would load more
 
 latex_engine = "xelatex"
 latex_documents = [
-    ("docs/pdf", "hw3tf.tex", "Four questions about sequence models", author, "manual")
+    ("docs/pdf", "hw3tf.tex", "Homework 3: answers and notebooks", author, "manual")
 ]
 latex_show_urls = "footnote"
 latex_use_xindy = False
@@ -171,6 +185,16 @@ latex_elements = {
     "sphinxsetup": "hmargin=25mm, vmargin=25mm",
     "fncychap": "",
     "figure_align": "H",
+    # The answers come first; `nox -s pdf` typesets them.
+    "extrapackages": r"\usepackage{pdfpages}",
+    "maketitle": r"""
+\phantomsection\addcontentsline{toc}{chapter}{Answers}
+\includepdf[pages=-]{answers.pdf}
+\sphinxmaketitle
+""",
+    # Chapters have the numbers of the tutorials; their sections have none, as they have
+    # in the notebooks.
+    "preamble": r"\setcounter{secnumdepth}{0}",
     "printindex": "",
     # DejaVu has the bars of progress bars, too.
     "fontpkg": r"""
@@ -190,6 +214,7 @@ def keep_notebooks_in_build(app):
 
 def setup(app):
     app.connect("source-read", programs_are_downloads)
+    app.connect("source-read", cards_of_tutorials)
     app.connect("doctree-read", join_what_is_printed)
     app.connect("autodoc-process-docstring", links_of_markdown)
     app.connect("autodoc-process-signature", signature_of_layers)

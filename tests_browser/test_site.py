@@ -6,6 +6,11 @@ import re
 
 import pytest
 
+from hw3tf.course import notebooks
+
+ROOT = pathlib.Path(__file__).parents[1]
+LESSONS = [path.stem for path in notebooks.lessons(ROOT / "tutorials")]
+
 
 def pages_of(site):
     return sorted(p.relative_to(site).as_posix() for p in site.rglob("*.html"))
@@ -43,9 +48,9 @@ class Parts(html.parser.HTMLParser):
 
 def test_the_site_has_its_pages(site):
     pages = set(pages_of(site))
-    tutorials = pathlib.Path(__file__).parents[1].glob("tutorials/[0-9]*.py")
+    tutorials = ROOT.glob("tutorials/[0-9]*.py")
     wanted = {f"tutorials/{path.stem}.html" for path in tutorials}
-    wanted |= {f"docs/{name}.html" for name in ("index", "design", "serving")}
+    wanted |= {f"docs/{name}.html" for name in ("index", "faster", "design")}
     wanted |= {"index.html", "benchmarks/README.html", "CONTRIBUTING.html"}
     wanted |= {f"docs/api/{name}.html" for name in ("layers", "ops", "models")}
     assert wanted <= pages
@@ -104,25 +109,50 @@ def test_page_on_a_phone(visit, site, name):
     assert all(size >= 13 for size in sizes), sizes
 
 
-def tutorials(site):
-    return [name for name in pages_of(site) if re.match(r"tutorials/\d", name)]
-
-
-def test_tutorials_have_formulas_and_pictures(visit, site):
-    assert tutorials(site)
-    for name in tutorials(site):
-        page = open_page(visit, site, name).page
-        source = pathlib.Path(__file__).parents[1] / name.replace(".html", ".py")
-        formulas = source.read_text().count("$$") // 2
-        assert page.locator("mjx-container").count() >= formulas, name
-        assert page.locator(".cell_output img").count() >= 2, name
+@pytest.mark.parametrize("stem", LESSONS)
+def test_lessons_have_formulas_pictures_and_the_results_of_a_full_run(
+    visit, site, stem
+):
+    page = open_page(visit, site, f"tutorials/{stem}.html").page
+    formulas = (ROOT / f"tutorials/{stem}.py").read_text().count("$$") // 2
+    assert page.locator("mjx-container").count() >= formulas
+    assert page.locator(".cell_output img").count() >= 2
+    if "quick" not in site.parts:  # where it is short runs
+        assert "a full run" in page.locator(".admonition.note").first.inner_text()
         assert "All claims hold." in page.locator(".cell_output").last.inner_text()
+
+
+@pytest.mark.parametrize("start", ["docs/index.html", "tutorials/README.html"])
+@pytest.mark.parametrize("phone", [False, True])
+def test_a_card_with_a_picture_leads_to_each_tutorial(visit, site, start, phone):
+    page = open_page(visit, site, start, phone=phone).page
+    cards = page.locator(".tutorials .sd-card")
+    stems = [path.stem for path in sorted(ROOT.glob("tutorials/[0-9]*.py"))]
+    assert cards.count() == len(stems)
+    for card, stem in zip(cards.all(), stems, strict=True):
+        picture = card.locator("img").bounding_box()
+        assert min(picture["width"], picture["height"]) > 150
+        assert card.locator("a").get_attribute("href").endswith(f"{stem}.html")
+    cards.first.click()
+    page.wait_for_url(f"**/tutorials/{stems[0]}.html")
+
+
+def test_first_page_tells_what_it_is_in_the_first_screen(visit, site):
+    """The sentence, the one line of code, and what gets faster."""
+    page = open_page(visit, site, "docs/index.html").page
+    for words in ("attention and recurrent layers", "hw3tf.accelerate(model)"):
+        box = page.locator("article").get_by_text(words).first.bounding_box()
+        assert box["y"] + box["height"] < page.viewport_size["height"]
+    rows = page.locator("article table tbody tr")
+    assert rows.count() >= 10
+    page.get_by_role("link", name="Will my model get faster?").last.click()
+    page.wait_for_url("**/docs/faster.html")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colors(visit, site, scheme, contrast):
     """Text, code, links and formulas have a contrast of 4.5 and more: WCAG's AA."""
-    visited = open_page(visit, site, tutorials(site)[0], scheme=scheme)
+    visited = open_page(visit, site, f"tutorials/{LESSONS[0]}.html", scheme=scheme)
     found = {}
     for selector in ("article p", "article h1", "mjx-container", "article a", ".k"):
         element = visited.page.locator(selector).locator("visible=true").first
@@ -146,6 +176,25 @@ def test_search_finds_words(visit, site):
     page.goto((site / "search.html").as_uri() + "?q=zyzzyva")
     page.get_by_text("did not match any documents").wait_for()
     assert visited.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("words", "page_of_them"),
+    [
+        ("LSTM", "docs/api/layers.html"),
+        ("GRU", "docs/api/layers.html"),
+        ("mixed precision", "docs/faster.html"),
+        ("custom op", "tutorials/05_your_own_op.html"),
+    ],
+)
+def test_search_finds_what_people_look_for(visit, site, words, page_of_them):
+    page = open_page(visit, site, "search.html").page
+    page.goto(f"{(site / 'search.html').as_uri()}?q={words}")
+    page.get_by_text("finished").or_(page.get_by_text("found")).first.wait_for()
+    links = page.locator("ul.search li a")
+    links.first.wait_for()
+    first = links.evaluate_all("all => all.slice(0, 8).map(a => a.href)")
+    assert any(page_of_them in link for link in first), first
 
 
 def test_search_is_reached_from_the_first_page(visit, site):

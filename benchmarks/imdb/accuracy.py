@@ -2,11 +2,11 @@
 
     TFDS_DATA_DIR=... python benchmarks/imdb/accuracy.py --rows fused none --seeds 0 1 2
 
-Every run is the tutorial's program for one model in a process of its own, `--at-once` of them at
-a time, each on its share of the processors. Its last line of JSON says the accuracy on
-the 25,000 test reviews, the seconds from the texts to the trained model, and the
-largest memory of the process. `--json` keeps the runs; those that it holds are not
-repeated.
+Every run is the tutorial's program for one model, in a process of its own, `--at-once`
+of them at a time, each on its share of the processors. Its last line of JSON says the
+accuracy on the 25,000 test reviews, the seconds from the texts to the trained model,
+and the largest memory of the process. `--json` keeps the runs; those that it holds are
+not repeated.
 """
 
 import json

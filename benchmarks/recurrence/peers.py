@@ -255,7 +255,7 @@ def refuses(name, case):
     if name not in WITH_A_POLICY and case.overflow == "wrap":
         return "it knows no policy: see the case that raises"
     if name == "keras-function" and case.overflow == "wrap":
-        return "for the policy that the cell has not"
+        return "timed only where the cell lacks the policy"
     if name == "keras-function" and (case.batch == 1 or case.products > 10**9):
         return "slower than the cell by far: for the bars only"
     if name == "keras-simple-rnn" and case.is_line:

@@ -1,16 +1,17 @@
 """`python -m hw3tf.course.demo`, or `hw3tf-demo`: type a review and see, in the
 browser, its sentiment and what every head of attention looks at; or compare two.
 
-Shows the model that tutorial 4 has saved, and has the tutorial train a quick one if
-there is none. Needs Gradio (the extra `demo`). Nothing leaves this machine.
+Shows the model that tutorial 4 has saved, and lets the tutorial train a quick one if it
+has not. The page is demo.html; it is served to this machine only, and loads nothing
+from elsewhere.
 """
 
 import argparse
 import contextlib
 import functools
-import html
-import importlib.util
-import os
+import http.server
+import importlib.resources
+import json
 import pathlib
 import re
 import subprocess
@@ -18,7 +19,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -29,16 +29,30 @@ from hw3tf.course.tutorial import UserError, file_path, number, require_tensorfl
 
 MODEL = pathlib.Path("runs/imdb_sentiment/sentiment.keras")
 TUTORIAL = pathlib.Path("tutorials/04_imdb_sentiment.py")
+PORTS = range(7860, 7960)  # tried in turn
+LONGEST = 1_000_000  # bytes that a browser may send
 ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-ALL_WORDS = -1
 # What vocabularies have for padding, unknown words and the ends of a text.
 _NO_WORD = re.compile(r"|\[[A-Z]+\]|<\w+>")
 # Layers are changed while a model is asked what it looks at.
 _ONE_AT_A_TIME = threading.Lock()
-EXAMPLES = tuple(
-    "they all talk of the brilliant plot these days. there is the wooden acting to "
-    f"begin with. but for me it is {decides} alone that matters."
-    for decides in ("plot", "acting")
+# A positive review and a negative one. The page offers the first pair that its model
+# gets right: a model of the generated reviews knows few words, and one of IMDB does not
+# need to know which of two things counts.
+EXAMPLES = (
+    (
+        "they all talk of the brilliant plot these days. there is the wooden acting to "
+        "begin with. but for me it is plot alone that matters.",
+        "they all talk of the brilliant plot these days. there is the wooden acting to "
+        "begin with. but for me it is acting alone that matters.",
+    ),
+    (
+        "This film is not bad at all: the acting is wonderful, and I loved every "
+        "minute.",
+        "This film is not good at all: the acting is wooden, and I regretted every "
+        "minute.",
+    ),
+    ("What a great film. I loved it!", "What a terrible film. I hated it."),
 )
 
 
@@ -123,7 +137,7 @@ def judge(model: keras.Model, text: str) -> Judgement:
     review.
 
     Raises:
-        UserError: If the model is none of this kind.
+        UserError: If the model is not of this kind.
     """
     text = text.encode(errors="replace").decode()  # browsers send half characters, too
     texts = keras.ops.convert_to_tensor([text], dtype="string")
@@ -136,38 +150,6 @@ def judge(model: keras.Model, text: str) -> Judgement:
         )
     attention = [(name, scores[0]) for name, scores in recorded]
     return Judgement(float(output[0]), words, attention)
-
-
-def highlight(words: list[str], weights: np.ndarray) -> str:
-    """Words as HTML, each on a ground as strong as its weight; the heaviest word gets
-    the full color. The weight itself shows under the pointer."""
-    shape = "padding: 0.1em 0.2em; border-radius: 0.2em"
-    spans = []
-    for word, weight in zip(words, weights, strict=True):
-        alpha = 0.7 * weight / max(weights.max(), np.finfo("float32").tiny)
-        ground = f"background: rgba(37, 99, 235, {alpha:.2f})"
-        word = html.escape(word)
-        spans.append(
-            f'<span title="{weight:.3f}" style="{shape}; {ground}">{word}</span>'
-        )
-    return " ".join(spans)
-
-
-def show_attention(judgement: Judgement, query: int) -> str:
-    """What every head looks at, as HTML: from the word of index `query`, or on average
-    over all words for `ALL_WORDS`."""
-    words, parts = judgement.words, []
-    for name, weights in judgement.attention:
-        if weights.shape[-2:] != (len(words), len(words)):
-            parts.append(
-                f"<p>{html.escape(name)}: does not look from word to word.</p>"
-            )
-            continue
-        for head, scores in enumerate(weights):
-            row = scores.mean(axis=0) if query == ALL_WORDS else scores[query]
-            title = html.escape(f"{name}, head {head}")
-            parts.append(f"<p><b>{title}</b><br>{highlight(words, row)}</p>")
-    return "".join(parts) or "<p>The model has no attention layer.</p>"
 
 
 def compare(judgements: Sequence[Judgement]) -> str:
@@ -194,61 +176,123 @@ def compare(judgements: Sequence[Judgement]) -> str:
     )
 
 
-def _review_column(gr: ModuleType, label: str, example: str) -> tuple[Any, ...]:
-    """One review: (text box, verdict, choice of the word that looks, attention)."""
-    with gr.Column(min_width=300):
-        text = gr.Textbox(label=label, placeholder=example, lines=4)
-        verdict = gr.Label(label="Sentiment", num_top_classes=2, visible=False)
-        query = gr.Dropdown(label="The word that looks", visible=False)
-        attention = gr.HTML(visible=False)
-        judgement = gr.State()
-    query.input(show_attention, [judgement, query], attention)
-    return text, verdict, query, attention, judgement
+def right_examples(model: keras.Model) -> tuple[str, str] | None:
+    """The first of `EXAMPLES` that a model gets right, (positive, negative), or None.
+
+    Raises:
+        UserError: If `judge` cannot ask the model.
+    """
+    for pair in EXAMPLES:
+        positive, negative = (judge(model, text).probability for text in pair)
+        if positive > 0.5 > negative:
+            return pair
+    return None
 
 
-def build_interface(model: keras.Model) -> Any:
-    """The page, as `gradio.Blocks`, for a model that `judge` can ask."""
-    import gradio as gr
+def answer(model: keras.Model, texts: Sequence[str]) -> dict[str, Any]:
+    """What the page shows of some reviews, for JSON.
 
-    def column(judgement: Judgement | None) -> tuple[Any, ...]:
-        """New values for the parts of a column, without its text box."""
-        if judgement is None:
-            hidden = {"visible": False}
-            return gr.Label(**hidden), gr.Dropdown(**hidden), gr.HTML(**hidden), None
-        p = judgement.probability
-        label = {"positive": p, "negative": 1 - p}
-        if not judgement.known:
-            label = {"no known word": 1.0}
-        words = [(f"{i + 1}: {word}", i) for i, word in enumerate(judgement.words)]
-        choices = [("all words, on average", ALL_WORDS), *words]
-        return (
-            gr.Label(label, visible=True),
-            gr.Dropdown(choices, value=ALL_WORDS, visible=True),
-            gr.HTML(show_attention(judgement, ALL_WORDS), visible=True),
-            judgement,
-        )
+    Args:
+        model: As for `judge`.
+        texts: One or two reviews. Empty ones are left out.
 
-    def answer(*texts: str) -> list[Any]:
-        """New values for the sentence and for both columns."""
-        judgements = [judge(model, text) if text.strip() else None for text in texts]
-        there = [judgement for judgement in judgements if judgement]
-        sentence = compare(there) if there else "Type a review first."
-        return [sentence, *(part for x in judgements for part in column(x))]
+    Returns:
+        Dict of `sentence`, and `judgements`: for each text None if it is empty, or a
+        dict of its `probability`, whether it is `known`, its `words`, and `heads`,
+        pairs of a name and weights, a list of lists: of every word, to every word. The
+        weights are None for a head that does not look from word to word.
+    """
+    judgements = [judge(model, text) if text.strip() else None for text in texts]
+    there = [judgement for judgement in judgements if judgement]
+    return {
+        "sentence": compare(there) if there else "Type a review first.",
+        "judgements": [x and _for_the_page(x) for x in judgements],
+    }
 
-    with gr.Blocks(title="Sentiment of reviews", analytics_enabled=False) as page:
-        gr.Markdown(
-            "# Sentiment of reviews\n\nType a review, or two to compare them. Below, "
-            "what every head of attention looks at: the stronger the ground of a word, "
-            "the larger its weight."
-        )
-        with gr.Row():
-            first = _review_column(gr, "Review", EXAMPLES[0])
-            second = _review_column(gr, "Another review, to compare", EXAMPLES[1])
-        button = gr.Button("Judge", variant="primary")
-        sentence = gr.Markdown()
-        gr.Examples([list(EXAMPLES)], [first[0], second[0]])
-        button.click(answer, [first[0], second[0]], [sentence, *first[1:], *second[1:]])
-    return page
+
+def _for_the_page(judgement: Judgement) -> dict[str, Any]:
+    length, heads = len(judgement.words), []
+    for name, weights in judgement.attention:
+        square = weights.shape[-2:] == (length, length)
+        for head, scores in enumerate(weights):
+            rows = np.round(scores.astype("float64"), 4).tolist() if square else None
+            heads.append((f"{name}, head {head}", rows))
+    return {
+        "probability": judgement.probability,
+        "known": judgement.known,
+        "words": judgement.words,
+        "heads": heads,
+    }
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers the browser: `GET /` is the page, `POST /judge` an `answer`."""
+
+    server: "Server"
+
+    def do_GET(self) -> None:
+        if self.path == "/":
+            self._send(200, "text/html; charset=utf-8", self.server.page)
+        else:
+            self._send(404, "text/plain", "There is no such page.")
+
+    def do_POST(self) -> None:
+        try:
+            # Pages of other addresses cannot ask: their requests have other hosts.
+            if self.headers["Host"] not in self.server.hosts or self.path != "/judge":
+                raise ValueError("not a request of the page")
+            size = int(self.headers["Content-Length"])
+            if size > LONGEST:
+                raise ValueError(f"more than {LONGEST:,} bytes")
+            texts = json.loads(self.rfile.read(size))["texts"]
+            found = answer(self.server.model, [str(text) for text in texts[:2]])
+        except (KeyError, TypeError, ValueError, UserError) as error:
+            self._send(400, "text/plain", f"This cannot be judged: {error}")
+        else:
+            self._send(200, "application/json", json.dumps(found))
+
+    def _send(self, status: int, kind: str, text: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing: the terminal shows the address only."""
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """The page of a model, at `address`, for this machine only.
+
+    Args:
+        model: As for `judge`.
+        port: None, the default, for the first free one of `PORTS`.
+
+    Raises:
+        UserError: If the port cannot be used, or the model is not of this kind.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, model: keras.Model, port: int | None = None) -> None:
+        self.model = model
+        examples = json.dumps(right_examples(model)).replace("<", "\\u003c")
+        page = importlib.resources.files("hw3tf.course") / "demo.html"
+        self.page = page.read_text("utf-8").replace('["EXAMPLES"]', examples)
+        ports = PORTS if port is None else [port]
+        for place in ports:
+            try:
+                super().__init__(("127.0.0.1", place), Handler)
+                break
+            except OSError as error:
+                if place == ports[-1]:
+                    raise UserError(
+                        f"--port {place} cannot be used: {error}"
+                    ) from error
+        self.hosts = {f"{x}:{place}" for x in ("127.0.0.1", "localhost")}
+        self.address = f"http://127.0.0.1:{place}"
 
 
 def train_quick_model(path: pathlib.Path, data: str) -> None:
@@ -272,10 +316,10 @@ def train_quick_model(path: pathlib.Path, data: str) -> None:
 
 
 def load_model(path: pathlib.Path | None, data: str = "auto") -> keras.Model:
-    """Loads the model of the demo; trains one if `path` is None and there is none.
+    """Loads the model of the demo; trains one if `path` is None and none is saved.
 
     Raises:
-        UserError: If there is no model, or the file is none.
+        UserError: If there is no model, or the file does not hold one.
     """
     if path is None and not MODEL.exists():
         train_quick_model(MODEL, data)
@@ -300,36 +344,15 @@ def main(argv: list[str] | None = None) -> None:
         "--data",
         choices=["auto", "imdb", "sample"],
         default="auto",
-        help="what to train a quick model on, where there is none; default: auto",
+        help="what to train a quick model on, if none is saved; default: auto",
     )
     what = "default: the first free one from 7860 on"
     add("--port", type=number(1, 65535), help=what)
     args = parser.parse_args(argv)
     require_tensorflow()
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError("Gradio is missing: pip install 'hw3tf[demo]'")
-    model = load_model(args.model, args.data)
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    # Gradio asks its own server whether it is there. A proxy would not find it, and
-    # nothing else is asked for.
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"
-    import gradio as gr
-
-    page = build_interface(model)
-    # The system's fonts: the theme's own would come from a network.
-    theme = gr.themes.Default(font="system-ui", font_mono="monospace")
-    try:
-        _, address, _ = page.launch(
-            server_name="127.0.0.1",
-            server_port=args.port,
-            theme=theme,
-            quiet=True,
-            prevent_thread_lock=True,
-        )
-    except OSError as error:
-        raise UserError(f"--port {args.port} cannot be used: {error}") from error
-    print(f"The demo is at {address} - Ctrl-C ends it.", flush=True)
-    page.block_thread()
+    with Server(load_model(args.model, args.data), args.port) as server:
+        print(f"The demo is at {server.address} - Ctrl-C ends it.", flush=True)
+        server.serve_forever()
 
 
 def command() -> None:

@@ -224,7 +224,9 @@ class Lesson:
 
             picture = io.BytesIO()
             figure.savefig(picture, format="png", dpi=120)
-            display(Image(data=picture.getvalue(), format="png"))
+            # The name stays with the output: docs/stored_runs.py looks for it.
+            about = {"name": name}
+            display(Image(data=picture.getvalue(), format="png", metadata=about))
         else:
             save_figure(figure, self.out / f"{name}.png")
             print(f"picture: {self.out / name}.png", flush=True)

@@ -9,7 +9,7 @@ lesson. Needs jupytext.
 import argparse
 import pathlib
 
-_KERNEL = {
+KERNEL = {
     "kernelspec": {
         "display_name": "Python 3",
         "language": "python",
@@ -29,7 +29,7 @@ def notebook_of(program: pathlib.Path) -> str:
     import jupytext
 
     notebook = jupytext.read(program, fmt="py:percent")
-    notebook.metadata = _KERNEL
+    notebook.metadata = dict(KERNEL)
     for place, cell in enumerate(notebook.cells, 1):
         cell.id = f"cell-{place}"
     return jupytext.writes(notebook, fmt="ipynb").rstrip("\n") + "\n"

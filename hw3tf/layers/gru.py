@@ -45,8 +45,9 @@ class GRU(keras.layers.GRU):
         use_bias: Whether biases are added. Defaults to `True`.
         kernel_initializer, recurrent_initializer, bias_initializer: Default to
             `"glorot_uniform"`, `"orthogonal"` and `"zeros"`.
-        kernel_regularizer, recurrent_regularizer, bias_regularizer,
-            activity_regularizer: Optional regularizers, of the output the last.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: Optional
+            regularizers.
+        activity_regularizer: Optional regularizer of the output.
         kernel_constraint, recurrent_constraint, bias_constraint: Optional constraints.
         reset_after: Whether the gate `r` comes after the product. Defaults to `True`.
         dropout: Float in 0..1, share of the inputs' features that is dropped in

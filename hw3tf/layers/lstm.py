@@ -45,8 +45,9 @@ class LSTM(keras.layers.LSTM):
         kernel_initializer, recurrent_initializer, bias_initializer: Default to
             `"glorot_uniform"`, `"orthogonal"` and `"zeros"`.
         unit_forget_bias: Whether the bias of `f` begins with ones. Defaults to `True`.
-        kernel_regularizer, recurrent_regularizer, bias_regularizer,
-            activity_regularizer: Optional regularizers, of the output the last.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: Optional
+            regularizers.
+        activity_regularizer: Optional regularizer of the output.
         kernel_constraint, recurrent_constraint, bias_constraint: Optional constraints.
         dropout: Float in 0..1, share of the inputs' features that is dropped in
             training, the same at every step. Defaults to 0.

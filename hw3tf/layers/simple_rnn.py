@@ -42,8 +42,9 @@ class SimpleRNN(keras.layers.SimpleRNN):
         use_bias: Whether a bias is added. Defaults to `True`.
         kernel_initializer, recurrent_initializer, bias_initializer: Default to
             `"glorot_uniform"`, `"orthogonal"` and `"zeros"`.
-        kernel_regularizer, recurrent_regularizer, bias_regularizer,
-            activity_regularizer: Optional regularizers. Keras ignores the last.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: Optional
+            regularizers.
+        activity_regularizer: As in Keras, which ignores it.
         kernel_constraint, recurrent_constraint, bias_constraint: Optional constraints.
         dropout: Float in 0..1, share of the inputs' features that is dropped in
             training, the same at every step. Defaults to 0.

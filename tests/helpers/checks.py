@@ -1,10 +1,5 @@
 """Checks that more than one test file uses."""
 
-import contextlib
-import importlib.util
-import pathlib
-import sys
-
 import keras
 import numpy as np
 import processes
@@ -85,20 +80,6 @@ def assert_as_close_as_keras(got, exact_values, keras_values, what="", terms=1.0
         size = max(terms, np.abs(truth).max())
         bound = 2 * np.abs(plain - truth).max() + ULPS * size
         assert error <= bound, f"{name} {what}: error {error:.2e} > {bound:.2e}"
-
-
-@contextlib.contextmanager
-def tutorial_module(name):
-    """The program tutorials/NAME.py, imported for a while."""
-    path = pathlib.Path(__file__).parents[2] / "tutorials" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"tutorial_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for it there
-    try:
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        del sys.modules[spec.name]
 
 
 def run_python(code, **options):

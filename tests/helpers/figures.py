@@ -6,9 +6,10 @@ writes all of them again from benchmarks/results. tests/data/figures.json lists 
 
 - "tables": program of benchmarks/ -> the page that has its marks, and its JSON.
 - "measured": a text on a page with a {} for each figure, and the source of each:
-  `file`, `path` in it, `format`. Steps of a path are keys, `key=value` for the entry of
-  a list that has it, or `*` for all, of which `reduce` makes one number. `over` is a
-  path to divide by, `minus` one to subtract, `scale` a factor.
+  `file`, `path` in it, `format`. Steps of a path are keys, places in a list,
+  `key=value` for the entry of a list that has it, or `*` for all, of which `reduce`
+  makes one number. `over` is a path to divide by, `minus` one to subtract, `scale` a
+  factor.
 - "constants": figures that no stored run has, and the reason.
 """
 
@@ -24,6 +25,7 @@ RESULTS = ROOT / "benchmarks/results"
 LIST = json.loads((ROOT / "tests/data/figures.json").read_text())
 PAGES = ["README.md", "tutorials/README.md", "benchmarks/README.md"]
 PAGES += sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("docs/*.md"))
+PAGES += ["docs/answers.tex"]
 # Times, ratios, shares, sizes, rates; and accuracies, 0.9107.
 FIGURE = re.compile(
     r"(?<![\w.,])(?:\d[\d,]*(?:\.\d+)?"
@@ -49,7 +51,7 @@ def follow(found, path):
         key, value = step.split("=")
         chosen = [entry for entry in found if str(entry[key]) == value]
     else:
-        chosen = [found[step]]
+        chosen = [found[int(step) if isinstance(found, list) else step]]
     return [number for entry in chosen for number in follow(entry, rest)]
 
 

@@ -44,7 +44,7 @@ def code_cells(program):
 def stand_ins(pictures):
     """Modules that a notebook has."""
     display = types.ModuleType("IPython.display")
-    display.Image = lambda data, format: (format, data)
+    display.Image = lambda data, format, metadata: (metadata["name"], data)
     display.display = pictures.append
     package = types.ModuleType("IPython")
     package.version_info = (9, 0)  # which matplotlib asks for

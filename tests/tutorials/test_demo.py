@@ -1,10 +1,10 @@
 """The parts of `python -m hw3tf.course.demo`. The page itself is tested in a browser,
 by `nox -s demo`."""
 
+import http.client
+import json
 import sys
 import threading
-import urllib.request
-from unittest import mock
 
 import keras
 import numpy as np
@@ -88,31 +88,48 @@ def test_scores_that_a_model_asks_for_itself_still_come():
     np.testing.assert_array_equal(recorded[0][1], scores)
 
 
-def test_words_are_escaped_and_the_heaviest_is_the_strongest():
-    text = demo.highlight(["<b>", "film"], np.array([0.25, 0.75]))
-    assert "&lt;b&gt;" in text
-    assert "<b>" not in text
-    assert 'title="0.750"' in text
-    assert "0.23)" in text  # a third of the strongest ground
-    assert "0.70)" in text
-
-
-def test_attention_of_one_word_or_of_all(model):
+def test_answer_has_the_weights_of_every_word(model):
+    found = demo.answer(model, [TEXTS[0], " "])
+    assert found["sentence"] == demo.compare([demo.judge(model, TEXTS[0])])
+    first, nothing = found["judgements"]
+    assert nothing is None
+    assert json.loads(json.dumps(first)) is not None
     judgement = demo.judge(model, TEXTS[0])
-    name, weights = judgement.attention[1]
-    page = demo.show_attention(judgement, 2)
-    assert page.count("<p>") == 4  # two layers of two heads
-    assert f"{name}, head 1" in page
-    assert f'title="{weights[1, 2, 0]:.3f}"' in page
-    average = demo.show_attention(judgement, demo.ALL_WORDS)
-    assert f'title="{weights[1, :, 0].mean():.3f}"' in average
+    assert first["words"] == TEXTS[0].split()
+    assert first["probability"] == pytest.approx(judgement.probability, abs=1e-6)
+    names = [f"{layer}, head {i}" for layer in ("first", "second") for i in (0, 1)]
+    assert [name for name, _ in first["heads"]] == names
+    weights = judgement.attention[1][1][1]
+    np.testing.assert_allclose(first["heads"][3][1], weights, atol=6e-5)
+    assert demo.answer(model, ["", "\n"])["sentence"] == "Type a review first."
 
 
-def test_attention_that_is_not_from_word_to_word_is_told():
+def test_head_that_does_not_look_from_word_to_word_has_no_weights(model, monkeypatch):
     pooled = demo.Judgement(0.5, ["a", "film"], [("pool", np.ones((1, 1, 2)))])
-    assert "does not look from word to word" in demo.show_attention(pooled, 0)
-    none = demo.Judgement(0.5, ["a"], [])
-    assert "no attention layer" in demo.show_attention(none, 0)
+    monkeypatch.setattr(demo, "judge", lambda *_: pooled)
+    (found,) = demo.answer(model, ["a film"])["judgements"]
+    assert found["heads"] == [("pool, head 0", None)]
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "place"),
+    [
+        ([0.9, 0.1, 0.9, 0.1, 0.9, 0.1], 0),
+        ([0.4, 0.1, 0.6, 0.2, 0.9, 0.1], 1),
+        ([0.9, 0.6, 0.9, 0.5, 0.6, 0.4], 2),
+        ([0.9, 0.6, 0.4, 0.1, 0.1, 0.9], None),
+    ],
+)
+def test_examples_are_those_that_the_model_gets_right(
+    probabilities, place, monkeypatch
+):
+    texts = [text for pair in demo.EXAMPLES for text in pair]
+    judged = dict(zip(texts, probabilities, strict=True))
+    monkeypatch.setattr(
+        demo, "judge", lambda _, text: demo.Judgement(judged[text], ["x"], [])
+    )
+    wanted = None if place is None else demo.EXAMPLES[place]
+    assert demo.right_examples(None) == wanted
 
 
 def test_judgements_in_a_sentence():
@@ -180,9 +197,6 @@ def test_odd_texts_are_read(model, text, words):
     if words is not None:
         assert len(judgement.words) == min(len(words), 8)
         assert judgement.words[:2] == words[:2]
-    assert "<b>" not in demo.show_attention(judgement, demo.ALL_WORDS).replace(
-        "<p><b>first, head", ""
-    ).replace("<p><b>second, head", "")
 
 
 class WatchedLock:
@@ -291,12 +305,6 @@ def end_of_command(monkeypatch, capsys, *arguments):
     return capsys.readouterr().err
 
 
-def test_without_gradio_one_line_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    error = end_of_command(monkeypatch, capsys)
-    assert error == "demo.py: error: Gradio is missing: pip install 'hw3tf[demo]'\n"
-
-
 def test_on_another_backend_one_line_says_so(monkeypatch, capsys):
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     error = end_of_command(monkeypatch, capsys)
@@ -312,35 +320,75 @@ def test_ports_that_are_none_are_refused(port, monkeypatch, capsys):
     )
 
 
-class FakeGradio:
-    """A substitute for Gradio, which asks its own server through `httpx`, with the
-    rules of `httpx` for proxies."""
-
-    def __getattr__(self, name):
-        return mock.MagicMock()
-
-    __spec__ = "anything"  # find_spec looks at it
-
-    def launch(self, **options):
-        proxies = urllib.request.getproxies()
-        # As `httpx` reads it: one star, and no proxy is used for anything.
-        assert "*" in proxies["no"].split(",")
-        assert urllib.request.proxy_bypass("127.0.0.1")
-        raise OSError("no free port")
+@pytest.fixture
+def server(model):
+    """A demo of the model at a free port."""
+    with demo.Server(model) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
-def test_a_proxy_does_not_come_between_gradio_and_its_own_server(
-    model, folder, monkeypatch, capsys
-):
-    for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", "example.org")
-    monkeypatch.setenv("NO_PROXY", "example.org")
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")  # as the demo does
-    monkeypatch.setitem(sys.modules, "gradio", FakeGradio())
-    monkeypatch.setattr(demo, "build_interface", lambda model: FakeGradio())
-    model.save(folder / "a.keras")
+def ask(server, body=None, path="/", host=None, size=None):
+    """(status, kind, text) of the reply: to `body`, or of a page if it is None."""
+    connection = http.client.HTTPConnection(server.address.partition("//")[2])
+    connection.putrequest("GET" if body is None else "POST", path, skip_host=True)
+    connection.putheader("Host", host or server.address.partition("//")[2])
+    if body is not None:
+        connection.putheader("Content-Length", size or str(len(body)))
+    connection.endheaders(body)
+    reply = connection.getresponse()
+    found = reply.status, reply.headers["Content-Type"], reply.read().decode()
+    connection.close()
+    return found
+
+
+def test_page_is_whole_and_offers_examples(server, monkeypatch):
+    status, kind, page = ask(server)
+    assert (status, kind) == (200, "text/html; charset=utf-8")
+    assert '["EXAMPLES"]' not in page
+    assert "src=" not in page  # it loads nothing
+    assert ask(server, path="/other")[0] == 404
+    hostile = ("</script><b>", "x")
+    monkeypatch.setattr(demo, "right_examples", lambda _: hostile)
+    with demo.Server(server.model) as other:  # beside it, at another port
+        assert other.address != server.address
+        assert "</script><b>" not in other.page
+
+
+def test_reviews_are_judged_by_the_server(server, model):
+    body = json.dumps({"texts": TEXTS}).encode()
+    status, kind, text = ask(server, body, "/judge")
+    assert (status, kind) == (200, "application/json")
+    wanted = json.loads(json.dumps(demo.answer(model, TEXTS)))
+    assert json.loads(text) == wanted
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"body": b"no json"},
+        {"body": b'{"other": 1}'},
+        {"body": b'{"texts": 3}'},
+        {"body": b"{}", "size": "x"},
+        {"body": b"{}", "size": "1000001"},
+        {"body": b'{"texts": ["a"]}', "host": "example.org"},
+        {"body": b'{"texts": ["a"]}', "path": "/other"},
+    ],
+)
+def test_other_requests_are_refused(server, request_):
+    status, _, text = ask(server, **{"path": "/judge", **request_})
+    assert status == 400
+    assert text.startswith("This cannot be judged: ")
+
+
+def test_a_port_in_use_is_told_in_a_line(server, model, tmp_path, monkeypatch, capsys):
+    port = server.address.rpartition(":")[2]
+    model.save(tmp_path / "a.keras")
     error = end_of_command(
-        monkeypatch, capsys, "--model", str(folder / "a.keras"), "--port", "7999"
+        monkeypatch, capsys, "--model", str(tmp_path / "a.keras"), "--port", port
     )
-    assert error == "demo.py: error: --port 7999 cannot be used: no free port\n"
+    assert error.startswith(f"demo.py: error: --port {port} cannot be used: ")
+    assert error.count("\n") == 1

@@ -277,8 +277,8 @@ def test_pictures_are_files_of_a_program_and_shown_by_a_notebook(
 ):
     shown = notebook()
     shown.show("line", figure())
-    ((kind, data),) = notebook.pictures
-    assert (kind, data[:4]) == ("png", b"\x89PNG")
+    ((name, data),) = notebook.pictures
+    assert (name, data[:4]) == ("line", b"\x89PNG")
     assert not list(tmp_path.iterdir())
     monkeypatch.delitem(sys.modules, "ipykernel")
     lesson = begin()

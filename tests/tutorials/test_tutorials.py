@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -307,7 +308,14 @@ def test_missing_data_is_one_line(monkeypatch, tmp_path):
         program.main(["--data", "imdb", "--out", str(tmp_path)])
 
 
-def test_every_tutorial_stands_in_the_table():
-    table = (FOLDER / "README.md").read_text()
+def test_every_tutorial_stands_on_the_pages():
+    overview = (FOLDER / "README.md").read_text()
+    cards = (FOLDER.parent / "docs/cards.md").read_text()
+    assert cards.count("grid-item-card}") == len([*FOLDER.glob("*.py")])
     for path in FOLDER.glob("*.py"):
-        assert f"({path.name})" in table
+        assert f"({path.name})" in overview
+        title = re.search(r"# (\w.*)", path.read_text())[1]
+        assert f"card}} {int(path.stem[:2])}. {title}\n" in cards
+        assert f":link: ../tutorials/{path.stem}\n" in cards
+    for picture in re.findall(r":img-top: \.\./(\S+)", cards):
+        assert (FOLDER.parent / picture).exists()
