@@ -144,8 +144,8 @@ def test_without_a_checkpoint_the_last_epoch_counts(batches):
 
 
 SIZES = SimpleNamespace(
-    batch_size=32, embed_dim=32, num_heads=2, num_layers=1, attention="fused",
-    seed=0, vocab_size=50, sequence_length=20, max_reviews=None,
+    model="transformer", batch_size=32, embed_dim=32, num_heads=2, num_layers=1,
+    attention="fused", seed=0, vocab_size=50, sequence_length=20, max_reviews=None,
     held_out=2,
 )  # fmt: skip
 

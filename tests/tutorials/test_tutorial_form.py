@@ -126,6 +126,7 @@ def check_functions(code):
 # The rest is for the package.
 IMPORTS = {"hw3tf", "keras", "numpy", "itertools", "math", "os", "re", "statistics"}
 IMPORTS |= {"subprocess", "sys"}
+IMPORTS |= {"dataclasses"}  # of tutorial 4
 IMPORTS |= {"concurrent", "own_op", "tensorflow"}  # of tutorial 5
 
 

@@ -2,4 +2,5 @@
 
 from hw3tf.course.sentiment.program import command
 
-command()
+if __name__ == "__main__":
+    command()

@@ -57,7 +57,8 @@ def prepare(
     Args:
         texts: List of strings.
         labels: Integer array, 0 or 1 for every text.
-        settings: With `vocab_size`, `sequence_length`.
+        settings: With `vocab_size`, `sequence_length`, and `model`: for
+            `"naive_bayes"`, no weights are learned.
         **options: Passed to `NaiveBayesFeatures.cross_fitted`.
 
     Returns:
@@ -69,8 +70,9 @@ def prepare(
     )
     tokenizer.adapt(texts)
     tokens = tokenizer.tokenize(texts)
+    learned = settings.model != "naive_bayes"
     features = data.NaiveBayesFeatures(
-        settings.vocab_size, learned=True, name="naive_bayes"
+        settings.vocab_size, learned=learned, name="naive_bayes"
     )
     features.adapt(tokens, labels)
     return (
