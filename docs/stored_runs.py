@@ -99,6 +99,14 @@ def smaller(png):
     return min(png, out.getvalue(), key=len)
 
 
+def as_it_ends(printed):
+    """What is left of printed text when lines that are written over again are gone, and
+    the folder of the data sets has its name in the place of its path."""
+    printed = re.sub(r"[^\n]*\r(?!\n)", "", printed)
+    folder = os.environ.get("TFDS_DATA_DIR")
+    return printed.replace(folder, "$TFDS_DATA_DIR") if folder else printed
+
+
 def execute(program):
     """The notebook of a program after a full run."""
     from nbclient import NotebookClient
@@ -121,6 +129,8 @@ def execute(program):
         outputs = cell.get("outputs", [])
         outputs[:] = [x for x in outputs if x.get("name") != "stderr"]
         for output in outputs:
+            if output.output_type == "stream":
+                output.text = as_it_ends(output.text)
             if png := output.get("data", {}).get("image/png"):
                 png = smaller(base64.b64decode(png))
                 output.data["image/png"] = base64.b64encode(png).decode()

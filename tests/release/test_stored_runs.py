@@ -143,3 +143,12 @@ def test_a_run_with_a_failed_claim_is_not_stored(stored_runs, copied, monkeypatc
     assert stored_runs.run_of(copied).read_text() == before
     with pytest.raises(SystemExit):
         stored_runs.main(["8"])
+
+
+def test_printed_text_is_kept_as_it_ends(stored_runs, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "/somewhere/tfds")
+    printed = "a\n\rnet: 20%\rnet: done  \nin /somewhere/tfds/imdb\n"
+    found = stored_runs.as_it_ends(printed)
+    assert found == "a\nnet: done  \nin $TFDS_DATA_DIR/imdb\n"
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    assert stored_runs.as_it_ends("in /somewhere\r\n") == "in /somewhere\r\n"
