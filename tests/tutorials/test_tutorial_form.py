@@ -1,5 +1,5 @@
 """The form that the tutorials share: a program that is a notebook, too, with the same
-parts in the same order. Lessons have short cells, and pictures with text below."""
+parts in the same order, short cells, and pictures with text below."""
 
 import ast
 import pathlib
@@ -13,7 +13,6 @@ from hw3tf.course import notebooks
 
 FOLDER = pathlib.Path(__file__).parents[2] / "tutorials"
 LESSONS = notebooks.lessons(FOLDER)
-PROGRAMS = sorted({*FOLDER.glob("[0-9]*.py")} - {*LESSONS})  # of the older form
 MOST_LINES = 15  # of code, in a cell
 WORDS_BELOW_A_PICTURE = 20
 
@@ -59,19 +58,6 @@ def check_text(notebook):
     assert text.count("$$") % 2 == 0
     check_end(text)
     return text
-
-
-@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
-def test_form_of_programs(path):
-    notebook = jupytext.read(path, fmt="py:percent")
-    opening = notebook.cells[0].source
-    check_opening(opening, path.name, "Claims, checked by `check_claims()`")
-    check_text(notebook)
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    assert all(code), "an empty cell"
-    assert sum("def check_claims(" in cell for cell in code) == 1
-    assert notebook.cells[-1].cell_type == "code"
-    assert code[-1].endswith('if __name__ == "__main__":\n    run(main)')
 
 
 def calls(code, name):
