@@ -136,6 +136,7 @@ def test_ten_images_are_named_and_the_first_is_drawn_by_rows(rng):
 def test_tall_images_have_titles():
     axes = images.tall_images(np.zeros((2, 9, 3)), ["a\non top", "b"]).axes
     assert [axis.get_title() for axis in axes] == ["a\non top", "b"]
+    assert axes[0].get_ylim() == (9.5, 0.5)  # rows are counted from 1
 
 
 def test_shares_of_each_class_are_bars():

@@ -53,7 +53,9 @@ def tall_images(images: np.ndarray, names: Sequence[str]) -> "Figure":
     """
     figure, axes = new_figure(1, len(images), (1.9 * len(images), 4.6))
     for axis, image, name in zip(axes[0], images, names, strict=True):
-        axis.imshow(image, cmap="gray_r")
+        rows, columns = image.shape  # the first row is row 1
+        place = (0.5, columns + 0.5, rows + 0.5, 0.5)
+        axis.imshow(image, cmap="gray_r", extent=place)
         axis.set(xticks=[])
         axis.set_title(name, fontsize=9)
     axes[0, 0].set_ylabel("row")
