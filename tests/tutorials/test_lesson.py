@@ -211,6 +211,49 @@ def test_quick_runs_say_what_they_do_not_judge(begin, capsys):
     assert "All claims hold" not in out
 
 
+def test_a_full_run_on_other_data_says_what_it_does_not_judge(begin, capsys):
+    lesson = begin(claims=1)
+    capsys.readouterr()
+    lesson.claim(1, "accuracy", 0.99, ">=", 0.92, full=True, needs="IMDB")
+    assert capsys.readouterr().out == (
+        "claim 1: 0.92 wanted in a full run on IMDB; this run does not judge it "
+        "(0.99 here) [accuracy]\n"
+    )
+    assert finish(lesson) == 0
+    out = capsys.readouterr().out
+    assert "Claims that only a full run on IMDB judges: 1." in out
+    assert "All claims hold" not in out
+
+
+def test_options_of_another_program_start_it(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    started = []
+    lesson = Lesson("09_x", claims=1, program=lambda: started.append(sys.argv[1:]))
+    monkeypatch.setattr(sys, "argv", ["09_x.py", "--quick", "--model", "lstm"])
+    with pytest.raises(SystemExit) as end:
+        lesson.settings(weight=1)
+    assert (end.value.code, started) == (None, [["--quick", "--model", "lstm"]])
+    with pytest.raises(SystemExit) as end:  # without a program, they are wrong
+        Lesson("09_x", claims=1).settings(weight=1)
+    assert end.value.code == 2
+    assert "unrecognized arguments: --model lstm" in capsys.readouterr().err
+
+
+def test_predictions_report_their_progress(begin, capsys, monkeypatch):
+    monkeypatch.setattr("hw3tf.course.lesson._SECONDS_BETWEEN_REPORTS", 0.0)
+    net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    report = begin().training("net")
+    capsys.readouterr()
+    net.predict(np.zeros((6, 2), "float32"), 2, verbose=0, callbacks=[report])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" after")[0] for line in lines[:3]] == [
+        "net, test: 33%",
+        "net, test: 67%",
+        "net, test: 100%",
+    ]
+    assert lines[3].startswith("net, test: done in ")
+
+
 @pytest.mark.parametrize("found", [0.95, 0.51])
 def test_changed_settings_are_named(begin, found, capsys):
     lesson = begin("--weight", "1", claims=1)

@@ -62,6 +62,9 @@ class Settings:
     preset: str = "bert_base_en_uncased"
 
 
+# What `NaiveBayesFeatures` says of a token: three log ratios, three learned weights.
+NUM_FLOATS = 6
+
 # The generated reviews have few words, all of them frequent: nothing to forget.
 NO_DROPOUT = {"dropout": 0.0, "pooled_dropout": 0.0, "word_dropout": 0.0}
 FOR_THE_SAMPLE = {"epochs": 6, "learning_rate": 3e-3, **NO_DROPOUT}
@@ -137,8 +140,8 @@ def embed(tokens: Tensor, settings: Settings) -> Tensor:
     remembers the rare ones."""
     layers, ops = keras.layers, keras.ops
     known = ops.where(tokens < settings.embedded_words, tokens, 1)
-    # Adam moves all weights by similar steps; half of them, and vectors of this size,
-    # train well.
+    # Adam moves all weights by similar steps; scaling the embeddings by 0.5 halves
+    # theirs.
     normal = keras.initializers.RandomNormal(stddev=0.2)
     words = layers.Embedding(
         settings.embedded_words, settings.embed_dim, normal, name="words"
@@ -204,9 +207,6 @@ def build_classifier(settings: Settings, block: Block | None = None) -> keras.Mo
         pooled = layers.Concatenate()([pooled, summed])
     logits = layers.Dense(1, name="logits")(pooled)
     return keras.Model([tokens, floats], logits, name="classifier")
-
-
-NUM_FLOATS = 6
 
 
 def compile_classifier(model: keras.Model, training: Dataset, settings: Any) -> None:
