@@ -1,8 +1,8 @@
 """`python -m hw3tf.course.demo`, or `hw3tf-demo`: type a review and see, in the
 browser, its sentiment and what every head of attention looks at; or compare two.
 
-Shows the model that tutorial 4 has saved, and lets the tutorial train a quick one if it
-has not. The page is demo.html; it is served to this machine only, and loads nothing
+Shows the model that tutorial 4 has saved, and trains a quick one if there is no such
+model. The page is demo.html; it is served to this machine only, and loads nothing
 from elsewhere.
 """
 
@@ -28,7 +28,8 @@ from hw3tf._types import Tensor
 from hw3tf.course.tutorial import UserError, file_path, number, require_tensorflow, run
 
 MODEL = pathlib.Path("runs/imdb_sentiment/sentiment.keras")
-TUTORIAL = pathlib.Path("tutorials/04_imdb_sentiment.py")
+# What trains one.
+PROGRAM = ("-m", "hw3tf.course.sentiment")
 PORTS = range(7860, 7960)  # tried in turn
 LONGEST = 1_000_000  # bytes that a browser may send
 ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
@@ -296,23 +297,18 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 def train_quick_model(path: pathlib.Path, data: str) -> None:
-    """Has tutorial 4 save a model to `path`, in a process of its own.
+    """Trains tutorial 4's model, and saves it to `path`, in a process of its own.
 
     Raises:
-        UserError: If the tutorial is not there, or fails.
+        UserError: If that fails.
     """
-    beside_the_package = pathlib.Path(__file__).parents[2] / TUTORIAL
-    program = next((p for p in (TUTORIAL, beside_the_package) if p.exists()), None)
-    if program is None:
-        raise UserError(
-            f"no model in {path}, and no {TUTORIAL} to train one: start the demo in "
-            "the checkout, or name a model with --model"
-        )
-    print(f"No model in {path}: {program} trains a quick one.", flush=True)
-    command = [sys.executable, str(program), "--quick", "--data", data]
+    print(f"No model in {path}: a quick one is trained.", flush=True)
+    command = [sys.executable, *PROGRAM, "--quick", "--data", data]
     status = subprocess.run([*command, "--out", str(path.parent)]).returncode
     if not path.exists():
-        raise UserError(f"{program} has saved no model: it ended with status {status}")
+        raise UserError(
+            f"{' '.join(PROGRAM)} has saved no model: it ended with status {status}"
+        )
 
 
 def load_model(path: pathlib.Path | None, data: str = "auto") -> keras.Model:
