@@ -31,8 +31,8 @@ def test_two_workers_train_and_the_chief_writes(tmp_path):
     arguments = [*ARGUMENTS, *SMALL, "--out", "out"]
     code = f"""
 import runpy, sys
-sys.argv = {[str(PROGRAM), *arguments]!r}
-runpy.run_path(sys.argv[0], run_name="__main__")
+sys.argv = {["sentiment", *arguments]!r}
+runpy.run_module("hw3tf.course.sentiment", run_name="__main__")
 """
     folder, printed = tmp_path / "work", tmp_path / "printed"
     folder.mkdir()

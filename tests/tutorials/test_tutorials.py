@@ -224,7 +224,8 @@ def test_the_ensemble_judges_texts(monkeypatch, capsys):
         known = SimpleNamespace(knows=lambda texts: ["odd" not in t for t in texts])
         return signs, 0.5 * signs, known
 
-    monkeypatch.setattr("member_logits", members)
+    monkeypatch.setattr(program, "member_logits", members)
+    monkeypatch.setattr(data, "stacking_weight", lambda *_: 2.0)
     texts = [f"a film, {'good' if i % 2 else 'bad'}" for i in range(20)]
     labels = np.arange(20, dtype="int32") % 2
     reviews = data.Reviews("sample", "made up", texts, labels, texts[:4], labels[:4])
@@ -282,7 +283,7 @@ def test_rare_words_share_the_vector_of_unknown_ones():
         (["--resume"], "--resume: there is no checkpoint"),
         (["--model", "bert", "--preset", "bert_of_nobody"], "--preset bert_of_nobody"),
         (["--batch-size", "100000000"], "--batch-size 100000000 with reviews of"),
-        (["--max-reviews", "9"], "--max-reviews 9 leaves nothing"),
+        (["--model", "gru", "--max-reviews", "9"], "--max-reviews 9 leaves nothing"),
         (["--save", "none/a.keras"], "--save none/a.keras cannot be written: No such"),
         (["--save", "a.h5"], "--save a.h5 must be a file whose name ends in .keras"),
     ],
@@ -300,7 +301,7 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, message, tmp_path):
 
 
 def test_missing_data_is_one_line(monkeypatch, tmp_path):
-    def no_network(source):
+    def no_network(source, **options):
         raise UserError("IMDB cannot be loaded (why). Remedy.")
 
     monkeypatch.setattr(data, "load_reviews", no_network)
