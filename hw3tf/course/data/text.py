@@ -90,7 +90,7 @@ class ReviewTokenizer(keras.layers.Layer):
 
     def get_vocabulary(self) -> list[str]:
         """List of tokens; the index is the id."""
-        return self.vectorization.get_vocabulary()
+        return [str(token) for token in self.vectorization.get_vocabulary()]
 
     def call(self, texts: Tensor) -> Tensor:
         import tensorflow as tf
