@@ -312,7 +312,7 @@ def train_quick_model(path: pathlib.Path, data: str) -> None:
 
 
 def load_model(path: pathlib.Path | None, data: str = "auto") -> keras.Model:
-    """Loads the model of the demo; trains one if `path` is None and none is saved.
+    """Loads the model of the demo; trains one if `path` is None and no model is saved.
 
     Raises:
         UserError: If there is no model, or the file does not hold one.

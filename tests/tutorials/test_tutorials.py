@@ -59,7 +59,14 @@ def test_a_quick_run_says_what_it_does_not_judge(capsys):
     program.check_claims({**GOOD, "accuracy": 0.7}, quick=True)
     printed = capsys.readouterr().out
     assert "0.915 wanted in a full run; quick runs do not judge it (0.7000" in printed
-    assert "All claims hold" not in printed
+    assert printed.endswith("All claims that this run judges hold.\n")
+
+
+def test_all_claims_hold_is_said_only_of_a_full_run_on_imdb(capsys):
+    program.check_claims({**GOOD, "data": "sample"}, quick=False)
+    assert capsys.readouterr().out == "All claims that this run judges hold.\n"
+    program.check_claims(GOOD, quick=False)
+    assert capsys.readouterr().out == "All claims hold.\n"
 
 
 SMALL = {"vocab_size": 30, "embedded_words": 30, "embed_dim": 8, "num_layers": 2}

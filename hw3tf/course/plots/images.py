@@ -115,7 +115,7 @@ def curves(*panels: Mapping[str, Any], **common: Any) -> "Figure":
     Args:
         *panels: Dicts with `x`, the places, `lines`, from the name of a net to its
             values, and what matplotlib's `axis.set` takes: `title`, `xlabel`, ... The
-            `ylabel` is "accuracy" if there is none. A panel whose `xscale` is `"log"`
+            `ylabel` is "accuracy" by default. A panel whose `xscale` is `"log"`
             has its ticks at `x`.
         **common: For all panels.
 
