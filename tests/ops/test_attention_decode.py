@@ -84,3 +84,40 @@ def test_a_part_without_weight_does_not_count(rng):
     arrays["bias"] = rng.standard_normal((1, 1, 6, 4096))
     arrays["bias"][..., 1000:2100] = -np.inf
     check(arrays, "float32", {})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("decodes", [True, False], ids=["decode", "split"])
+def test_a_value_without_weight_reaches_only_its_feature(decodes, bad, rng):
+    """0 * NaN and 0 * infinity are NaN, in a part without any weight, too. The odd
+    queries give the part weight, so that tiles are computed a second time."""
+    queries = 1 if decodes else 6
+    arrays = make_arrays(rng, 1, queries, 4096, 1, 1, 16, 16)
+    want = run(ops.dot_product_attention, arrays, "float32", {})["output"]
+    arrays["value"][0, 1500, 0, 3] = bad
+    if decodes:
+        arrays["query"][..., 0], arrays["key"][..., 0] = 1.0, 0.0
+        arrays["key"][0, 1000:2100, 0, 0] = -np.inf
+        weightless = [0]
+    else:
+        arrays["bias"] = np.zeros((1, 1, queries, 4096))
+        arrays["bias"][:, :, ::2, 1000:2100] = -np.inf
+        weightless = [0, 2, 4]
+    got = run(ops.dot_product_attention, arrays, "float32", {})["output"][0, :, 0]
+    assert np.isnan(got[weightless, 3]).all()
+    others = np.delete(got, 3, axis=-1)
+    assert np.isfinite(others).all()
+    odd = np.delete(np.arange(queries), weightless)
+    assert np.array_equal(np.isnan(got[odd, 3]), np.full(len(odd), bad != np.inf))
+    np.testing.assert_allclose(
+        others[odd], np.delete(want[0, :, 0], 3, axis=-1)[odd], atol=1e-6
+    )
+
+
+def test_no_weight_in_any_part_is_nan(rng):
+    arrays = make_arrays(rng, 1, 6, 4096, 1, 1, 16, 16)
+    arrays["value"][0, 1500, 0, 3] = np.nan
+    arrays["bias"] = np.full((1, 1, 1, 4096), -np.inf)
+    got = run(ops.dot_product_attention, arrays, "float32", {})
+    assert np.isnan(got["output"]).all()
+    assert np.isnan(got["logsumexp"]).all()

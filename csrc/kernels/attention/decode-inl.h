@@ -252,9 +252,12 @@ inline void DecodeChunk(const AttentionForwardArgs& args,
     const float* output = scratch.output + row * value_size;
     to[0] = statistics[0];
     to[1] = statistics[1];
+    // A chunk without weight, all scores -infinity: 0, or NaN where a value is
+    // not finite.
+    const float divisor = statistics[1] == 0.0f ? 1.0f : statistics[1];
     bool finite = true;
     for (int64_t h = 0; h < shape.value_dim; ++h) {
-      to[2 + h] = output[h] / statistics[1];
+      to[2 + h] = output[h] / divisor;
       finite = finite && __builtin_isfinite(to[2 + h]);
     }
     if (!finite && __builtin_isfinite(statistics[1]) && statistics[1] > 0) {

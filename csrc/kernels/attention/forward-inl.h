@@ -221,7 +221,8 @@ __attribute__((noinline, cold)) void RecomputeTile(
     const Results& results, const ForwardScratch& scratch,
     QueryTileState* tile) {
   for (int v = 0; v < 2; ++v)
-    Store(tile->tile_sum + v * kLanes, 1.0f / Load(tile->sum + v * kLanes));
+    Store(tile->tile_sum + v * kLanes,
+          1.0f / WeightDivisor(context, Load(tile->sum + v * kLanes)));
   tile->normalized = true;
   tile->has_output = false;
   for (int64_t first = tile->keys.begin; first < tile->keys.end;

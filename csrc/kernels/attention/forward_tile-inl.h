@@ -610,6 +610,15 @@ inline bool ScaleRow(const float* output, float factor, int64_t size,
   return finite;
 }
 
+// What the weights of queries are divided by: their sums. A query whose visible
+// scores are all -infinity has no weight, and a sum of 0, from which its output
+// becomes NaN. Where these are only a part of its keys, other parts may have
+// weight: this one gives 0, or NaN where a value is not finite.
+inline Vec WeightDivisor(const ForwardContext& context, Vec sum) {
+  if (context.plan.splits == 1) return sum;
+  return Select(sum == Vec{}, Broadcast(1.0f), sum);
+}
+
 // Divides by the sums and writes the output of kLanes lanes, from `first` on.
 // Returns the lanes whose output is not finite although their sum is finite and
 // positive.
@@ -631,7 +640,8 @@ inline uint32_t FinishOutput(const ForwardContext& context,
                        : scratch.rows + i * PadToVector(size);
   const Vec sum = Load(tile.sum + first);
   const Vec inverse =
-      context.constants.keep_scale / (tile.normalized ? Broadcast(1.0f) : sum);
+      context.constants.keep_scale /
+      (tile.normalized ? Broadcast(1.0f) : WeightDivisor(context, sum));
   uint32_t special = 0;
   if (context.layout.rows) {
     for (int i = 0; i < rows; ++i)
@@ -710,21 +720,21 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
     const auto part = [&](int64_t i) {
       return PartialResults(shape, plan, b * plan.splits + i, head, t);
     };
-    // A part that is seen but has no weight, all scores -infinity, counts as
-    // seen and adds nothing.
-    const auto weighs = [&](const float* p) {
-      return !SeesNothing(p) && p[1] != 0.0f;
-    };
+    // A part that is seen but has no weight, all scores -infinity, has no
+    // maximum. Its output is 0, or NaN where a value is not finite.
     float maximum = -kInfinity;
     bool sees_nothing = true;
     for (int64_t i = 0; i < plan.splits; ++i) {
-      sees_nothing = sees_nothing && SeesNothing(part(i));
-      if (weighs(part(i)) && !(part(i)[0] <= maximum)) maximum = part(i)[0];
+      const float* from = part(i);
+      if (SeesNothing(from)) continue;
+      sees_nothing = false;
+      if (from[1] != 0.0f && !(from[0] <= maximum)) maximum = from[0];
     }
     if (sees_nothing) maximum = 0.0f;
     float sum = sees_nothing ? kSumOfNothing : 0.0f;
     float* const output = scratch.rows;
     const auto weight_of = [&](const float* from) {
+      if (from[1] == 0.0f) return 0.0f;
       const Vec rescale =
           Exp2(Broadcast((from[0] - maximum) * context.constants.factor));
       return from[1] * rescale[0];
@@ -732,7 +742,7 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
     for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
     for (int64_t i = 0; i < plan.splits; ++i) {
       const float* from = part(i);
-      if (!weighs(from)) continue;
+      if (SeesNothing(from)) continue;
       const float weight = weight_of(from);
       sum += weight;
       for (int64_t h = 0; h < shape.value_dim; ++h)
@@ -742,17 +752,18 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
     bool finite = true;
     for (int64_t h = 0; h < shape.value_dim; ++h)
       finite = finite && __builtin_isfinite(output[h]);
-    if (!finite && __builtin_isfinite(sum) && sum > 0) {
+    const bool again = !finite && __builtin_isfinite(sum) && sum > 0;
+    if (again) {
       for (int64_t h = 0; h < shape.value_dim; ++h) output[h] = 0.0f;
       for (int64_t i = 0; i < plan.splits; ++i) {
         const float* from = part(i);
-        if (!weighs(from)) continue;
+        if (SeesNothing(from)) continue;
         const float share = weight_of(from) / sum;
         for (int64_t h = 0; h < shape.value_dim; ++h)
           output[h] += share * from[2 + h];
       }
     }
-    const float divisor = finite ? sum : 1.0f;
+    const float divisor = again ? 1.0f : sum;
     if (sees_nothing && !mean_known) {
       MeanValue(context, head / plan.group, scratch.rows, scratch.value_sum,
                 scratch.mean_value);
