@@ -7,6 +7,7 @@
 namespace hw3tf {
 
 void RegisterAttention(pybind11::module_& m);
+void RegisterFfi(pybind11::module_& m);
 void RegisterOperations(pybind11::module_& m);
 void RegisterRuntime(pybind11::module_& m);
 

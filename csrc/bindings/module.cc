@@ -35,6 +35,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The kernels of hw3tf on NumPy arrays. See hw3tf.ops for tensors.";
   m.attr("__version__") = HW3TF_VERSION;
   hw3tf::RegisterAttention(m);
+  hw3tf::RegisterFfi(m);
   hw3tf::RegisterOperations(m);
   hw3tf::RegisterRuntime(m);
   hw3tf::WaitForKernelsAtExit();

@@ -40,6 +40,7 @@ class Operation:
     """An operation by its name in `_core.operations()`."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._description = _core.operations()[name]
 
     def _tensors(self, kind: str) -> Iterator[TensorDescription]:

@@ -51,6 +51,8 @@ def kernel_path(compiled: bool | None = None) -> CallPath:
     forced = forced_path()
     if forced == "reference":
         return CallPath("reference", "HW3TF_PATH forces it")
+    if keras.backend.backend() == "jax":
+        return _jax_path()
     if keras.backend.backend() != "tensorflow":
         return CallPath("reference", f"the backend is {keras.backend.backend()}")
     if _gpu_visible():
@@ -73,6 +75,16 @@ def kernel_path(compiled: bool | None = None) -> CallPath:
     if error:
         return CallPath("pybind", f"the op library fails: {error}")
     return CallPath("op", "the kernel covers the call")
+
+
+def _jax_path() -> CallPath:
+    from hw3tf.ops.fronts import ffi
+
+    if not ffi.runs_on_cpu():
+        return CallPath("reference", "JAX computes on another device than the CPU")
+    if error := ffi.ffi_error():
+        return CallPath("reference", f"JAX cannot call us: {error}")
+    return CallPath("ffi", "the kernel covers the call")
 
 
 def _xla_path() -> CallPath:

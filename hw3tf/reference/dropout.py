@@ -119,11 +119,19 @@ def _int32(word: int) -> Tensor:
     return ops.convert_to_tensor(word - 2**32 if word >= 2**31 else word, "int32")
 
 
+def words_of_seed(seed: int | Tensor) -> Tensor:
+    """The low and the high 32 bits of a 64-bit seed, as an int32 tensor of shape
+    `(2,)`, which counts as a seed, too."""
+    return ops.stack(_halves(seed))
+
+
 def _halves(seed: int | Tensor) -> tuple[Tensor, Tensor]:
     """The low and the high 32 bits of a 64-bit seed, as int32 tensors."""
     if isinstance(seed, int):
         return _int32(seed % 2**32), _int32((seed >> 32) % 2**32)
     seed = ops.convert_to_tensor(seed)
+    if seed.shape == (2,):
+        return seed[0], seed[1]
     dtype = backend.standardize_dtype(seed.dtype)
     if dtype in ("int64", "uint64"):
         seed = ops.cast(seed, "int64")

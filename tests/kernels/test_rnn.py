@@ -10,7 +10,7 @@ from checks import run_python
 from rnn_checks import CELLS, make_arrays
 
 from hw3tf import _core, ops
-from hw3tf.ops.fronts.xla import kept_per_timestep
+from hw3tf.ops.rnn.kept import kept_words
 from hw3tf.ops.operations import RNN, RNN_GRAD
 from hw3tf.ops.rnn.options import RnnOptions
 
@@ -280,7 +280,7 @@ def test_the_gradient_of_the_inputs_can_be_left_out(cell, dtype, rng):
 def test_as_much_is_kept_of_each_timestep(cell, dtype, sequences, units):
     """XLA must know how much, whatever the sizes that it learns later."""
     options = RnnOptions(return_sequences=sequences)
-    want = kept_per_timestep(cell, dtype, units, options)
+    want = kept_words(cell, dtype, units, options)
     for batch, timesteps, features in ((1, 1, 1), (3, 1, 2), (1, 7, 1), (5, 9, 3)):
         shape = (batch, timesteps, features)
         arrays = make_arrays(

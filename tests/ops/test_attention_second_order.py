@@ -22,7 +22,7 @@ OPTIONS = {
 @pytest.fixture(autouse=True)
 def _already_said(monkeypatch):
     """The warning about the cost comes once in a process: here it has come already."""
-    monkeypatch.setattr(second_order, "_say_once", lambda what: None)
+    monkeypatch.setattr(second_order, "say_once", lambda what: None)
 
 
 @pytest.fixture

@@ -124,7 +124,8 @@ def kernel_options(options: AttentionOptions, query: Any, key: Any) -> Attention
     Bias and mask get rank 4 by leading axes of size 1, never by copies; the bias
     goes through the dtype of `query`, as in Keras, to that of the scores. A mask
     that only says which keys, or which queries, take part becomes a key mask or
-    a query mask. The seed becomes the int64 of the same 64 bits.
+    a query mask. The seed becomes the int64 of the same 64 bits, but for JAX, which
+    has no int64 unless it is told to, and whose front takes its words.
     """
     ops = keras.ops
     changes: dict[str, Any] = {}
@@ -137,7 +138,9 @@ def kernel_options(options: AttentionOptions, query: Any, key: Any) -> Attention
         packed = options.query_splits is not None
         changes |= {"mask": mask} if packed else _padding(options, mask, query, key)
     seed = options.dropout_seed
-    if isinstance(seed, int):
+    if keras.backend.backend() == "jax":
+        pass
+    elif isinstance(seed, int):
         changes["dropout_seed"] = ops.convert_to_tensor(signed(seed), "int64")
     elif seed is not None:
         changes["dropout_seed"] = ops.cast(seed, "int64")

@@ -17,7 +17,7 @@ from typing import Any
 
 @functools.cache
 def front_of(path: str) -> Any:
-    """The module of the path `"op"`, `"xla"`, `"pybind"` or `"reference"`."""
+    """The module of the path `"op"`, `"xla"`, `"ffi"`, `"pybind"` or `"reference"`."""
     if path == "op":
         from hw3tf.ops.fronts import tensorflow_op
 
@@ -26,6 +26,10 @@ def front_of(path: str) -> Any:
         from hw3tf.ops.fronts import xla
 
         return xla
+    if path == "ffi":
+        from hw3tf.ops.fronts import ffi
+
+        return ffi
     if path == "pybind":
         from hw3tf.ops.fronts import pybind
 

@@ -32,6 +32,19 @@ def attention(
     )
 
 
+def attention_in_real(
+    query: Any, key: Any, value: Any, options: AttentionOptions
+) -> tuple[Any, Any]:
+    """Output, in the dtype of `query`, and logsumexp, both summed in float32 or wider
+    as in the kernels: what is differentiated where they have no derivative."""
+    cast, dtype = keras.ops.cast, query.dtype
+    query, key, value = (cast(x, real_dtype(dtype)) for x in (query, key, value))
+    output, logsumexp = attention(
+        query, key, value, options, return_logsumexp=True, finite_logsumexp=True
+    )
+    return cast(output, dtype), logsumexp
+
+
 def ragged_attention(
     query: Any, key: Any, value: Any, options: AttentionOptions
 ) -> Any:

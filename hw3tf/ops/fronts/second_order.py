@@ -6,28 +6,16 @@ the memory of the scores for that, a recurrent layer that of all its steps.
 """
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from hw3tf.ops.attention.options import AttentionOptions, real_dtype
 from hw3tf.ops.fronts import reference
+from hw3tf.ops.fronts.derivatives import remedy, say_once
 from hw3tf.ops.rnn.options import RnnOptions
-
-REMEDY = (
-    "`hw3tf.restore(model)`, or HW3TF_PATH=reference in the environment, computes "
-    "{what} in pure Keras, which has all derivatives; `tf.stop_gradient` around a "
-    "gradient that is used as a number says that no derivative of it is wanted."
-)
-# What the reference keeps of each.
-KEEPS = {
-    "attention": "matrices of query length x key length",
-    "a recurrent layer": "all timesteps",
-}
 
 # Of the tensors that have gradients: the results in pure Keras.
 Function = Callable[[Sequence[Any]], Sequence[Any]]
@@ -96,7 +84,7 @@ def second_order(
     Returns:
         A list of the gradients of `inputs`, then of `grad_results`.
     """
-    _say_once(what)
+    say_once(what)
     # Tensors of their own: query, key and value may be one.
     inputs, grad_results = (
         [tf.identity(x) for x in tensors] for tensors in (inputs, grad_results)
@@ -117,7 +105,7 @@ def second_order(
     if not pairs:  # forward mode through tf.custom_gradient records nothing here
         raise NotImplementedError(
             f"this derivative of {what} cannot be computed on the path 'pybind'. "
-            + REMEDY.format(what=what)
+            + remedy(what)
         )
     wanted, given = (list(part) for part in zip(*pairs, strict=True))
     return outer.gradient(wanted, [*inputs, *grad_results], output_gradients=given)
@@ -156,15 +144,12 @@ def rnn_in_keras(
 
 def _attention(options: AttentionOptions, inputs: Sequence[Any]) -> tuple[Any, Any]:
     """Output and logsumexp, summed in float32 or wider as in the kernel."""
-    ops = keras.ops
-    dtype = inputs[0].dtype
-    query, key, value = (ops.cast(x, real_dtype(dtype)) for x in inputs[:3])
-    options = replace(options, bias=inputs[3] if len(inputs) > 3 else None)
+    query, key, value, *bias = inputs
+    options = replace(options, bias=bias[0] if bias else None)
     if options.query_splits is None:
-        output, logsumexp = reference.attention(
-            query, key, value, options, return_logsumexp=True, finite_logsumexp=True
-        )
-        return ops.cast(output, dtype), logsumexp
+        return reference.attention_in_real(query, key, value, options)
+    real = real_dtype(query.dtype)
+    query, key, value = (tf.cast(x, real) for x in inputs[:3])
     ragged = tf.RaggedTensor.from_row_splits
     keys = ragged(key, options.key_splits, validate=False)
     output = reference.ragged_attention(
@@ -175,16 +160,4 @@ def _attention(options: AttentionOptions, inputs: Sequence[Any]) -> tuple[Any, A
     ).values
     # Packed calls return no logsumexp: its gradient is 0.
     lengths = tf.shape(query)
-    return ops.cast(output, dtype), tf.zeros(
-        (lengths[1], lengths[0]), real_dtype(dtype)
-    )
-
-
-@functools.cache
-def _say_once(what: str) -> None:
-    warnings.warn(
-        f"hw3tf: a second derivative of {what}, or forward mode, is computed in pure "
-        f"Keras, which keeps {KEEPS[what]}. " + REMEDY.format(what=what),
-        RuntimeWarning,
-        stacklevel=2,
-    )
+    return tf.cast(output, inputs[0].dtype), tf.zeros((lengths[1], lengths[0]), real)

@@ -10,8 +10,8 @@ from hw3tf.ops.attention.options import (
     AttentionOptions,
     double_of,
 )
+from hw3tf.ops.fronts.derivatives import remedy
 from hw3tf.ops.fronts.second_order import (
-    REMEDY,
     attention_in_keras,
     rnn_in_keras,
     second_order,
@@ -187,7 +187,7 @@ def _options_of(op: Any) -> AttentionOptions:
         raise NotImplementedError(
             "the derivative of a gradient of hw3tf's fused attention was asked for, in "
             "a call that was saved by hw3tf 0.1 or not made by hw3tf.ops: it has a "
-            "first derivative only. " + REMEDY.format(what="attention")
+            "first derivative only. " + remedy("attention")
         )
     # A graph that was saved before there was a number has the default of it.
     attributes |= {name: _DEFAULTS[name] for name in NUMBERS}

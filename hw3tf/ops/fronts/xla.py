@@ -11,10 +11,8 @@ long.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from hw3tf import _core
 from hw3tf.ops.attention.options import AttentionOptions, real_dtype
 from hw3tf.ops.fronts.second_order import (
     attention_in_keras,
@@ -38,9 +36,9 @@ from hw3tf.ops.operations import (
     Operation,
 )
 from hw3tf.ops.recurrence.options import RecurrenceOptions
+from hw3tf.ops.rnn.kept import kept_words
 from hw3tf.ops.rnn.options import RnnOptions
 from hw3tf.ops.tapes import may_need_gradient
-from hw3tf.reference.rnn import GATES
 
 FINITE_LOGSUMEXP = True  # as the op is called
 
@@ -162,7 +160,7 @@ def rnn(
         arrays = dict(zip(names, arrays_of(arguments), strict=True))
         batch, timesteps, _ = arrays["inputs"].sizes
         units = arrays["recurrent_kernel"].sizes[0]
-        kept = kept_per_timestep(cell, dtype, units, options) if keep else 0
+        kept = kept_words(cell, dtype, units, options) if keep else 0
         results = [
             Array((batch, timesteps if options.return_sequences else 1, units), dtype),
             *[Array((batch, units), dtype)] * (len(of_results) - 1),
@@ -195,16 +193,3 @@ def rnn(
         forward, backward, function, inputs, "a recurrent layer"
     )
     return outputs, last_h, last_c[0] if last_c else None
-
-
-def kept_per_timestep(cell: str, dtype: str, units: Size, options: RnnOptions) -> int:
-    """How many words the kernel keeps of a timestep, for its gradient: what a call with
-    an empty batch says."""
-    if not isinstance(units, int):  # the call would have taken another path
-        raise TypeError(f"`units` must be known. Received: units={units!r}")
-    kind, columns = tf.as_dtype(dtype).as_numpy_dtype, GATES[cell] * units
-    shapes = (0, 1, 1), (1, columns), (units, columns)
-    run = getattr(_core, f"{cell}_forward")
-    arrays = [np.empty(shape, kind) for shape in shapes]
-    *_, kept = run(*arrays, **options.attributes(cell), keep=True)
-    return int(kept.shape[-1])

@@ -9,6 +9,8 @@ the recurrence is called, what the integers are made of. That is asked here.
 from collections.abc import Mapping
 from typing import Any
 
+import keras
+
 from hw3tf.ops.tapes import is_recording, records
 
 # Their integers tell nothing of the values of what they are made of.
@@ -47,6 +49,8 @@ def refuse_gradients(tensors: Mapping[str, Any]) -> None:
         tensors: Dictionary of arguments by name. A mask is not looked at: nobody
             asks how much a condition matters.
     """
+    if keras.backend.backend() != "tensorflow":
+        return  # JAX and PyTorch have errors of their own
     if not is_recording():  # or this TensorFlow does not tell: nothing is refused
         return
     import tensorflow as tf
