@@ -1,4 +1,4 @@
-"""Fast, exact attention and recurrent layers for Keras 3 on TensorFlow, and an integer
+"""Fast, exact attention and recurrent layers for Keras 3 on a CPU, and an integer
 recurrence that never rounds, computed in C++.
 
 >>> import hw3tf
@@ -11,7 +11,8 @@ One line puts the attention and the recurrent layers of an existing model onto k
 
 Packages: `hw3tf.ops` (functions on tensors), `hw3tf.layers` (Keras layers),
 `hw3tf.acceleration` (`accelerate` and `enable`, for existing models and code) and
-`hw3tf.reference` (the same in pure Keras: the specification). The tutorials share
+`hw3tf.reference` (the same in pure Keras: the specification). The kernels serve Keras
+on TensorFlow and on JAX; `hw3tf.jax` is for JAX without Keras. The tutorials share
 `hw3tf.course`, which is loaded only when it is asked for. `python -m hw3tf` prints what
 a bug report needs.
 """
@@ -32,6 +33,14 @@ if _find_spec("hw3tf._core") is None:
 from hw3tf._startup import without_messages as _without_messages
 
 with _without_messages():  # the first import of TensorFlow
+    try:
+        _import_module("keras")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"hw3tf needs Keras, and Keras needs a backend: {error.name} is not "
+            "installed. Install it, or set KERAS_BACKEND to one that is: tensorflow or "
+            "jax"
+        ) from error
     from hw3tf import _moved, _saved_names, layers, ops, reference
     from hw3tf.ops import load_op_library, op_library_path
 
@@ -59,7 +68,7 @@ _saved_names.register()
 
 
 # What is loaded when it is asked for first: packages, and functions of one of them.
-_PACKAGES = ("acceleration", "course")
+_PACKAGES = ("acceleration", "course", "jax")
 _FUNCTIONS = ("accelerate", "disable", "enable", "restore")
 
 
