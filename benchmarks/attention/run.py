@@ -25,8 +25,8 @@ from attention.peers import PEERS
 from attention.report import draw, report
 
 PROGRAM = "attention/run.py"
-# The kernel without TensorFlow is asked for by name.
-LIBRARIES = [name for name in PEERS if name != "hw3tf-core"]
+# The kernel without TensorFlow is asked for by name, alone or in JAX.
+LIBRARIES = [name for name in PEERS if not name.startswith("hw3tf-")]
 
 
 class Run(libraries.run.Run):

@@ -12,6 +12,7 @@ import numpy as np
 PEERS = {
     "hw3tf": ("attention.peers.tensorflow", "Hw3tf"),
     "hw3tf-core": ("attention.peers.tensorflow", "Hw3tfCore"),
+    "hw3tf-jax": ("attention.peers.jax", "Hw3tfJax"),
     "torch": ("attention.peers.torch", "Torch"),
     "onnxruntime": ("attention.peers.runtimes", "OnnxRuntime"),
     "openvino": ("attention.peers.runtimes", "OpenVino"),

@@ -13,6 +13,7 @@ import numpy as np
 PEERS = {
     "hw3tf": ("recurrence.layers.peers.tensorflow", "Hw3tf"),
     "hw3tf-core": ("recurrence.layers.peers.tensorflow", "Hw3tfCore"),
+    "hw3tf-jax": ("recurrence.layers.peers.jax", "Hw3tfJax"),
     "torch": ("recurrence.layers.peers.torch", "Torch"),
     "onnxruntime": ("recurrence.layers.peers.runtimes", "OnnxRuntime"),
     "openvino": ("recurrence.layers.peers.runtimes", "OpenVino"),

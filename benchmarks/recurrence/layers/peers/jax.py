@@ -1,4 +1,4 @@
-"""Recurrent layers as `jax.lax.scan`, compiled by XLA."""
+"""Recurrent layers as `jax.lax.scan`, compiled by XLA, and the kernels in its place."""
 
 import os
 
@@ -93,3 +93,51 @@ class Jax(Peer):
         sequences = 1 if len(leaves) == 1 else 2  # outputs, gradient of the inputs
         arrays = super().to_numpy(leaves)
         return [*map(time_first, arrays[:sequences]), *arrays[sequences:]]
+
+
+class Hw3tfJax(Peer):
+    packages = ("hw3tf", "jax", "jaxlib")
+
+    def __init__(self, threads):
+        os.environ.update(NPROC=str(threads), JAX_PLATFORMS="cpu", KERAS_BACKEND="jax")
+        import jax
+
+        import hw3tf
+
+        self.jax, self.ops = jax, hw3tf.ops
+        hw3tf.ops.set_num_threads(threads)
+
+    def prepare(self, case, inputs, way):
+        jax, numpy = self.jax, self.jax.numpy
+        run, lengths = getattr(self.ops, case.cell), case.lengths
+        more = {} if lengths is None else {"lengths": lengths.astype("int32")}
+
+        def direction(x, weights, backwards):
+            outputs = run(
+                x, *weights, return_sequences=True, go_backwards=backwards, **more
+            )
+            return outputs[:, ::-1] if backwards else outputs
+
+        def forward(x, weights):
+            weights = iter(weights)
+            for _ in range(case.layers):
+                outputs = [
+                    direction(x, next(weights), backwards)
+                    for backwards in (False, True)[: case.directions]
+                ]
+                x = outputs[0] if len(outputs) == 1 else numpy.concatenate(outputs, -1)
+            return x
+
+        def train(x, weights, grad_outputs):
+            y, pull = jax.vjp(forward, x, weights)
+            return y, pull(grad_outputs)
+
+        arrays = [inputs.inputs, inputs.weights]
+        if case.training:
+            arrays.append(inputs.grad_outputs)
+        arguments = jax.tree.map(numpy.asarray, arrays)
+        function = jax.jit(train if case.training else forward)
+        return lambda: jax.block_until_ready(function(*arguments))
+
+    def to_numpy(self, outputs):
+        return super().to_numpy(self.jax.tree.leaves(outputs))
