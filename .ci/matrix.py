@@ -1,14 +1,17 @@
-"""Test of one wheel with every TensorFlow, and a table of the results.
+"""Test of one wheel with every TensorFlow or every JAX, and a table of the results.
 
     python .ci/matrix.py WHEEL.whl
+    python .ci/matrix.py WHEEL.whl --framework jax
 
 makes an environment for each version, runs a share of the tests there, and writes what
 passed. `nox -s matrix` runs it. The table says which versions this Python cannot
-install. `--page docs/reliability.md` writes the table there.
+install. `--page docs/reliability.md` writes the table there. The environments for JAX
+have no TensorFlow.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -47,11 +50,17 @@ QUICK = (
     "ops/test_attention_xla.py::test_compiled_saved_model_runs_in_a_fresh_process",
     "ops/test_xla_probe.py::test_probe_passes_here",
 )
+JAX_VERSIONS = ("0.4.35", "0.4.38", "0.5.3", "0.6.2", "0.7.2", "0.8.3", "0.9.2", "0.10")
+# Each with its versions and the tests, all and a few.
+FRAMEWORKS = {
+    "tensorflow": (VERSIONS, FILES, QUICK),
+    "jax": (JAX_VERSIONS, ("backends",), ("backends/test_attention.py",)),
+}
 ABOUT = """
 import json, sys
-import keras, numpy, tensorflow, hw3tf
-info = {m.__name__: m.__version__ for m in (keras, numpy, tensorflow)}
-json.dump(info | {"python": sys.version.split()[0]}, sys.stdout)
+import keras, numpy, {framework}, hw3tf
+info = {{m.__name__: m.__version__ for m in (keras, numpy, {framework})}}
+json.dump(info | {{"python": sys.version.split()[0]}}, sys.stdout)
 """
 
 
@@ -59,15 +68,19 @@ def run(*command, cwd=ROOT, **options):
     return subprocess.run([*map(str, command)], text=True, cwd=cwd, **options)
 
 
-def install(python, wheel, version):
-    """Whether wheel and TensorFlow `version` could be installed together."""
-    packages = (wheel, f"tensorflow=={version}.*", "pytest")
-    options = ("--quiet", "--no-compile")  # most of TensorFlow is never imported
-    done = run(python, "-m", "pip", "install", *options, *packages)
-    return done.returncode == 0
+def install(python, wheel, framework, version):
+    """Whether wheel and framework could be installed together."""
+    options = ("--quiet", "--no-compile")  # most of it is never imported
+    pip = (python, "-m", "pip", "install", *options)
+    if framework == "tensorflow":
+        return run(*pip, wheel, f"tensorflow=={version}.*", "pytest").returncode == 0
+    # The wheel requires TensorFlow.
+    needed = (f"{framework}=={version}.*", "keras", "pytest", "ml_dtypes")
+    done = run(*pip, *needed), run(*pip, "--no-deps", wheel)
+    return not any(one.returncode for one in done)
 
 
-def test(python, folder, chosen):
+def test(python, folder, framework, chosen):
     """Counts of a pytest run of the tests `chosen`: passed, failed, skipped."""
     report = folder / "report.xml"
     options = ("-q", "-p", "no:cacheprovider", f"--junitxml={report}")
@@ -75,7 +88,8 @@ def test(python, folder, chosen):
     options += ("-o", "filterwarnings=default")
     files = [f"tests/{name}" for name in chosen]
     # Not `python -m pytest`: with it, the source hides the installed package.
-    run(python.with_name("pytest"), *options, *files)
+    variables = os.environ | {"KERAS_BACKEND": framework}
+    run(python.with_name("pytest"), *options, *files, env=variables)
     (suite,) = ElementTree.parse(report).getroot().iter("testsuite")
     total, failed, skipped = (
         int(suite.get(name)) for name in ("tests", "failures", "skipped")
@@ -84,29 +98,30 @@ def test(python, folder, chosen):
     return {"passed": total - failed - skipped, "failed": failed, "skipped": skipped}
 
 
-def row(version, wheel, folder, chosen):
+def row(framework, version, wheel, folder, chosen):
     """The cells of a version; makes its environment, and removes it."""
     shutil.rmtree(folder, ignore_errors=True)
     run(sys.executable, "-m", "venv", folder, check=True)
     python = folder / "bin/python"
     try:
-        if not install(python, wheel, version):
-            return {"tensorflow": version, "failed": None}
+        if not install(python, wheel, framework, version):
+            return {framework: version, "failed": None}
         # Outside the checkout, where the source hides the installed package.
         about = {"check": True, "stdout": subprocess.PIPE, "cwd": folder}
-        done = run(python, "-c", ABOUT, **about)
-        return json.loads(done.stdout) | test(python, folder, chosen)
+        about["env"] = os.environ | {"KERAS_BACKEND": framework}
+        done = run(python, "-c", ABOUT.format(framework=framework), **about)
+        return json.loads(done.stdout) | test(python, folder, framework, chosen)
     finally:
         shutil.rmtree(folder)
 
 
-def table(rows, wheel, quick):
-    names = ("tensorflow", "keras", "numpy", "python", "passed", "failed", "skipped")
+def table(framework, rows, wheel, quick):
+    names = (framework, "keras", "numpy", "python", "passed", "failed", "skipped")
     lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
-    for cells in sorted(rows, key=lambda cells: cells["tensorflow"]):
+    for cells in rows:
         if cells["failed"] is None:
             line = "cannot be installed on this Python"
-            lines.append(f"| {cells['tensorflow']} | {line} {'| ' * 5}|")
+            lines.append(f"| {cells[framework]} | {line} {'| ' * 5}|")
         else:
             lines.append(f"| {' | '.join(str(cells[name]) for name in names)} |")
     which = "a few of these tests, `--quick`" if quick else "these tests"
@@ -116,21 +131,26 @@ def table(rows, wheel, quick):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=pathlib.Path)
-    parser.add_argument("--versions", nargs="+", default=VERSIONS)
+    parser.add_argument("--framework", choices=FRAMEWORKS, default="tensorflow")
+    parser.add_argument("--versions", nargs="+", help="from the oldest to the newest")
     parser.add_argument("--page", type=pathlib.Path, help="to write the table into")
     parser.add_argument("--quick", action="store_true", help="a few tests only")
     args = parser.parse_args(argv)
-    chosen = QUICK if args.quick else FILES
+    framework = args.framework
+    versions, files, quick = FRAMEWORKS[framework]
+    chosen = quick if args.quick else files
+    mark = "matrix.py" if framework == "tensorflow" else f"matrix.py {framework}"
     wheel = args.wheel.absolute()
-    folder = ROOT / "build/matrix"
+    folder = ROOT / f"build/matrix-{framework}"
     rows = []
-    for version in args.versions:
-        rows.append(row(version, wheel, folder, chosen))
+    for version in args.versions or versions:
+        rows.append(row(framework, version, wheel, folder, chosen))
+        text = table(framework, rows, wheel, args.quick)
         if args.page:
-            write_between(args.page, "matrix.py", table(rows, wheel, args.quick))
-    print(table(rows, wheel, args.quick))
-    bad = [cells["tensorflow"] for cells in rows if cells["failed"]]
-    untested = [cells["tensorflow"] for cells in rows if cells["failed"] is None]
+            write_between(args.page, mark, text)
+    print(text)
+    bad = [cells[framework] for cells in rows if cells["failed"]]
+    untested = [cells[framework] for cells in rows if cells["failed"] is None]
     if bad or len(untested) == len(rows):
         raise SystemExit(f"failed: {bad}, not installed: {untested}")
 
