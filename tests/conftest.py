@@ -110,7 +110,10 @@ def kernel_calls(monkeypatch):
     from hw3tf.ops import fronts
 
     calls = []
-    for path in ("op", "xla", "pybind"):
+    import keras
+
+    tensorflow = keras.backend.backend() == "tensorflow"
+    for path in ("op", "xla", "pybind") if tensorflow else ("ffi",):
         front = fronts.front_of(path)
         monkeypatch.setattr(front, "attention", _counted(path, front.attention, calls))
     return calls
@@ -159,17 +162,15 @@ def _seeded():
 def process_state():
     """The state of a process that a test could change for those after it."""
     import keras
-    import tensorflow as tf
 
     from hw3tf import ops
     from hw3tf.layers.call_context import call_context
 
-    return {
+    return _tensorflow_state() | {
         "layer call under way": call_context(),
         "threads": ops.num_threads(),
         "floatx": keras.config.floatx(),
         "dtype policy": keras.config.dtype_policy().name,
-        "eager functions": tf.config.functions_run_eagerly(),
         "enabled": hasattr(
             importlib.import_module("keras.src.backend").nn.dot_product_attention,
             "__wrapped__",
@@ -178,6 +179,16 @@ def process_state():
         "environment": {k: v for k, v in os.environ.items() if OURS.match(k)},
         "working directory": os.getcwd(),
     }
+
+
+def _tensorflow_state():
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return {}
+    import tensorflow as tf
+
+    return {"eager functions": tf.config.functions_run_eagerly()}
 
 
 @pytest.fixture(autouse=True)

@@ -64,7 +64,6 @@ typedef struct XLA_FFI_Error_Create_Args {
   const char* message;
   XLA_FFI_Error_Code errc;
 } XLA_FFI_Error_Create_Args;
-typedef XLA_FFI_Error* XLA_FFI_Error_Create(XLA_FFI_Error_Create_Args* args);
 
 // The first members; others follow, and differ between versions.
 typedef struct XLA_FFI_Api {
@@ -72,7 +71,7 @@ typedef struct XLA_FFI_Api {
   XLA_FFI_Extension_Base* extension_start;
   XLA_FFI_Api_Version api_version;
   const XLA_FFI_InternalApi* internal_api;
-  XLA_FFI_Error_Create* XLA_FFI_Error_Create;
+  XLA_FFI_Error* (*XLA_FFI_Error_Create)(XLA_FFI_Error_Create_Args* args);
 } XLA_FFI_Api;
 
 typedef enum XLA_FFI_DataType {

@@ -3,7 +3,8 @@ between the projections.
 
 The classes are recognised by their names, so that KerasHub need not be imported.
 KerasHub computes `softmax(scale * query key^T + mask) value`, with a float32
-`keras.layers.Softmax`, which gives zeros to a query that sees no key.
+`keras.layers.Softmax`, which gives zeros to a query that sees no key, or, on other
+backends than TensorFlow, with a function of Keras.
 """
 
 import functools
@@ -78,17 +79,35 @@ def _decoder_product(
     training: Any = None,
     cache_update_index: Any = None,
 ) -> Any:
+    by_function = _calls_function_of_keras(layer)
+    if by_function:
+        window = None
     attention_mask, window = _window(layer, window, attention_mask, cache_update_index)
     return attend(
         query,
         key,
         value,
         mask=attention_mask,
+        zeros_without_keys=not by_function,
         scale=layer._inv_norm_factor,
-        dropout=stock.dropout_of(layer),
+        dropout=None if by_function else stock.dropout_of(layer),
         training=training,
         sliding_window=window,
     )[0]
+
+
+def _calls_function_of_keras(layer: Any) -> bool:
+    """Whether a decoder calls `keras.ops.dot_product_attention`, as KerasHub's do on
+    JAX and PyTorch. Then a query that sees no key gets the mean of the values, not
+    zeros, and decoders with a window do without it."""
+    own = getattr(layer, "_use_fused_attention_op", None)
+    if own is not None:
+        return bool(own())
+    names = type(layer)._compute_attention.__globals__
+    available = names.get("fused_attention_op_available")
+    if available is None or not available():
+        return False
+    return getattr(layer, "_attn_dropout_layer", None) is None or layer.dropout == 0
 
 
 def _window(

@@ -14,6 +14,7 @@ from hw3tf.layers.attention.keras_calls import (
     KerasAttention,
     attention_product,
     call_attention,
+    mask_of,
 )
 from hw3tf.layers.fallback import Refused, overrides
 
@@ -49,7 +50,7 @@ def _multi_head_call(
 ) -> Any:
     """Replaces `keras.layers.MultiHeadAttention.call`, which looks for the query mask
     on the tensor only."""
-    query_mask = getattr(query, "_keras_mask", None)
+    query_mask = mask_of(query)
     product = functools.partial(_guarded_product, MULTI_HEAD)
     more |= {"keep_masks": False, "product": product}
     return call_attention(

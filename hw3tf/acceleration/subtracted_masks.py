@@ -14,6 +14,7 @@ import keras
 from keras.src import backend
 
 from hw3tf.layers.fallback import Refused
+from hw3tf.ops.branches import cond
 from hw3tf.ops.paths import kernel_path
 
 ops = keras.ops
@@ -78,4 +79,4 @@ def if_out(
     if drops and backend.in_stateless_scope():
         # A seed drawn in a branch of a graph could not leave it with the new state.
         raise Refused("its mask and its dropout are combined in a stateless call")
-    return ops.cond(out, fused, own)
+    return cond(out, fused, own)

@@ -317,7 +317,8 @@ class IntegerRNN(keras.layers.RNN):
     def supports_jit(self) -> bool:
         """Whether Keras may compile a model by XLA: where the kernel serves there. What
         would stand in for it cannot raise."""
-        return self._supports_jit and kernel_path(compiled=True).path == "xla"
+        compiled = kernel_path(compiled=True).path in ("xla", "ffi")
+        return self._supports_jit and compiled
 
     @supports_jit.setter
     def supports_jit(self, value: bool) -> None:

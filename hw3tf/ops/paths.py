@@ -15,6 +15,8 @@ from hw3tf.reference.overflow import under_xla
 logger = logging.getLogger("hw3tf")
 
 FORCED = ("op", "pybind", "reference")
+OTHERS = ("jax",)  # backends of Keras, beside TensorFlow, that have a front
+WITH_KERNELS = ("tensorflow", *OTHERS)
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class CallPath:
     """Which implementation a call takes, and why.
 
     Attributes:
-        path: `"op"`, `"xla"` (the kernel, called by XLA), `"pybind"`, `"reference"`.
+        path: `"op"`, `"xla"` (the kernel, called by XLA), `"ffi"` (JAX), `"pybind"`,
+            `"reference"`.
         reason: Half a sentence that explains the choice.
     """
 
@@ -51,6 +54,11 @@ def kernel_path(compiled: bool | None = None) -> CallPath:
     forced = forced_path()
     if forced == "reference":
         return CallPath("reference", "HW3TF_PATH forces it")
+    if forced in ("op", "pybind") and keras.backend.backend() in OTHERS:
+        raise RuntimeError(
+            f"HW3TF_PATH={forced} needs the backend tensorflow. The backend is "
+            f"{keras.backend.backend()}, where HW3TF_PATH may be 'reference'"
+        )
     if keras.backend.backend() == "jax":
         return _jax_path()
     if keras.backend.backend() != "tensorflow":

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from keras import backend, ops
 
 from hw3tf._types import DType, Tensor
@@ -20,8 +21,12 @@ _NUM_DIGITS = {"int32": 2, "int64": 4}
 
 
 def int64(value: int | list[int]) -> Tensor:
-    """The int64 tensor of Python integers."""
-    tensor = ops.convert_to_tensor(value, "int64")
+    """The int64 tensor of Python integers.
+
+    Raises:
+        NotImplementedError: If the backend, JAX as it is by default, has none.
+    """
+    tensor = ops.convert_to_tensor(np.asarray(value, "int64"))
     if backend.standardize_dtype(tensor.dtype) != "int64":
         raise NotImplementedError(
             "exact sums need integers of 64 bits; JAX has them with JAX_ENABLE_X64=1"

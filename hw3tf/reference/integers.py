@@ -94,7 +94,7 @@ def integer_initializer(
         elif isinstance(initializer, keras.initializers.Constant):
             meant = np.asarray(initializer.value)
         else:
-            meant = ops.convert_to_numpy(initializer(shape, dtype="float64"))
+            meant = ops.convert_to_numpy(initializer(shape, dtype=_widest_float()))
         check_whole(name, meant, dtype, f"initializer={initializer!r}")
         random = isinstance(initializer, keras.initializers.RandomUniform)
         if random or not isinstance(initializer, keras.initializers.Initializer):
@@ -102,6 +102,12 @@ def integer_initializer(
         return ops.convert_to_tensor(np.broadcast_to(meant, shape).astype(dtype))
 
     return integers
+
+
+def _widest_float() -> str:
+    """`"float64"`, which JAX has only if it is told to."""
+    half = ops.convert_to_tensor(np.zeros((), "float64"))
+    return str(keras.backend.standardize_dtype(half.dtype))
 
 
 def _outside_graphs() -> AbstractContextManager:

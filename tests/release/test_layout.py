@@ -28,6 +28,7 @@ PACKAGES = {
     "_startup": set(),
     "_types": set(),
     "acceleration": {"acceleration", "layers", "ops"},
+    "jax": {"ops"},
     "layers": {"layers", "ops", "reference"},
     "ops": {"ops", "reference", "_core"},
     "reference": {"reference"},
@@ -53,13 +54,15 @@ ALLOWED_PACKAGES = {
 ALLOWED_IN_FILES = {
     "reference/overflow.py": {"tensorflow"},  # an error while a graph runs
     "reference/attention.py": {"numpy"},  # limits of types, lengths of 64 bits
+    "reference/exact.py": {"numpy"},  # integers of 64 bits
     "reference/integers.py": {"numpy", "tensorflow"},  # checks of weights
 }
 # folder of csrc -> the folders whose headers it may include
 CSRC_FOLDERS = {
     "kernels": {"kernels"},
     "operations": {"operations", "kernels"},
-    "bindings": {"bindings", "operations", "kernels"},
+    "bindings": {"bindings", "jax", "operations", "kernels"},
+    "jax": {"jax", "operations", "kernels"},
     "tensorflow": {"tensorflow", "operations", "kernels"},
     "tests": {"tests", "kernels"},
 }
@@ -162,18 +165,21 @@ OPS_ARROWS = {
     "library": set(),
     "operations": set(),
     "shapes": set(),
+    "branches": set(),
     "exporting": set(),
     "tapes": set(),
     "arguments": {"shapes"},
     "attention.options": {"operations"},
     "recurrence.options": set(),
     "rnn.options": {"operations"},
+    "rnn.kept": {"rnn.options"},
     "fronts": {
         "attention.options",
         "fronts",
         "library",
         "operations",
         "recurrence.options",
+        "rnn.kept",
         "rnn.options",
         "shapes",
         "tapes",
@@ -232,8 +238,8 @@ def test_csrc_includes_follow_the_arrows():
         including = path.relative_to(ROOT / "csrc").parts[0]
         for name in re.findall(r'#include "([^"]+)"', path.read_text()):
             folder = name.split("/")[0]
-            outside = folder == "tensorflow" and name.startswith("tensorflow/c/")
-            if outside and path.name == "tf_c_api.h":
+            outside = name.startswith(("tensorflow/c/", "xla/ffi/"))
+            if outside and path.name in ("tf_c_api.h", "ffi_api.h"):
                 continue
             assert folder in CSRC_FOLDERS[including], f"{path}: {name}"
             assert (ROOT / "csrc" / name).exists(), f"{path}: {name}"
@@ -348,6 +354,42 @@ def test_c_api_declarations_agree_with_tensorflows_headers(tmp_path):
         + "\n".join(f"static_assert({v.replace(' = ', ' == ')});" for v in values)
     )
     subprocess.run([compiler, *flags, "-isystem", include, both], check=True)
+
+
+def test_declarations_of_the_ffi_are_those_of_jaxlib(tmp_path):
+    """As above: the handlers compiled with jaxlib's header, and each member of our
+    structs where it is in theirs."""
+    ffi = pytest.importorskip("jax.ffi")
+    compiler = shutil.which("c++") or shutil.which("g++")
+    flags = ["-std=c++17", "-fsyntax-only", f"-I{ROOT / 'csrc'}"]
+    flags += ["-isystem", ffi.include_dir()]
+    handlers = ROOT / "csrc/jax/ffi_handlers.cc"
+    subprocess.run([compiler, *flags, "-DHW3TF_XLA_HEADERS", handlers], check=True)
+    text = (ROOT / "csrc/jax/ffi_api.h").read_text()
+    ours = text[text.index('extern "C" {') : text.index('}  // extern "C"')]
+    structs = re.findall(r"typedef struct (\w+) {(.*?)}", ours, re.S)
+    # The name of a member is the last word of its line, or a pointer to a function.
+    member = r"(\w+)(?:\)\([^;]*\))?;"
+    members = {name: re.findall(member, body) for name, body in structs}
+    assert "XLA_FFI_Error_Create" in members["XLA_FFI_Api"]
+    assert len(members) > 10
+    values = re.findall(r"XLA_FFI_\w+ = \d+", ours)
+    assert len(values) > 10
+    both = tmp_path / "both.cc"
+    both.write_text(
+        '#include <cstddef>\n#include "xla/ffi/api/c_api.h"\n'
+        "namespace ours {\n"
+        + ours[len('extern "C" {') :]
+        + "\n}\n"
+        + "\n".join(
+            f"static_assert(offsetof({name}, {member}) == "
+            f"offsetof(ours::{name}, {member}));"
+            for name, found in members.items()
+            for member in found
+        )
+        + "\n".join(f"static_assert({v.replace(' = ', ' == ')});" for v in values)
+    )
+    subprocess.run([compiler, *flags, both], check=True)
 
 
 def code_of(tutorial):

@@ -11,6 +11,7 @@ from hw3tf.layers.fallback import Refused
 from hw3tf.ops.attention.call import AttentionCall, sees_nothing
 from hw3tf.ops.attention.options import AttentionOptions
 from hw3tf.ops.attention.symbolic import is_symbolic, node
+from hw3tf.ops.branches import cond
 
 
 def attend(
@@ -120,7 +121,7 @@ def fitting_or(
             size = keras.ops.shape(x)[axis]
             fit = keras.ops.logical_or(size == 1, size == scores[axis])
             fits = fit if fits is None else keras.ops.logical_and(fits, fit)
-    return fused() if fits is None else keras.ops.cond(fits, fused, instead)
+    return fused() if fits is None else cond(fits, fused, instead)
 
 
 def _symbolic(
@@ -173,7 +174,10 @@ def boolean(mask: Any, strict: bool = True) -> Any:
 def _drawn_seed(dropout: Any) -> Any:
     """A seed for the kernel: each call in training draws from the seed generator of
     the `keras.layers.Dropout`, as the layer itself does."""
-    state = keras.ops.cast(dropout.seed_generator.next(), "int64")
+    state = dropout.seed_generator.next()
+    if keras.backend.backend() == "jax":  # no int64: the words of the same seed
+        return keras.ops.stack([state[1], state[0]])
+    state = keras.ops.cast(state, "int64")
     return state[0] * 2**32 + state[1]
 
 
@@ -196,4 +200,4 @@ def _zeroed(tensor: Any, where: Any) -> Any:
 
     if isinstance(tensor, keras.KerasTensor):  # not seen by a model in a branch
         return zeroed()
-    return keras.ops.cond(keras.ops.any(where), zeroed, lambda: tensor)
+    return cond(keras.ops.any(where), zeroed, lambda: tensor)

@@ -23,6 +23,11 @@ from hw3tf.layers.attention.stock import Stock
 from hw3tf.layers.call_context import training_under_way
 from hw3tf.ops.attention.checks import check_not_ragged
 
+try:
+    from keras.src.backend.common import masking
+except ImportError:  # older Keras has an attribute of the tensor
+    masking = None
+
 ops = keras.ops
 
 # What the functions here stand for. A subclass with another of them is left to Keras.
@@ -257,7 +262,7 @@ def masks_taken_off(*tensors: Any, put_back: bool = True) -> Iterator[None]:
 @contextlib.contextmanager
 def masks_put_back(*tensors: Any) -> Iterator[None]:
     """Afterwards the tensors have the Keras masks that they have now."""
-    masks = [(x, x._keras_mask) for x in tensors if hasattr(x, "_keras_mask")]
+    masks = [(x, mask) for x in tensors if (mask := mask_of(x)) is not None]
     try:
         yield
     finally:
@@ -265,10 +270,22 @@ def masks_put_back(*tensors: Any) -> Iterator[None]:
             set_mask(tensor, mask)
 
 
+def mask_of(tensor: Any) -> Any:
+    """The Keras mask of a tensor, or None. Arrays of JAX have no attributes: Keras
+    keeps their masks in a dictionary."""
+    if masking is not None:
+        return masking.get_keras_mask(tensor)
+    return getattr(tensor, "_keras_mask", None)
+
+
 def set_mask(tensor: Any, mask: Any) -> None:
     """Gives a tensor a Keras mask; None takes it away."""
-    if mask is not None or getattr(tensor, "_keras_mask", None) is not None:
-        with contextlib.suppress(AttributeError):  # arrays of JAX refuse attributes
+    if mask is None and mask_of(tensor) is None:
+        return
+    if masking is not None:
+        masking.set_keras_mask(tensor, mask)
+    else:
+        with contextlib.suppress(AttributeError):
             tensor._keras_mask = mask
 
 

@@ -32,6 +32,7 @@ from hw3tf.ops.recurrence.options import RecurrenceOptions
 from hw3tf.ops.rnn.kept import kept_words
 from hw3tf.ops.rnn.options import RnnOptions
 from hw3tf.reference.dropout import words_of_seed
+from hw3tf.reference.exact import int64
 
 try:
     from jax import ffi as jax_ffi
@@ -53,6 +54,18 @@ def ffi_error() -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def exported_calls() -> list[str]:
+    """The names of the calls in functions that `jax.export` has made, which can be
+    loaded from here on.
+
+    Raises:
+        RuntimeError: If JAX cannot call the kernels.
+    """
+    if error := ffi_error():
+        raise RuntimeError(f"JAX cannot call the kernels of hw3tf: {error}")
+    return [_target(name) for name in _core.ffi_handlers()]
 
 
 def _target(name: str) -> str:
@@ -114,9 +127,8 @@ def _result(like: Any, shape: Sequence[int], dtype: Any) -> Any:
     array varies: results vary as the first operand does."""
     if not hasattr(jax, "typeof"):
         return jax.ShapeDtypeStruct(tuple(shape), dtype)
-    vma = getattr(jax.typeof(like), "vma", frozenset())
-    more = {"vma": vma} if vma else {}
-    return jax.ShapeDtypeStruct(tuple(shape), dtype, **more)
+    kind = jax.typeof(like)
+    return kind.update(shape=tuple(shape), dtype=np.dtype(dtype), weak_type=False)
 
 
 def _attribute(value: Any) -> Any:
@@ -168,29 +180,41 @@ def _of_first_order(
 # -------------------------------------------------------------------- attention
 
 
-def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> Any:
-    """Output and logsumexp."""
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    options: AttentionOptions,
+    window: tuple[int, int] | None = None,
+) -> Any:
+    """Output and logsumexp.
+
+    Args:
+        query, key, value, options: As in every front.
+        window: How many keys before and after its own position a query sees, in place
+            of the window of the options.
+    """
     given = {"query": query, "key": key, "value": value, **options.tensors}
     inputs = {k: x for k, x in given.items() if k in ATTENTION.with_gradient}
-    constants = {k: x for k, x in given.items() if k not in inputs}
+    others = {k: x for k, x in given.items() if k not in inputs}
     seed = 0 if options.dropout_seed is None else options.dropout_seed
     attributes = {**options.attributes, "finite_logsumexp": True}
-    call = Call((*inputs, *constants), tuple(attributes.items()))
-    constants = (words_of_seed(seed), *constants.values())
+    if window is not None:
+        attributes["window_before"], attributes["window_after"] = window
+    call = Call((*inputs, *others), tuple(attributes.items()))
+    constants = (words_of_seed(seed), *others.values())
     output, _, logsumexp = _attention(call, tuple(inputs.values()), constants)
     return output, logsumexp
 
 
-@functools.partial(jax.jit, static_argnums=(0,))
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(call: Call, inputs: Any, constants: Any) -> Any:
+def _attention_with_gradient(call: Call, inputs: Any, constants: Any) -> Any:
     """Output, statistics and logsumexp. The statistics are there for the gradient."""
     seed, *constants = constants
-    query, key, value = inputs[:3]
-    batch = max(x.shape[0] for x in inputs[:3])
-    if any(x.shape[0] == 0 for x in inputs[:3]):
-        batch = 0
+    query, value = inputs[0], inputs[2]
     _, length, heads, _ = query.shape
+    # Equal or 1, and then one entry serves all.
+    batch = next((x.shape[0] for x in inputs[:3] if x.shape[0] != 1), 1)
     real = real_dtype(query.dtype)
     results = _run(
         ATTENTION,
@@ -227,12 +251,23 @@ def _attention_in_keras(call: Call, inputs: Any, constants: Any) -> Any:
     tensors = _zip(call.names, [*inputs, *constants])
     query, key, value = (tensors.pop(name) for name in ("query", "key", "value"))
     attributes = dict(call.attributes)
+    before, after = attributes["window_before"], attributes["window_after"]
+    if before != after:  # options have symmetric windows only
+        attributes["window_before"] = -1
+        visible = _window_mask(query.shape[1], key.shape[1], before, after)
+        mask = tensors.get("mask")
+        tensors["mask"] = visible if mask is None else mask & visible
     options = AttentionOptions.of_attributes(
         attributes,
         **tensors,
         dropout_seed=seed if attributes["dropout_rate"] else None,
     )
     return reference.attention_in_real(query, key, value, options)
+
+
+def _window_mask(queries: int, keys: int, before: int, after: int) -> Any:
+    distance = np.arange(keys) - np.arange(queries)[:, None]
+    return jax.numpy.asarray((-before <= distance) & (distance <= after))[None, None]
 
 
 _attention_of_first_order = _of_first_order(
@@ -253,7 +288,8 @@ def _attention_backward(call: Call, residuals: Any, upstream: Any) -> Any:
     return grads, None
 
 
-_attention.__wrapped__.defvjp(_attention_and_residuals, _attention_backward)
+_attention_with_gradient.defvjp(_attention_and_residuals, _attention_backward)
+_attention = jax.jit(_attention_with_gradient, static_argnums=(0,))
 
 
 # ------------------------------------------------------------------- recurrences
@@ -264,6 +300,8 @@ def integer_rnn(
 ) -> Any:
     """The states. An overflow raises OverflowError, in a compiled function JAX's own
     error with the message of the kernel."""
+    if state_dtype == "int64":
+        int64(0)  # or an error: JAX would drop half of the bits
     given = {name: jax.numpy.asarray(x) for name, x in tensors.items()}
     attributes = {
         **options.kernel_attributes,
@@ -313,9 +351,8 @@ def rnn(
     return outputs, last_h, last_c[0] if last_c else None
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _rnn(call: Call, keep: bool, inputs: Any, constants: Any) -> Any:
+def _rnn_with_gradient(call: Call, keep: bool, inputs: Any, constants: Any) -> Any:
     """Outputs, last states, and what is kept for the gradient, if `keep`."""
     attributes = dict(call.attributes)
     cell = attributes["cell"]
@@ -382,4 +419,5 @@ def _rnn_backward(call: Call, keep: bool, residuals: Any, upstream: Any) -> Any:
     return _rnn_of_first_order(call, *residuals, tuple(upstream[:-1])), None
 
 
-_rnn.__wrapped__.defvjp(_rnn_and_residuals, _rnn_backward)
+_rnn_with_gradient.defvjp(_rnn_and_residuals, _rnn_backward)
+_rnn = jax.jit(_rnn_with_gradient, static_argnums=(0, 1))
