@@ -65,6 +65,21 @@ def test_policies_at_the_edges(dtype, policy, path, rng):
         assert_exact(given, overflow=policy, return_sequences=True)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_sums_beyond_the_range_are_clipped_from_both_sides(dtype, path):
+    """Steps that the fast lanes leave to the exact sum."""
+    low, high = limits(dtype)
+    given = {
+        "inputs": np.array([[[high], [high], [low], [low]]], dtype),
+        "kernel": np.full((1, 1), 2, dtype),
+        "recurrent_kernel": np.ones((1, 1), dtype),
+    }
+    options = {"activation": "clip", "clip": (-5, 7), "return_sequences": True}
+    assert_exact(given, overflow="saturate", **options)
+    states = ops.integer_rnn(**given, overflow="saturate", **options)
+    assert np.ravel(states).tolist() == [7, 7, -5, -5]
+
+
 def test_partial_sums_do_not_count(path):
     """Products far beyond the range that cancel are no overflow."""
     for dtype in ("int32", "int64"):
