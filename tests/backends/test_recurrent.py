@@ -108,6 +108,21 @@ def test_narrow_types(cell, dtype, rng):
     check(cell, {}, rng, dtype)
 
 
+@pytest.mark.parametrize("cell", GATES)
+def test_a_first_layer_takes_no_gradient_of_its_inputs(cell, rng):
+    arrays = {k: jnp.asarray(x, "float32") for k, x in make(rng, cell).items()}
+    x, weights = arrays["inputs"], (arrays["kernel"], arrays["recurrent_kernel"])
+
+    def total(x, *weights):
+        return jnp.sum(jnp.sin(getattr(ops, cell)(x, *weights)))
+
+    some, every = jax.grad(total, (1, 2)), jax.grad(total, (0, 1, 2))
+    assert_same_bits(some(x, *weights), every(x, *weights)[1:])
+    skips = "skip_grad_inputs=True"
+    assert skips in str(jax.make_jaxpr(some)(x, *weights))
+    assert skips not in str(jax.make_jaxpr(every)(x, *weights))
+
+
 def test_vmap_and_second_derivatives(rng, monkeypatch):
     from hw3tf.ops.fronts import ffi
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
 from hw3tf import _core
 from hw3tf.ops.attention.options import AttentionOptions, real_dtype
@@ -385,16 +386,15 @@ def _rnn_gradient(
         [*call.names, "outputs", "kept", *of_results],
         [*inputs, *constants, *read, *upstream],
     )
-    missing = [((0,), inputs[0].dtype)]
-    results = [
-        r
-        for name in RNN[cell].with_gradient
-        for r in (
-            [(named[name].shape, named[name].dtype)] if name in named else missing
-        )
-    ]
-    attributes["skip_grad_inputs"] = False
+    skip = attributes.setdefault("skip_grad_inputs", False)
+    shapes = {name: x.shape for name, x in named.items()}
+    if skip:
+        del shapes["inputs"]
+    dtype = inputs[0].dtype
+    results = [(shapes.get(name, (0,)), dtype) for name in RNN[cell].with_gradient]
     grads = _run(RNN_GRAD[cell], named, attributes, results)
+    if skip:
+        grads[0] = jax.numpy.zeros_like(inputs[0])
     given = zip(RNN[cell].with_gradient, grads, strict=True)
     return tuple(grad for name, grad in given if name in named)
 
@@ -410,14 +410,29 @@ _rnn_of_first_order = _of_first_order(_rnn_gradient, _rnn_in_keras, "a recurrent
 
 
 def _rnn_and_residuals(call: Call, keep: bool, inputs: Any, constants: Any) -> Any:
+    # What is not differentiated needs no gradient: the sequences of a first layer, a
+    # third of the backward pass where they are wide.
+    wanted = inputs[0].perturbed
+    inputs, constants = jax.tree.map(
+        lambda x: x.value, (inputs, constants), is_leaf=lambda x: hasattr(x, "value")
+    )
     *results, kept = _rnn(call, True, inputs, constants)
     unkept = kept if keep else kept[..., :0]
-    return (*results, unkept), (inputs, constants, (results[0], kept))
+    residuals = inputs, constants, (results[0], kept)
+    # Residuals are arrays: a structure without any says yes or no.
+    return (*results, unkept), (residuals, [] if wanted else ())
 
 
 def _rnn_backward(call: Call, keep: bool, residuals: Any, upstream: Any) -> Any:
-    return _rnn_of_first_order(call, *residuals, tuple(upstream[:-1])), None
+    residuals, wanted = residuals
+    if wanted == ():
+        call = call._replace(attributes=(*call.attributes, ("skip_grad_inputs", True)))
+    upstream = tuple(
+        jax.numpy.zeros(x.shape, x.dtype) if isinstance(x, SymbolicZero) else x
+        for x in upstream[:-1]
+    )
+    return _rnn_of_first_order(call, *residuals, upstream), None
 
 
-_rnn_with_gradient.defvjp(_rnn_and_residuals, _rnn_backward)
+_rnn_with_gradient.defvjp(_rnn_and_residuals, _rnn_backward, symbolic_zeros=True)
 _rnn = jax.jit(_rnn_with_gradient, static_argnums=(0, 1))
