@@ -116,3 +116,11 @@ def test_exported_functions_name_their_calls(inputs):
     function = jax.jit(hw3tf.jax.dot_product_attention)
     exported = jax.export.export(function, disabled_checks=checks)(*inputs)
     np.testing.assert_array_equal(exported.call(*inputs), function(*inputs))
+
+
+def test_the_examples_in_the_docstrings_run():
+    import doctest
+
+    failed, tried = doctest.testmod(hw3tf.jax)
+    assert tried >= 5
+    assert not failed
