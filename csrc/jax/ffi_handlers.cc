@@ -175,6 +175,16 @@ int64_t AddedAxes(const Call& call, const XLA_FFI_Buffer& first) {
   return std::max<int64_t>(0, first.rank - rank);
 }
 
+// Of an array that is given: the axes of jax.vmap are those of the call, or 1
+// if it may serve all.
+void CheckAdded(const Buffer& buffer, const Frame& frame, bool may_be_1) {
+  if (!buffer.buffer) return;
+  for (size_t axis = 0; axis < frame.added.size(); ++axis)
+    if (buffer.added[axis] != frame.added[axis] &&
+        !(may_be_1 && buffer.added[axis] == 1))
+      Fail("arrays of a call have different axes of vmap");
+}
+
 // Scalars that are inputs come first, as two words of 32 bits: JAX has no
 // integers of 64 bits unless it is told to. Then the operands that are given.
 void ReadFrame(const XLA_FFI_CallFrame& frame, const Call& call, int64_t given,
@@ -184,23 +194,35 @@ void ReadFrame(const XLA_FFI_CallFrame& frame, const Call& call, int64_t given,
   for (const Attribute& attribute : operation.attributes)
     scalars += attribute.carrier == Carrier::kScalarInput;
   int64_t wanted = scalars;
-  for (int i = 0; i < operation.operands.size(); ++i) wanted += given >> i & 1;
-  if (frame.args.size != wanted || wanted == scalars ||
-      frame.rets.size != operation.results.size())
+  for (int i = 0; i < operation.operands.size(); ++i) {
+    wanted += given >> i & 1;
+    if (!operation.operands[i].Is(kOptional) && !(given >> i & 1))
+      Fail("`" + std::string(operation.operands[i].name) + "` is not given");
+  }
+  if (frame.args.size != wanted || frame.rets.size != operation.results.size())
     Fail("a call of " + std::string(operation.title) +
          " has another number of arrays than its description");
   const auto& first =
       *static_cast<const XLA_FFI_Buffer*>(frame.args.args[scalars]);
   const int64_t added = AddedAxes(call, first);
   for (int i = 0; i < operation.attributes.size(); ++i)
-    if (operation.attributes[i].carrier == Carrier::kScalarInput)
-      read->scalars[i] = Buffer(frame.args.args[next++], added);
+    if (operation.attributes[i].carrier == Carrier::kScalarInput) {
+      const Buffer& scalar = read->scalars[i] =
+          Buffer(frame.args.args[next++], added);
+      if (scalar.buffer->dtype != XLA_FFI_DataType_S32 ||
+          scalar.dims != Dims{2})
+        Fail("`" + std::string(operation.attributes[i].name) +
+             "` must be two words of int32");
+    }
   for (int i = 0; i < operation.operands.size(); ++i)
     if (given >> i & 1)
       read->operands[i] = Buffer(frame.args.args[next++], added);
   for (int i = 0; i < operation.results.size(); ++i)
     read->results[i] = Buffer(frame.rets.rets[i], added);
   read->added = read->results[0].added;
+  for (const Buffer& operand : read->operands) CheckAdded(operand, *read, true);
+  for (const Buffer& scalar : read->scalars) CheckAdded(scalar, *read, true);
+  for (const Buffer& result : read->results) CheckAdded(result, *read, false);
 }
 
 // Without integers of 64 bits, JAX has their words, twice as many, or, where
@@ -235,6 +257,15 @@ void ReadTypes(const Frame& frame, Call* call) {
                            NameOf(buffer.buffer->dtype)));
   }
   Require(operation.check_types(call->types));
+  for (int i = 0; i < operation.results.size(); ++i) {
+    const auto& [name, type, axes, like, in_place, put, unless] =
+        operation.results[i];
+    const Buffer& buffer = frame.results[i];
+    const Element wanted = call->ElementOf(type);
+    if (!IsInWords(type, buffer) && ElementOf(buffer.buffer->dtype) != wanted)
+      Require(WrongDType(name, std::string("dtype ") + Name(wanted),
+                         NameOf(buffer.buffer->dtype)));
+  }
 }
 
 // The sizes of an array, in elements of its own type.
