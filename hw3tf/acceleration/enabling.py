@@ -137,7 +137,7 @@ def fused_scope() -> Iterator[None]:
 
 def _backend() -> Any:
     """The module in which Keras looks the function up; None on other backends."""
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() not in ("tensorflow", "torch"):
         return None
     return importlib.import_module("keras.src.backend").nn
 

@@ -26,6 +26,8 @@ class TensorDescription:
         optional: Whether it may be left out.
         gradient: Whether it has a gradient.
         broadcasts: Whether every axis may be 1 as well, and the first ones be missing.
+            It is read through any strides.
+        strided: Whether it is read through strides along all axes but the last.
     """
 
     name: str
@@ -34,6 +36,7 @@ class TensorDescription:
     optional: bool = False
     gradient: bool = False
     broadcasts: bool = False
+    strided: bool = False
 
 
 class Operation:

@@ -22,7 +22,8 @@ class CallPath:
     """Which implementation a call takes, and why.
 
     Attributes:
-        path: `"op"`, `"xla"` (the kernel, called by XLA), `"pybind"`, `"reference"`.
+        path: `"op"`, `"xla"` (the kernel, called by XLA), `"ffi"` (by JAX), `"torch"`,
+            `"pybind"`, `"reference"`.
         reason: Half a sentence that explains the choice.
     """
 
@@ -53,6 +54,8 @@ def kernel_path(compiled: bool | None = None) -> CallPath:
         return CallPath("reference", "HW3TF_PATH forces it")
     if keras.backend.backend() == "jax":
         return _jax_path()
+    if keras.backend.backend() == "torch":
+        return _torch_path()
     if keras.backend.backend() != "tensorflow":
         return CallPath("reference", f"the backend is {keras.backend.backend()}")
     if _gpu_visible():
@@ -85,6 +88,14 @@ def _jax_path() -> CallPath:
     if error := ffi.ffi_error():
         return CallPath("reference", f"JAX cannot call us: {error}")
     return CallPath("ffi", "the kernel covers the call")
+
+
+def _torch_path() -> CallPath:
+    from hw3tf.ops.fronts import torch_ops
+
+    if error := torch_ops.torch_error():
+        return CallPath("reference", error)
+    return CallPath("torch", "the kernel covers the call")
 
 
 def _xla_path() -> CallPath:

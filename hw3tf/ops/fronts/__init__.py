@@ -17,7 +17,8 @@ from typing import Any
 
 @functools.cache
 def front_of(path: str) -> Any:
-    """The module of the path `"op"`, `"xla"`, `"ffi"`, `"pybind"` or `"reference"`."""
+    """The module of the path `"op"`, `"xla"`, `"ffi"`, `"torch"`, `"pybind"` or
+    `"reference"`."""
     if path == "op":
         from hw3tf.ops.fronts import tensorflow_op
 
@@ -30,6 +31,10 @@ def front_of(path: str) -> Any:
         from hw3tf.ops.fronts import ffi
 
         return ffi
+    if path == "torch":
+        from hw3tf.ops.fronts import torch_ops
+
+        return torch_ops
     if path == "pybind":
         from hw3tf.ops.fronts import pybind
 
