@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -12,7 +13,35 @@ from hw3tf.ops.fronts.tensorflow_op import op_library_error
 from hw3tf.ops.library import op_library_path
 from hw3tf.reference.overflow import under_xla
 
-logger = logging.getLogger("hw3tf")
+
+class _Log:
+    """The logger `hw3tf`; silent while PyTorch compiles what calls it, which would be
+    an error in `torch.compile(fullgraph=True)`."""
+
+    _logger = logging.getLogger("hw3tf")
+
+    def debug(self, message: str, *args: Any) -> None:
+        if not _compiled_by_torch():
+            self._logger.debug(message, *args, stacklevel=2)
+
+    def info(self, message: str, *args: Any) -> None:
+        if not _compiled_by_torch():
+            self._logger.info(message, *args, stacklevel=2)
+
+    def warning(self, message: str, *args: Any) -> None:
+        if not _compiled_by_torch():
+            self._logger.warning(message, *args, stacklevel=2)
+
+
+def _compiled_by_torch() -> bool:
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.compiler.is_compiling()
+
+
+logger = _Log()
 
 FORCED = ("op", "pybind", "reference")
 

@@ -11,11 +11,10 @@ Each has `attention` and `integer_rnn`, of one signature in all of them:
 They are imported when they are needed: pure Keras runs without TensorFlow.
 """
 
-import functools
 from typing import Any
 
 
-@functools.cache
+# Not cached: `torch.compile` warns where it traces through a cache.
 def front_of(path: str) -> Any:
     """The module of the path `"op"`, `"xla"`, `"ffi"`, `"torch"`, `"pybind"` or
     `"reference"`."""

@@ -1,7 +1,7 @@
-"""The kernels as ops of PyTorch, `torch.ops.hw3tf.*`, with all that PyTorch wants of one:
-shapes without values (`torch.compile`, `torch.export`, tensors on `meta`), gradients and
-`torch.vmap`. What follows from the description of an operation alone is here;
-torch_ops.py has the gradients.
+"""The kernels as ops of PyTorch, `torch.ops.hw3tf.*`, with all that PyTorch wants of
+one: shapes without values (`torch.compile`, `torch.export`, tensors on `meta`),
+gradients and `torch.vmap`. What follows from the description of an operation alone is
+here; torch_ops.py has the gradients.
 
 No tensor is copied: `hw3tf._core` reads through strides. Only what is not contiguous
 along its last axis, as after a transposition, becomes so first.

@@ -1,8 +1,8 @@
 """The kernels under PyTorch, and their gradients; torch_kernels.py makes the ops.
 
-Beyond the first derivative, and in forward mode, a call is computed in pure Keras, which
-PyTorch differentiates as often as it is asked to. Where Keras has another backend, which
-plain PyTorch does not mind, that is an error.
+Beyond the first derivative, and in forward mode, a call is computed in pure Keras,
+which PyTorch differentiates as often as it is asked to. Where Keras has another
+backend, which plain PyTorch does not mind, that is an error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +31,8 @@ from hw3tf.ops.operations import (
 from hw3tf.ops.recurrence.options import RecurrenceOptions
 from hw3tf.ops.rnn.kept import kept_words
 from hw3tf.ops.rnn.options import RnnOptions
+
+vjp: Any = torch.func.vjp  # its annotation tells of three results, for `has_aux`
 
 
 def torch_error() -> str:
@@ -66,33 +68,27 @@ def _in_first_order(
     def gradients(named: dict[str, Any]) -> Mapping[str, Any]:
         _require_keras(f"a derivative of the gradient of {what}")
         say_once(what)
-        names = [x for x in operation.with_gradient if named[x] is not None]
-        upstream = ["grad_" + x for x in results]
-        inputs = [named[x] for x in names]
-        given = [named[x] for x in upstream if named[x] is not None]
-        used = [x for x in upstream if named[x] is not None]
+        inputs = {k: named[k] for k in operation.with_gradient if named[k] is not None}
+        keys = [f"grad_{name}" for name in results]
+        upstream = {k: named[k] for k in keys if named[k] is not None}
 
-        def forward(*inputs: Any) -> Any:
-            computed = in_keras(named | dict(zip(names, inputs, strict=True)))
-            return tuple(
-                x
-                for x, name in zip(computed, upstream, strict=True)
-                if named[name] is not None
-            )
+        def forward(*tensors: Any) -> Any:
+            computed = in_keras(named | dict(zip(inputs, tensors, strict=True)))
+            pairs = zip(keys, computed, strict=True)
+            return tuple(x for key, x in pairs if key in upstream)
 
         def first_order(*both: Any) -> Any:
-            _, pull = torch.func.vjp(forward, *both[: len(names)])
-            return pull(tuple(both[len(names) :]))
+            _, pull = vjp(forward, *both[: len(inputs)])
+            return pull(both[len(inputs) :])
 
-        # The gradients of these gradients have their names.
-        of_gradients = [
-            torch.zeros_like(x)
-            if named["grad_grad_" + name] is None
-            else named["grad_grad_" + name]
-            for x, name in zip(inputs, names, strict=True)
-        ]
-        _, pull = torch.func.vjp(first_order, *inputs, *given)
-        return dict(zip([*names, *used], pull(tuple(of_gradients)), strict=True))
+        # The results of the gradient are called grad_NAME, and theirs once more so.
+        given = {name: named[f"grad_grad_{name}"] for name in inputs}
+        of_gradients = tuple(
+            torch.zeros_like(inputs[name]) if x is None else x
+            for name, x in given.items()
+        )
+        _, pull = vjp(first_order, *inputs.values(), *upstream.values())
+        return dict(zip([*inputs, *upstream], pull(of_gradients), strict=True))
 
     return gradients
 
