@@ -59,7 +59,7 @@ _saved_names.register()
 
 
 # What is loaded when it is asked for first: packages, and functions of one of them.
-_PACKAGES = ("acceleration", "course")
+_PACKAGES = ("acceleration", "course", "torch")
 _FUNCTIONS = ("accelerate", "disable", "enable", "restore")
 
 
