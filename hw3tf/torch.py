@@ -263,6 +263,14 @@ def _check_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, enable_gqa: bool
 ) -> None:
     _check_same_dtype(query=query, key=key, value=value)
+    of_query, of_key, of_value = query.shape, key.shape, value.shape
+    if (
+        len(of_query) == 4
+        and of_query[:2] == of_key[:2]
+        and of_query[3] == of_key[3]
+        and of_key[:3] == of_value[:3]
+    ):
+        return  # most calls: 4 us less
     shapes = (
         f"Received: query.shape={tuple(query.shape)}, key.shape={tuple(key.shape)}, "
         f"value.shape={tuple(value.shape)}"

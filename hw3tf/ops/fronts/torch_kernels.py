@@ -9,6 +9,7 @@ along its last axis, as after a transposition, becomes so first.
 Nothing here asks for Keras: plain PyTorch calls the same ops.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,9 +62,22 @@ class Kernel:
         numbers = [x for x in read if x["carrier"] != "input"]
         operands = [x.name for x in operation.operands]
         self.tensors = (*operands, *scalars)
-        self.arguments = (*self.tensors, *(x["name"] for x in numbers))
-        self._as_is = [x.broadcasts for x in operation.operands]
-        self._strided = [x.strided for x in operation.operands]
+        # Interned: `hw3tf._core` finds its arguments by the addresses of their names.
+        names = (*self.tensors, *(x["name"] for x in numbers))
+        self.arguments = tuple(map(sys.intern, names))
+        # What makes of each argument what `function` takes; None: it is that.
+        self._read = (
+            [
+                _with_strides
+                if x.strided
+                else _as_it_is
+                if x.broadcasts
+                else _contiguous
+                for x in operation.operands
+            ]
+            + [int] * len(scalars)
+            + [None] * len(numbers)
+        )
         self._result_names = tuple(operation.results)
         self._kept = [self._result_names.index(name) for name in kept]
         words = [
@@ -105,17 +119,11 @@ class Kernel:
 
     def _run(self, *arguments: Any) -> Any:
         """The op on the processor."""
-        given: dict[str, Any] = {}
-        layouts = zip(self._as_is, self._strided, strict=True)
-        for name, x, (as_is, strided) in zip(
-            self.tensors, arguments, layouts, strict=False
-        ):
-            if x is not None:
-                given[name] = _array(x, as_is, strided)
-        count = len(self._as_is)
-        for name, x in zip(self.arguments[count:], arguments[count:], strict=True):
-            if x is not None:
-                given[name] = int(x) if isinstance(x, torch.Tensor) else x
+        given = {
+            name: x if read is None else read(x)
+            for name, x, read in zip(self.arguments, arguments, self._read, strict=True)
+            if x is not None
+        }
         results = self.function(**given)
         if isinstance(results, tuple):
             return tuple(map(_tensor, results))
@@ -241,20 +249,24 @@ def _are_plain(tensors: Sequence[Any]) -> bool:
     `torch.export`, no tracer, no subclass."""
     if torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state():
         return False
-    return all(
-        x is None or (type(x) in _PLAIN and x.device.type == "cpu") for x in tensors
-    )
+    return all(x is None or (type(x) in _PLAIN and x.is_cpu) for x in tensors)
 
 
-def _array(tensor: torch.Tensor, as_is: bool, strided: bool) -> Any:
-    """The tensor as an array in the same memory, if its layout allows it."""
+def _with_strides(tensor: torch.Tensor) -> Any:
+    """The tensor as an array, contiguous along its last axis."""
+    if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+        tensor = tensor.contiguous()
+    return _as_it_is(tensor)
+
+
+def _contiguous(tensor: torch.Tensor) -> Any:
+    return _as_it_is(tensor.contiguous())
+
+
+def _as_it_is(tensor: torch.Tensor) -> Any:
+    """The tensor as an array in the same memory."""
     if tensor.requires_grad:
         tensor = tensor.detach()
-    if strided:
-        if tensor.ndim and tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
-            tensor = tensor.contiguous()
-    elif not as_is:
-        tensor = tensor.contiguous()
     if tensor.dtype == torch.bfloat16:  # NumPy has none
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
