@@ -1,0 +1,15 @@
+"""Tests that run on Keras's other backends, each in a process of its own:
+
+    KERAS_BACKEND=torch pytest tests/backends
+
+`pytest` runs them so, too (tests/release/test_backends.py).
+"""
+
+import os
+
+BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
+# Nothing here is for TensorFlow, whose tests are in the other folders.
+if BACKEND == "torch":
+    collect_ignore_glob = ["test_jax*.py"]
+else:
+    collect_ignore_glob = ["test_torch*.py"]
