@@ -31,6 +31,7 @@ PACKAGES = {
     "layers": {"layers", "ops", "reference"},
     "ops": {"ops", "reference", "_core"},
     "reference": {"reference"},
+    "torch": {"ops"},
     "course": set(),
     "course.data": {"course.data", "course.tutorial"},
     "course.demo": {"course.tutorial"},
