@@ -119,11 +119,23 @@ def _jax_path() -> CallPath:
     return CallPath("ffi", "the kernel covers the call")
 
 
+def torch_ops_error() -> str:
+    """Empty if PyTorch has the ops of hw3tf, otherwise why it has not. Makes them."""
+    # Not cached: `torch.compile` warns where it traces through a cache.
+    try:
+        from hw3tf.ops.fronts import torch_ops  # noqa: F401
+    except Exception as error:  # of a PyTorch that is too old
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 def _torch_path() -> CallPath:
+    if error := torch_ops_error():
+        return CallPath("reference", f"PyTorch cannot call us: {error}")
     from hw3tf.ops.fronts import torch_ops
 
-    if error := torch_ops.torch_error():
-        return CallPath("reference", error)
+    if device := torch_ops.other_device():
+        return CallPath("reference", f"PyTorch computes on the device {device}")
     return CallPath("torch", "the kernel covers the call")
 
 

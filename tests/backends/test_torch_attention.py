@@ -5,6 +5,7 @@ PyTorch and once by `hw3tf._core`: every bit must be the same.
 """
 
 import importlib
+import sys
 
 import keras
 import numpy as np
@@ -160,6 +161,16 @@ def test_on_another_device_keras_computes(monkeypatch):
     monkeypatch.setattr(core, "get_device", lambda: "cuda:0")
     path = torch_path()
     assert str(path) == "reference (PyTorch computes on the device cuda)"
+
+
+def test_a_torch_without_what_the_ops_need(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hw3tf.ops.fronts.torch_ops", None)
+    monkeypatch.delattr("hw3tf.ops.fronts.torch_ops")
+    x = torch.ones(1, 2, 1, 4)
+    path = ops.attention_path(x, x, x)
+    assert path.path == "reference"
+    assert path.reason.startswith("PyTorch cannot call us: ")
+    assert ops.dot_product_attention(x, x, x).shape == x.shape
 
 
 def test_on_meta_there_are_shapes():

@@ -94,6 +94,16 @@ def test_compiled_with_sizes_that_vary(x):
         assert torch.equal(compiled(y), attend(y))
 
 
+def test_compiled_integers_overflow_when_the_graph_runs():
+    torch.compiler.reset()
+    one = torch.ones(1, 1, dtype=torch.int32)
+    compiled = torch.compile(lambda x: ops.integer_rnn(x, one, one), **COMPILE)
+    x = torch.full((1, 3, 1), 2**29, dtype=torch.int32)
+    assert compiled(x).tolist() == [[3 * 2**29]]
+    with pytest.raises(OverflowError, match="int32 in batch entry 0 at timestep 1"):
+        compiled(x * 2)
+
+
 class Model(torch.nn.Module):
     def __init__(self, function):
         super().__init__()

@@ -35,16 +35,14 @@ from hw3tf.ops.rnn.options import RnnOptions
 vjp: Any = torch.func.vjp  # its annotation tells of three results, for `has_aux`
 
 
-def torch_error() -> str:
-    """Empty if Keras computes on the processor, otherwise where it computes.
+def other_device() -> str:
+    """Where Keras computes, if it is not on the processor; empty if it is.
 
     On `meta` the ops compute shapes, which is what Keras wants when it calls a layer on
     symbolic tensors; its own `keras.ops.max`, in the reference, fails there.
     """
     device = torch.device(keras.src.backend.torch.core.get_device()).type
-    if device in ("cpu", "meta"):
-        return ""
-    return f"PyTorch computes on the device {device}"
+    return "" if device in ("cpu", "meta") else device
 
 
 def _like(tensor: torch.Tensor) -> torch.Tensor:
