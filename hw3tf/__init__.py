@@ -12,7 +12,8 @@ One line puts the attention and the recurrent layers of an existing model onto k
 Packages: `hw3tf.ops` (functions on tensors), `hw3tf.layers` (Keras layers),
 `hw3tf.acceleration` (`accelerate` and `enable`, for existing models and code) and
 `hw3tf.reference` (the same in pure Keras: the specification). The kernels serve Keras
-on TensorFlow and on JAX; `hw3tf.jax` is for JAX without Keras. The tutorials share
+on TensorFlow, JAX and PyTorch; `hw3tf.jax` and `hw3tf.torch` are for JAX and PyTorch
+without Keras. The tutorials share
 `hw3tf.course`, which is loaded only when it is asked for. `python -m hw3tf` prints what
 a bug report needs.
 """
@@ -38,8 +39,8 @@ with _without_messages():  # the first import of TensorFlow
     except ModuleNotFoundError as error:
         raise ImportError(
             f"hw3tf needs Keras, and Keras needs a backend: {error.name} is not "
-            "installed. Install it, or set KERAS_BACKEND to one that is: tensorflow or "
-            "jax"
+            "installed. Install it, or set KERAS_BACKEND to one that is: tensorflow, "
+            "jax or torch"
         ) from error
     from hw3tf import _moved, _saved_names, layers, ops, reference
     from hw3tf.ops import load_op_library, op_library_path
@@ -68,7 +69,7 @@ _saved_names.register()
 
 
 # What is loaded when it is asked for first: packages, and functions of one of them.
-_PACKAGES = ("acceleration", "course", "jax")
+_PACKAGES = ("acceleration", "course", "jax", "torch")
 _FUNCTIONS = ("accelerate", "disable", "enable", "restore")
 
 

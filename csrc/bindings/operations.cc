@@ -35,6 +35,7 @@ py::list OperandsOf(const Operation& operation) {
     entry["optional"] = operand.Is(kOptional);
     entry["gradient"] = operand.Is(kGradient);
     entry["broadcasts"] = operand.Is(kBroadcasts);
+    entry["strided"] = operand.Is(kStrided);
     operands.append(entry);
   }
   return operands;

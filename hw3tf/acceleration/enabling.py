@@ -64,7 +64,7 @@ def enable() -> Enabled:
     """Makes `keras.ops.dot_product_attention` itself run on the fused kernel.
 
     This speeds up code without changing it: the layers of Keras and KerasHub that call
-    the function, and your own. The kernel takes calls on the TensorFlow backend on a
+    the function, and your own. The kernel takes calls on TensorFlow and PyTorch on a
     CPU with `flash_attention` None, the default, or True, which Keras refuses there. Up
     to rounding the results are Keras's: the same masks, biases and scales, the mean of
     the values for a query that sees no key, NaN for a NaN that is seen. Some calls that

@@ -1,7 +1,8 @@
 """Functions on tensors, computed by the C++ kernels where they serve.
 
 A call takes the first path that serves: the TensorFlow op, or, under XLA, a custom call
-of the kernel; else the same kernel through pybind11; else `hw3tf.reference`. Nothing
+of the kernel, or an op of PyTorch; else the same kernel through pybind11; else
+`hw3tf.reference`. Nothing
 falls back in silence: `attention_path`, `lstm_path`, `gru_path`, `simple_rnn_path` and
 `integer_rnn_path` tell which path a call takes and why, and the logger `hw3tf` writes
 the same at level DEBUG. The environment variable `HW3TF_PATH` forces `op`, `pybind` or
@@ -22,6 +23,7 @@ from hw3tf.ops.fronts.tensorflow_op import load_op_library
 from hw3tf.ops.fronts.tensorflow_op import op_library_error as _op_library_error
 from hw3tf.ops.library import op_library_path
 from hw3tf.ops.paths import CallPath as AttentionPath
+from hw3tf.ops.paths import torch_ops_error as _torch_ops_error
 from hw3tf.ops.recurrence.api import integer_rnn, integer_rnn_path
 from hw3tf.ops.rnn.api import (
     gru,
@@ -62,3 +64,6 @@ if _keras.backend.backend() == "tensorflow":
     # no obstacle: the pybind11 path serves, and `runtime_info` shows the reason.
     _op_library_error()
     _refuse_in_tf2onnx()
+elif _keras.backend.backend() == "torch":
+    # Likewise programs of `torch.export`.
+    _torch_ops_error()

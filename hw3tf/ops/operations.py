@@ -5,9 +5,8 @@ What Python knows of names, order, types, axes and gradients comes from
 read it here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from hw3tf import _core
@@ -26,6 +25,8 @@ class TensorDescription:
         optional: Whether it may be left out.
         gradient: Whether it has a gradient.
         broadcasts: Whether every axis may be 1 as well, and the first ones be missing.
+            It is read through any strides.
+        strided: Whether it is read through strides along all axes but the last.
     """
 
     name: str
@@ -34,65 +35,42 @@ class TensorDescription:
     optional: bool = False
     gradient: bool = False
     broadcasts: bool = False
+    strided: bool = False
 
 
 class Operation:
-    """An operation by its name in `_core.operations()`."""
+    """An operation by its name in `_core.operations()`.
 
+    Attributes:
+        operands: All of them, in the order of the op's inputs: first those that are
+            always given, `required`, then those that may be left out, `optional`.
+        with_gradient: Names of the operands that have a gradient; they come before all
+            others.
+        types: The types that a call chooses, and the dtypes that each may be.
+        attributes: `name`, `kind`, `default`, `carrier` and `words` of each attribute.
+        op: The name of the TensorFlow op.
+        target: The name of XLA's custom call.
+        results: The results by their names.
+    """
+
+    # Plain attributes: `torch.compile` cannot trace a `functools.cached_property`.
     def __init__(self, name: str) -> None:
         self.name = name
-        self._description = _core.operations()[name]
+        description = _core.operations()[name]
+        self.operands = _tensors(description["operands"])
+        self.required = tuple(x for x in self.operands if not x.optional)
+        self.optional = tuple(x for x in self.operands if x.optional)
+        self.with_gradient = tuple(x.name for x in self.operands if x.gradient)
+        self.types: dict[str, list[str]] = dict(description["types"])
+        self.attributes: list[dict[str, Any]] = list(description["attributes"])
+        self.op, self.target = str(description["op"]), str(description["target"])
+        self.results = {x.name: x for x in _tensors(description["results"])}
 
-    def _tensors(self, kind: str) -> Iterator[TensorDescription]:
-        known = TensorDescription.__dataclass_fields__
-        for words in self._description[kind]:
-            given = {k: v for k, v in words.items() if k in known}
-            yield TensorDescription(**{**given, "axes": tuple(words["axes"])})
 
-    @cached_property
-    def operands(self) -> tuple[TensorDescription, ...]:
-        """All of them, in the order of the op's inputs."""
-        return tuple(self._tensors("operands"))
-
-    @cached_property
-    def required(self) -> tuple[TensorDescription, ...]:
-        """The operands that are always given; they come first."""
-        return tuple(x for x in self.operands if not x.optional)
-
-    @cached_property
-    def optional(self) -> tuple[TensorDescription, ...]:
-        """The operands that may be left out; they follow."""
-        return tuple(x for x in self.operands if x.optional)
-
-    @cached_property
-    def with_gradient(self) -> tuple[str, ...]:
-        """Names of the operands that have a gradient; they come before all others."""
-        return tuple(x.name for x in self.operands if x.gradient)
-
-    @cached_property
-    def types(self) -> dict[str, list[str]]:
-        """The types that a call chooses, and the dtypes that each may be."""
-        return dict(self._description["types"])
-
-    @cached_property
-    def attributes(self) -> list[dict[str, Any]]:
-        """`name`, `kind`, `default`, `carrier` and `words` of each attribute."""
-        return list(self._description["attributes"])
-
-    @cached_property
-    def op(self) -> str:
-        """The name of the TensorFlow op."""
-        return str(self._description["op"])
-
-    @cached_property
-    def target(self) -> str:
-        """The name of XLA's custom call."""
-        return str(self._description["target"])
-
-    @cached_property
-    def results(self) -> dict[str, TensorDescription]:
-        """The results by their names."""
-        return {x.name: x for x in self._tensors("results")}
+def _tensors(described: Iterable[dict[str, Any]]) -> tuple[TensorDescription, ...]:
+    known = TensorDescription.__dataclass_fields__
+    given = ({k: v for k, v in words.items() if k in known} for words in described)
+    return tuple(TensorDescription(**{**x, "axes": tuple(x["axes"])}) for x in given)
 
 
 ATTENTION = Operation("attention")

@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -12,10 +13,38 @@ from hw3tf.ops.fronts.tensorflow_op import op_library_error
 from hw3tf.ops.library import op_library_path
 from hw3tf.reference.overflow import under_xla
 
-logger = logging.getLogger("hw3tf")
+
+class _Log:
+    """The logger `hw3tf`; silent while PyTorch compiles what calls it, which would be
+    an error in `torch.compile(fullgraph=True)`."""
+
+    _logger = logging.getLogger("hw3tf")
+
+    def debug(self, message: str, *args: Any) -> None:
+        if not _compiled_by_torch():
+            self._logger.debug(message, *args, stacklevel=2)
+
+    def info(self, message: str, *args: Any) -> None:
+        if not _compiled_by_torch():
+            self._logger.info(message, *args, stacklevel=2)
+
+    def warning(self, message: str, *args: Any) -> None:
+        if not _compiled_by_torch():
+            self._logger.warning(message, *args, stacklevel=2)
+
+
+def _compiled_by_torch() -> bool:
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.compiler.is_compiling()
+
+
+logger = _Log()
 
 FORCED = ("op", "pybind", "reference")
-OTHERS = ("jax",)  # backends of Keras, beside TensorFlow, that have a front
+OTHERS = ("jax", "torch")  # backends of Keras, beside TensorFlow, that have a front
 WITH_KERNELS = ("tensorflow", *OTHERS)
 
 
@@ -24,8 +53,8 @@ class CallPath:
     """Which implementation a call takes, and why.
 
     Attributes:
-        path: `"op"`, `"xla"` (the kernel, called by XLA), `"ffi"` (JAX), `"pybind"`,
-            `"reference"`.
+        path: `"op"`, `"xla"` (the kernel, called by XLA), `"ffi"` (by JAX), `"torch"`,
+            `"pybind"`, `"reference"`.
         reason: Half a sentence that explains the choice.
     """
 
@@ -61,6 +90,8 @@ def kernel_path(compiled: bool | None = None) -> CallPath:
         )
     if keras.backend.backend() == "jax":
         return _jax_path()
+    if keras.backend.backend() == "torch":
+        return _torch_path()
     if keras.backend.backend() != "tensorflow":
         return CallPath("reference", f"the backend is {keras.backend.backend()}")
     if _gpu_visible():
@@ -93,6 +124,26 @@ def _jax_path() -> CallPath:
     if error := ffi.ffi_error():
         return CallPath("reference", f"JAX cannot call us: {error}")
     return CallPath("ffi", "the kernel covers the call")
+
+
+def torch_ops_error() -> str:
+    """Empty if PyTorch has the ops of hw3tf, otherwise why it has not. Makes them."""
+    # Not cached: `torch.compile` warns where it traces through a cache.
+    try:
+        from hw3tf.ops.fronts import torch_ops  # noqa: F401
+    except Exception as error:  # of a PyTorch that is too old
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _torch_path() -> CallPath:
+    if error := torch_ops_error():
+        return CallPath("reference", f"PyTorch cannot call us: {error}")
+    from hw3tf.ops.fronts import torch_ops
+
+    if device := torch_ops.other_device():
+        return CallPath("reference", f"PyTorch computes on the device {device}")
+    return CallPath("torch", "the kernel covers the call")
 
 
 def _xla_path() -> CallPath:

@@ -1,6 +1,7 @@
 """Tests that run on Keras's other backends, each in a process of its own:
 
     KERAS_BACKEND=jax pytest tests/backends
+    KERAS_BACKEND=torch pytest tests/backends
 
 `pytest` runs them so, too (tests/release/test_backends.py).
 """
@@ -9,4 +10,9 @@ import os
 
 BACKEND = os.environ.get("KERAS_BACKEND", "tensorflow")
 # Nothing here is for TensorFlow, whose tests are in the other folders.
-collect_ignore_glob = [] if BACKEND == "jax" else ["test_*.py"]
+if BACKEND == "torch":
+    collect_ignore_glob = ["test_jax*.py"]
+elif BACKEND == "jax":
+    collect_ignore_glob = ["test_torch*.py"]
+else:
+    collect_ignore_glob = ["test_*.py"]

@@ -1,19 +1,25 @@
-"""hw3tf with Keras's other backends: the kernels on JAX, the reference elsewhere.
+"""hw3tf with the other backends of Keras: the same numbers, on the kernels.
 
 Each in a process of its own: the backend is chosen when Keras is imported."""
 
 import importlib.util
-import os
 import pathlib
 import subprocess
 import sys
 
 import keras
 import numpy as np
+import processes
 import pytest
 from checks import run_python
 
 import hw3tf
+
+ROOT = pathlib.Path(__file__).parents[2]
+PATHS = {
+    "jax": "ffi (the kernel covers the call)",
+    "torch": "torch (the kernel covers the call)",
+}
 
 CODE = """
 import keras, numpy as np
@@ -24,11 +30,7 @@ data = np.load(r"{file}")
 assert keras.backend.backend() == "{backend}"
 query, key, value = (keras.ops.convert_to_tensor(data[k]) for k in "qkv")
 path = ops.attention_path(query, key, value)
-kernel = "{backend}" == "jax"
-if kernel:
-    assert str(path) == "ffi (the kernel covers the call)", path
-else:
-    assert str(path) == "reference (the backend is {backend})", path
+assert str(path) == "{path}", path
 
 def check(name, got):
     # Sums of at most 12 float32 products of size 1, in another order.
@@ -49,11 +51,9 @@ attention = keras.layers.MultiHeadAttention(2, 4)
 model = keras.Model(attending, attention(attending, attending))
 before = keras.ops.convert_to_numpy(model(x))
 report = hw3tf.accelerate(model)
-assert report.num_fused == kernel, report
-assert kernel or "the backend is {backend}" in str(report), report
-np.testing.assert_allclose(
-    keras.ops.convert_to_numpy(model(x)), before, atol=1e-6 if kernel else 0
-)
+assert report.num_fused == 1 and "{path}" in str(report), report
+after = keras.ops.convert_to_numpy(model(x))
+np.testing.assert_allclose(after, before, atol=1e-5)
 integers = keras.ops.convert_to_tensor([[[5], [3], [4], [1]]])
 minus_one = keras.initializers.Constant(-1)
 recurrent = hw3tf.layers.IntegerRNN(
@@ -105,6 +105,113 @@ print("and refused")
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_own_tests_of_the_backend(backend):
+    """Those of tests/backends, which need the process for themselves."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    folder, config = ROOT / "tests/backends", ROOT / "pyproject.toml"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-c", config, "--rootdir", ROOT, folder],
+        capture_output=True,
+        text=True,
+        cwd=processes.tempfile.gettempdir(),  # the checkout hides the package
+        env=processes.environment_with({"KERAS_BACKEND": backend}),
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+# Finders that find neither TensorFlow nor JAX.
+WITHOUT = """
+import importlib.machinery, sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, *more):
+        if name.partition(".")[0] in {names!r}:
+            return None
+        return self.finder.find_spec(name, *more)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_without_tensorflow(backend):
+    """Where it is not installed, and where it is."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    code = f"""
+import sys
+import hw3tf, keras, numpy as np
+assert hw3tf.ops.runtime_info()["attention"] == "{PATHS[backend]}"
+inputs = keras.Input((9, 8))
+x = hw3tf.layers.MultiHeadAttention(2, 4)(inputs, inputs)
+x = hw3tf.layers.LSTM(8, return_sequences=True)(x)
+model = keras.Model(inputs, x)
+model.compile("sgd", "mse")
+assert hw3tf.accelerate(model).num_fused == 2
+model.fit(np.ones((2, 9, 8)), np.ones((2, 9, 8)), verbose=0)
+integers = keras.ops.convert_to_tensor([[[5], [3]]])
+hw3tf.layers.IntegerRNN(1, dtype="int32")(integers)
+assert "tensorflow" not in sys.modules
+print("computed")
+"""
+    others = ("tensorflow", *(name for name in PATHS if name != backend))
+    for names in (others, ()):
+        text = WITHOUT.format(names=names) + code
+        got = run_python(text, modules=(), KERAS_BACKEND=backend)
+        assert got.endswith("computed\n")
+
+
+def test_plain_torch_beside_another_backend():
+    """hw3tf.torch does not ask for Keras, but for what Keras computes: it says so."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    code = """
+import torch
+import hw3tf.torch
+
+function = hw3tf.torch.scaled_dot_product_attention
+x = torch.randn(2, 3, 5, 4, requires_grad=True)
+own = torch.nn.functional.scaled_dot_product_attention
+torch.testing.assert_close(function(x, x, x), own(x, x, x))
+grad, = torch.autograd.grad(function(x, x, x).square().sum(), x, create_graph=True)
+for act in (
+    lambda: grad.sum().backward(),
+    lambda: torch.func.jvp(lambda x: function(x, x, x), (x,), (x,)),
+):
+    try:
+        act()
+    except NotImplementedError as error:
+        assert "whose backend must be torch: KERAS_BACKEND=torch" in str(error)
+    else:
+        raise AssertionError("a derivative without Keras")
+print("refused")
+"""
+    assert run_python(code, modules=()).endswith("refused\n")
+
+
+def test_torch_that_is_not_installed():
+    code = (
+        WITHOUT.format(names=("torch",))
+        + """
+try:
+    import hw3tf.torch
+except ImportError as error:
+    assert "pip install 'hw3tf[torch]'" in str(error)
+    print("refused")
+"""
+    )
+    assert run_python(code, modules=()).endswith("refused\n")
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_integers_are_exact_on_another_backend(backend, rng, tmp_path):
     """Sums far above 2**24, beyond which float32 rounds."""
     if importlib.util.find_spec(backend) is None:
@@ -146,61 +253,24 @@ def test_layers_and_functions_are_right_on_another_backend(backend, rng, tmp_pat
         file, q=query, k=key, v=value, x=x, mask=mask, output=output,
         layer=layer(x, x, value_mask=mask, use_causal_mask=True), **weights,
     )  # fmt: skip
-    code, last = CODE.format(file=file, backend=backend), "equal"
+    code, last = CODE.format(file=file, backend=backend, path=PATHS[backend]), "equal"
     if backend == "jax":
         code, last = code + HALF, "and refused"
     variables = {"KERAS_BACKEND": backend, "JAX_ENABLE_X64": "0"}
     assert run_python(code, modules=(), **variables).splitlines()[-1] == last
 
 
-def test_short_tests_of_the_kernels_on_jax(tmp_path):
-    """tests/backends, in one process."""
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed")
-    folder = pathlib.Path(__file__).parents[1] / "backends"
-    options = ["-q", "-n0", "-p", "no:cacheprovider", "-c", folder.parents[1]]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, folder],
-        env=os.environ | {"KERAS_BACKEND": "jax"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout.splitlines()[-1]
-
-
-WITHOUT_TENSORFLOW = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "tensorflow":
-            raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
-
-sys.meta_path.insert(0, Blocked())
+def test_a_backend_that_is_not_installed_is_named():
+    code = (
+        WITHOUT.format(names=("tensorflow",))
+        + """
 try:
     import hw3tf
 except ImportError as error:
-    print(error)
-else:
-    import numpy as np
-    import hw3tf.jax
-    x = np.ones((1, 3, 2, 4), "float32")
-    print(hw3tf.ops.attention_path(x, x, x).path, *hw3tf.jax.__all__[1:2])
-print("tensorflow" in sys.modules, "torch" in sys.modules)
+    assert "tensorflow is not installed" in str(error)
+    assert "KERAS_BACKEND" in str(error)
+    print("refused")
 """
-
-
-def test_jax_needs_no_tensorflow():
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed")
-    out = run_python(WITHOUT_TENSORFLOW, modules=(), KERAS_BACKEND="jax")
-    assert out.splitlines() == ["ffi dot_product_attention", "False False"]
-
-
-def test_a_backend_that_is_not_installed_is_named():
-    out = run_python(WITHOUT_TENSORFLOW, modules=(), KERAS_BACKEND="tensorflow")
-    assert "tensorflow is not installed" in out
-    assert "KERAS_BACKEND" in out
+    )
+    got = run_python(code, modules=(), KERAS_BACKEND="tensorflow")
+    assert got.endswith("refused\n")

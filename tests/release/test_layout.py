@@ -32,6 +32,7 @@ PACKAGES = {
     "layers": {"layers", "ops", "reference"},
     "ops": {"ops", "reference", "_core"},
     "reference": {"reference"},
+    "torch": {"ops"},
     "course": set(),
     "course.data": {"course.data", "course.tutorial"},
     "course.demo": {"course.tutorial"},

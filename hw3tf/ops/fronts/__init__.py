@@ -11,13 +11,13 @@ Each has `attention` and `integer_rnn`, of one signature in all of them:
 They are imported when they are needed: pure Keras runs without TensorFlow.
 """
 
-import functools
 from typing import Any
 
 
-@functools.cache
+# Not cached: `torch.compile` warns where it traces through a cache.
 def front_of(path: str) -> Any:
-    """The module of the path `"op"`, `"xla"`, `"ffi"`, `"pybind"` or `"reference"`."""
+    """The module of the path `"op"`, `"xla"`, `"ffi"`, `"torch"`, `"pybind"` or
+    `"reference"`."""
     if path == "op":
         from hw3tf.ops.fronts import tensorflow_op
 
@@ -30,6 +30,10 @@ def front_of(path: str) -> Any:
         from hw3tf.ops.fronts import ffi
 
         return ffi
+    if path == "torch":
+        from hw3tf.ops.fronts import torch_ops
+
+        return torch_ops
     if path == "pybind":
         from hw3tf.ops.fronts import pybind
 
