@@ -131,7 +131,8 @@ def _halves(seed: int | Tensor) -> tuple[Tensor, Tensor]:
         return _int32(seed % 2**32), _int32((seed >> 32) % 2**32)
     seed = ops.convert_to_tensor(seed)
     if seed.shape == (2,):
-        return seed[0], seed[1]
+        words = ops.cast(seed, "int32")
+        return words[0], words[1]
     dtype = backend.standardize_dtype(seed.dtype)
     if dtype in ("int64", "uint64"):
         seed = ops.cast(seed, "int64")
