@@ -25,7 +25,6 @@ except ImportError as error:
         "hw3tf.torch needs PyTorch, which is not installed: pip install 'hw3tf[torch]'"
     ) from error
 
-from hw3tf.ops.attention.options import AttentionOptions
 from hw3tf.ops.fronts import torch_ops
 from hw3tf.ops.rnn.options import RnnOptions
 
@@ -97,21 +96,28 @@ def scaled_dot_product_attention(
             "Received: both"
         )
     shape = query.shape[:-1]
-    query, key, value = map(_of_rank_4, (query, key, value))
+    if len(shape) != 3:
+        query, key, value = map(_of_rank_4, (query, key, value))
     tensors: dict[str, Any] = {}
     if attn_mask is not None:
         tensors = _mask(attn_mask, shape, query, key)
     seed = torch.randint(2**63 - 1, ()) if 0 < dropout_p < 1 else None
-    options = AttentionOptions(
-        scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
-        is_causal=bool(is_causal),
-        dropout_rate=float(dropout_p) if seed is not None else 0.0,
-        dropout_seed=seed,
-        **tensors,
-    )
-    # The kernel's order is (N, L, H, E): a view.
-    output, logsumexp = torch_ops.attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), options
+    # The kernel's order is (N, L, H, E): views. Names as in csrc/operations.
+    output, logsumexp = torch_ops.attention_of(
+        {
+            "query": query.transpose(1, 2),
+            "key": key.transpose(1, 2),
+            "value": value.transpose(1, 2),
+            **tensors,
+            "scale": query.shape[-1] ** -0.5 if scale is None else float(scale),
+            "is_causal": bool(is_causal),
+            "window_before": -1,
+            "window_after": -1,
+            "soft_cap": 0.0,
+            "dropout_rate": 0.0 if seed is None else float(dropout_p),
+            "dropout_seed": seed,
+            "finite_logsumexp": True,
+        }
     )
     if tensors:  # the kernel has the mean of the values there, as Keras
         output = output.masked_fill(_sees_nothing(tensors, logsumexp), 0)
@@ -306,8 +312,6 @@ def _check_attention(
 
 def _of_rank_4(x: torch.Tensor) -> torch.Tensor:
     """`x` with the axes (batch, heads, length, size)."""
-    if x.ndim == 4:
-        return x
     return x.reshape(-1, *x.shape[-3:]) if x.ndim > 4 else x[(None,) * (4 - x.ndim)]
 
 

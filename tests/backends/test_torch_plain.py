@@ -74,6 +74,14 @@ def test_result_and_gradients_are_those_of_torch(name, dtype):
         close(a, b, TOLERANCE[dtype])
 
 
+def test_the_lowest_number_hides_nothing():
+    """Scores and it are that number, and the weights of all keys are equal."""
+    tensors = inputs()
+    lowest = torch.full((L, S), torch.finfo(torch.float32).min)
+    close(OURS(*tensors, lowest), OWN(*tensors, lowest), 2e-6)
+    assert OURS(*tensors, lowest).abs().max() > 0
+
+
 def test_gradient_of_a_float_mask():
     tensors, mask = inputs(), FLOATS.clone().requires_grad_()
     got = torch.autograd.grad(OURS(*tensors, mask).cos().sum(), mask)[0]

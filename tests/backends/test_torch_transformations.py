@@ -7,6 +7,7 @@ import warnings
 import keras
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import hw3tf
 from hw3tf import ops
@@ -217,8 +218,10 @@ def test_autocast_leaves_keras_functions_alone(x):
         assert ATTENTION(x, x, x).dtype == torch.float32
 
 
-def test_opcheck(x):
-    named = {"query": x, "key": x, "value": x, "scale": 0.5, "is_causal": True}
+@pytest.mark.parametrize("batches", [(2, 2), (1, 2), (2, 1)], ids=str)
+def test_opcheck(batches, x):
+    x, y = (x[:batch] for batch in batches)
+    named = {"query": x, "key": y, "value": y, "scale": 0.5, "is_causal": True}
     named |= {"window_before": -1, "window_after": -1, "soft_cap": 0.0}
     named |= {"dropout_rate": 0.0, "finite_logsumexp": True}
     kernel = torch_ops.ATTENTION_KERNEL
@@ -244,13 +247,26 @@ def test_opcheck_of_recurrent_layers(cell, x):
     )
 
 
-def test_opcheck_of_the_integer_recurrence():
+@pytest.mark.parametrize("sequences", [False, True], ids=["last", "all"])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_opcheck_of_the_integer_recurrence(dtype, sequences):
     kernel = torch_ops.INTEGER_RNN_KERNEL
     given = {x["name"]: x["default"] for x in kernel.operation.attributes}
-    given |= {"inputs": torch.ones(2, 3, 4, dtype=torch.int32)}
-    given |= {"kernel": torch.ones(4, 2, dtype=torch.int32)}
-    given |= {"recurrent_kernel": torch.eye(2, dtype=torch.int32)}
+    given |= {"inputs": torch.ones(2, 3, 4, dtype=dtype)}
+    given |= {"kernel": torch.ones(4, 2, dtype=dtype)}
+    given |= {"recurrent_kernel": torch.eye(2, dtype=dtype)}
+    given["return_sequences"] = sequences
     torch.library.opcheck(kernel.op, tuple(map(given.get, kernel.arguments)))
+
+
+@each_function
+def test_traced_by_fx(name, x):
+    """By a mode that sees every op, and not by `torch.compile`."""
+    ours, _ = FUNCTIONS[name]
+    traced = make_fx(lambda x: ours(x))(x)
+    assert f"hw3tf.{name}.default" in [str(n.target) for n in traced.graph.nodes]
+    y = torch.randn(2, 5, 2, 4)
+    assert torch.equal(traced(y), ours(y))
 
 
 def test_traced_by_jit(x):

@@ -111,15 +111,21 @@ def _require_keras(what: str) -> None:
 
 def attention(query: Any, key: Any, value: Any, options: AttentionOptions) -> Any:
     """Output and logsumexp."""
-    named = {
-        "query": query,
-        "key": key,
-        "value": value,
-        **options.tensors,
-        **options.attributes,
-        "finite_logsumexp": True,
-        "dropout_seed": options.dropout_seed,
-    }
+    return attention_of(
+        {
+            "query": query,
+            "key": key,
+            "value": value,
+            **options.tensors,
+            **options.attributes,
+            "dropout_seed": options.dropout_seed,
+            "finite_logsumexp": True,
+        }
+    )
+
+
+def attention_of(named: Named) -> Any:
+    """Output and logsumexp of a call with the arguments `named`."""
     if in_forward_mode():
         _require_keras("forward mode of attention")
         say_once("attention")
@@ -153,7 +159,7 @@ def _attention_gradients(named: dict[str, Any]) -> dict[str, Any]:
 def _attention_in_keras(named: Named) -> tuple[Any, Any]:
     tensors = {x.name: named.get(x.name) for x in ATTENTION.optional}
     options = AttentionOptions.of_attributes(
-        named, **tensors, dropout_seed=named["dropout_seed"]
+        named, **tensors, dropout_seed=named.get("dropout_seed")
     )
     query, key, value = (named[name] for name in ("query", "key", "value"))
     return reference.attention_in_real(query, key, value, options)
