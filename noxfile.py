@@ -1,4 +1,4 @@
-"""Sessions for every need: `nox -s lint | tests | tests_slow | mutants | cpp |
+"""Sessions for every need: `nox -s lint | tests | tests_slow | mutants | backends | cpp |
 cpp_aarch64 | sanitize | fuzz | wheels | matrix | tutorials | notebooks | runs | bench |
 docs | pdf | demo`."""
 
@@ -155,6 +155,25 @@ def mutants(session):
     """
     session.install(".[test]", "cmake>=3.25", "ninja", "pybind11")
     session.run("python", ".ci/mutants.py", "build/mutants", *session.posargs)
+
+
+@nox.session
+def backends(session):
+    """Keras on JAX and on PyTorch: our tests, Keras's own, KerasHub's models.
+
+    `nox -s backends -- jax` takes one of them.
+    """
+    session.install(".[test,torch]")
+    for name in session.posargs or ("jax", "torch"):
+        session.run(
+            "pytest",
+            "-n0",
+            "tests/backends",
+            "tests/layers/test_keras_unit_tests.py",
+            "tests/layers/test_keras_unit_tests_rnn.py",
+            "tests/acceleration/test_backbones.py",
+            env={"KERAS_BACKEND": name},
+        )
 
 
 @nox.session

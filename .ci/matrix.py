@@ -54,7 +54,7 @@ JAX_VERSIONS = ("0.4.35", "0.4.38", "0.5.3", "0.6.2", "0.7.2", "0.8.3", "0.9.2",
 # Each with its versions and the tests, all and a few.
 FRAMEWORKS = {
     "tensorflow": (VERSIONS, FILES, QUICK),
-    "jax": (JAX_VERSIONS, ("backends",), ("backends/test_attention.py",)),
+    "jax": (JAX_VERSIONS, ("backends",), ("backends/test_jax_attention.py",)),
 }
 ABOUT = """
 import json, sys

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from backend_checks import assert_same_bits, results_and_grads
+from jax_checks import assert_same_bits, results_and_grads
 
 from hw3tf import _core, ops, reference
 

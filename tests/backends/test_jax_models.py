@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from backend_checks import numpy
+from jax_checks import numpy
 
 import hw3tf
 

@@ -1,4 +1,4 @@
-"""Values and gradients on the backend that Keras has, and the kernel's own."""
+"""Values and gradients on JAX, to compare with the kernel's own."""
 
 import jax
 import jax.numpy as jnp

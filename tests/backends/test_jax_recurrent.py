@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from backend_checks import assert_same_bits, numpy, results_and_grads
+from jax_checks import assert_same_bits, numpy, results_and_grads
 from integer_formula import integer_rnn as formula
 
 import hw3tf
