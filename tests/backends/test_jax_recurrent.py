@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from jax_checks import assert_same_bits, numpy, results_and_grads
 from integer_formula import integer_rnn as formula
+from jax_checks import assert_same_bits, numpy, results_and_grads
 
 import hw3tf
 from hw3tf import _core, ops
