@@ -1,6 +1,6 @@
-"""Sessions for every need: `nox -s lint | tests | tests_slow | mutants | backends | cpp |
-cpp_aarch64 | sanitize | fuzz | wheels | matrix | tutorials | notebooks | runs | bench |
-docs | pdf | demo`."""
+"""Sessions for every need: `nox -s lint | tests | tests_slow | mutants | backends |
+cpp | cpp_aarch64 | sanitize | fuzz | wheels | matrix | tutorials | notebooks | runs |
+bench | docs | pdf | demo`."""
 
 import os
 import pathlib
