@@ -104,21 +104,32 @@ print("and refused")
 """
 
 
+# Tests that run with a backend, in one process: its own, and those of Keras.
+TESTS = ("backends", "layers/test_keras_unit_tests.py")
+TESTS += ("layers/test_keras_unit_tests_rnn.py",)
+
+
 @pytest.mark.parametrize("backend", ["torch"])
-def test_own_tests_of_the_backend(backend):
-    """Those of tests/backends, which need the process for themselves."""
+def test_short_tests_of_the_kernels(backend, tmp_path):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    folder, config = ROOT / "tests/backends", ROOT / "pyproject.toml"
+    options = ["-q", "-n0", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-c", config, "--rootdir", ROOT, folder],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            *options,
+            *(ROOT / "tests" / x for x in TESTS),
+        ],
+        env=processes.environment_with({"KERAS_BACKEND": backend}),
+        cwd=tmp_path,  # the checkout hides the package
         capture_output=True,
         text=True,
-        cwd=processes.tempfile.gettempdir(),  # the checkout hides the package
-        env=processes.environment_with({"KERAS_BACKEND": backend}),
         timeout=1200,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout.splitlines()[-1]
 
 
 # Finders that find neither TensorFlow nor JAX.
