@@ -17,7 +17,7 @@ import keras
 from hw3tf.layers.attention.attend import fitting_or
 from hw3tf.ops.attention.call import AttentionCall
 from hw3tf.ops.attention.options import AttentionOptions
-from hw3tf.ops.paths import kernel_path, logger
+from hw3tf.ops.paths import WITH_KERNELS, kernel_path, logger
 
 _NAME = "dot_product_attention"
 
@@ -137,7 +137,7 @@ def fused_scope() -> Iterator[None]:
 
 def _backend() -> Any:
     """The module in which Keras looks the function up; None on other backends."""
-    if keras.backend.backend() not in ("tensorflow", "torch"):
+    if keras.backend.backend() not in WITH_KERNELS:
         return None
     return importlib.import_module("keras.src.backend").nn
 

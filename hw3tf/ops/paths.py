@@ -44,6 +44,8 @@ def _compiled_by_torch() -> bool:
 logger = _Log()
 
 FORCED = ("op", "pybind", "reference")
+OTHERS = ("jax", "torch")  # backends of Keras, beside TensorFlow, that have a front
+WITH_KERNELS = ("tensorflow", *OTHERS)
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ def kernel_path(compiled: bool | None = None) -> CallPath:
     forced = forced_path()
     if forced == "reference":
         return CallPath("reference", "HW3TF_PATH forces it")
+    if forced in ("op", "pybind") and keras.backend.backend() in OTHERS:
+        raise RuntimeError(
+            f"HW3TF_PATH={forced} needs the backend tensorflow. The backend is "
+            f"{keras.backend.backend()}, where HW3TF_PATH may be 'reference'"
+        )
     if keras.backend.backend() == "jax":
         return _jax_path()
     if keras.backend.backend() == "torch":

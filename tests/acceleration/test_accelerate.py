@@ -282,7 +282,7 @@ def test_model_that_is_not_built_is_reported():
 @pytest.mark.parametrize(
     ("place", "replacement", "reason"),
     [
-        ((keras.backend, "backend"), lambda: "jax", "the backend is jax"),
+        ((keras.backend, "backend"), lambda: "numpy", "the backend is numpy"),
         ((paths, "_gpu_visible"), lambda: True, "TensorFlow sees a GPU"),
     ],
 )

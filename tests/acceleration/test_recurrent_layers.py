@@ -461,7 +461,7 @@ def test_unrolled_last_output_is_fused(name, rng, rnn_calls):
 @pytest.mark.parametrize(
     ("place", "replacement", "reason"),
     [
-        ((keras.backend, "backend"), lambda: "jax", "the backend is jax"),
+        ((keras.backend, "backend"), lambda: "numpy", "the backend is numpy"),
         ((paths, "_gpu_visible"), lambda: True, "TensorFlow sees a GPU"),
     ],
 )

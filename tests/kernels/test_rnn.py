@@ -10,8 +10,8 @@ from checks import run_python
 from rnn_checks import CELLS, make_arrays
 
 from hw3tf import _core, ops
-from hw3tf.ops.rnn.kept import kept_words
 from hw3tf.ops.operations import RNN, RNN_GRAD
+from hw3tf.ops.rnn.kept import kept_words
 from hw3tf.ops.rnn.options import RnnOptions
 
 DTYPES = {

@@ -414,7 +414,7 @@ def test_masks_with_a_value_for_each_unit_are_keras(rng, rnn_calls, caplog):
 @pytest.mark.parametrize(
     ("place", "replacement", "reason"),
     [
-        ((keras.backend, "backend"), lambda: "jax", "the backend is jax"),
+        ((keras.backend, "backend"), lambda: "numpy", "the backend is numpy"),
         ((paths, "_gpu_visible"), lambda: True, "TensorFlow sees a GPU"),
     ],
 )

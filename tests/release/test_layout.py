@@ -60,7 +60,8 @@ ALLOWED_IN_FILES = {
 CSRC_FOLDERS = {
     "kernels": {"kernels"},
     "operations": {"operations", "kernels"},
-    "bindings": {"bindings", "operations", "kernels"},
+    "bindings": {"bindings", "jax", "operations", "kernels"},
+    "jax": {"jax", "operations", "kernels"},
     "tensorflow": {"tensorflow", "operations", "kernels"},
     "tests": {"tests", "kernels"},
 }
@@ -235,8 +236,8 @@ def test_csrc_includes_follow_the_arrows():
         including = path.relative_to(ROOT / "csrc").parts[0]
         for name in re.findall(r'#include "([^"]+)"', path.read_text()):
             folder = name.split("/")[0]
-            outside = folder == "tensorflow" and name.startswith("tensorflow/c/")
-            if outside and path.name == "tf_c_api.h":
+            outside = name.startswith(("tensorflow/c/", "xla/ffi/"))
+            if outside and path.name in ("tf_c_api.h", "ffi_api.h"):
                 continue
             assert folder in CSRC_FOLDERS[including], f"{path}: {name}"
             assert (ROOT / "csrc" / name).exists(), f"{path}: {name}"
