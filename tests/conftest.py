@@ -16,10 +16,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Variables that hw3tf reads.
 OURS = re.compile("HW3TF_|KERAS_BACKEND|TFDS_|TF_CONFIG|.*_proxy", re.IGNORECASE)
 PATHS = ("op", "pybind", "reference")
+# The paths to the kernel, by the backend of Keras.
+FRONTS = {"tensorflow": ("op", "xla", "pybind"), "jax": ("ffi",), "torch": ("torch",)}
 MOST_PROCESSES = 4  # each takes up to 2.5 GB
 # Begun first: at the end, one process would run them and the others wait.
 LONGEST = (
-    "release/test_backends.py::test_own_tests_of_the_backend",
+    "release/test_backends.py::test_short_tests",
     "kernels/test_core.py::test_every_instruction_set",
     "kernels/test_empty.py",
     "tutorials/test_tutorial_workers.py",
@@ -108,13 +110,12 @@ def kernel_path(request, monkeypatch):
 @pytest.fixture
 def kernel_calls(monkeypatch):
     """A list that grows by one with every real call of the kernel."""
+    import keras
+
     from hw3tf.ops import fronts
 
     calls = []
-    import keras
-
-    tensorflow = keras.backend.backend() == "tensorflow"
-    for path in ("op", "xla", "pybind") if tensorflow else ("ffi",):
+    for path in FRONTS[keras.backend.backend()]:
         front = fronts.front_of(path)
         monkeypatch.setattr(front, "attention", _counted(path, front.attention, calls))
     return calls

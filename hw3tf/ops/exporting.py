@@ -22,7 +22,9 @@ CONVERTERS = {
     "keras.src.export.openvino": "OpenVINO",
     "openvino": "OpenVINO",
     "tensorflow.lite.python": "LiteRT",
+    "litert_torch": "LiteRT",
     "tf2onnx": "ONNX",
+    "torch.onnx": "ONNX",
 }
 TF2ONNX = "tf2onnx.tfonnx"  # the module that translates a graph
 TRACED = (
@@ -50,6 +52,17 @@ def export_format() -> str | None:
             if name == converter or name.startswith(converter + "."):
                 return made
     return None
+
+
+def traced_by_torch() -> bool:
+    """Whether PyTorch makes a graph of the call, to save it or to hand it on. That of
+    `torch.compile` is run at once, and while it is made nobody can look at frames."""
+    import torch
+
+    exported = (
+        torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+    )
+    return exported or torch.jit.is_tracing()
 
 
 def refuse_integers() -> None:

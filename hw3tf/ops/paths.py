@@ -141,6 +141,10 @@ def _torch_path() -> CallPath:
         return CallPath("reference", f"PyTorch cannot call us: {error}")
     from hw3tf.ops.fronts import torch_ops
 
+    if made := torch_ops.exported_to():
+        reason = f"the graph is made for {made}, which knows no op of hw3tf"
+        logger.info("plain Keras computes: %s", reason)
+        return CallPath("reference", reason)
     if device := torch_ops.other_device():
         return CallPath("reference", f"PyTorch computes on the device {device}")
     return CallPath("torch", "the kernel covers the call")

@@ -163,6 +163,17 @@ def test_on_another_device_keras_computes(monkeypatch):
     assert str(path) == "reference (PyTorch computes on the device cuda)"
 
 
+def test_forced_paths(monkeypatch):
+    x = torch.ones(1, 2, 1, 4)
+    monkeypatch.setenv("HW3TF_PATH", "reference")
+    path = ops.attention_path(x, x, x)
+    assert str(path) == "reference (HW3TF_PATH forces it)"
+    for forced in ("op", "pybind"):
+        monkeypatch.setenv("HW3TF_PATH", forced)
+        with pytest.raises(RuntimeError, match="needs the backend tensorflow"):
+            ops.dot_product_attention(x, x, x)
+
+
 def test_a_torch_without_what_the_ops_need(monkeypatch):
     monkeypatch.setitem(sys.modules, "hw3tf.ops.fronts.torch_ops", None)
     monkeypatch.delattr("hw3tf.ops.fronts.torch_ops")

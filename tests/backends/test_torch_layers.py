@@ -214,6 +214,42 @@ def test_enabled_function_takes_the_kernel(monkeypatch):
     assert len(calls) == 1
 
 
+# ONNX's exporter and Keras's use what PyTorch, NumPy and Python will take away.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dynamo", [False, True], ids=["traced", "dynamo"])
+def test_exported_to_onnx(dynamo, rng, tmp_path):
+    """Which knows no op of hw3tf."""
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    if dynamo:
+        pytest.importorskip("onnxscript")
+    inputs = keras.Input((9, 5))
+    x = hw3tf.layers.MultiHeadAttention(2, 4)(inputs, inputs, use_causal_mask=True)
+    model = keras.Model(inputs, hw3tf.layers.GRU(3)(x))
+    x = rng.standard_normal((2, 9, 5)).astype("float32")
+    expected = model.predict(x, verbose=0)
+    file = str(tmp_path / "model.onnx")
+    if dynamo:
+        torch.onnx.export(model.eval(), (torch.tensor(x),), file, dynamo=True)
+    else:
+        torch.onnx.export(model.eval(), (torch.tensor(x),), file, dynamo=False)
+    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    names = [y.name for y in session.get_inputs()]
+    (got,) = session.run(None, {names[0]: x})
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_integers_are_not_exported_to_onnx(tmp_path):
+    pytest.importorskip("onnx")
+    inputs = keras.Input((3, 1), dtype="int32")
+    model = keras.Model(inputs, hw3tf.layers.IntegerRNN(1, dtype="int32")(inputs))
+    x = torch.ones(2, 3, 1, dtype=torch.int32)
+    model(x)
+    with pytest.raises(Exception, match="integer recurrence cannot be exported"):
+        torch.onnx.export(model.eval(), (x,), str(tmp_path / "m.onnx"), dynamo=False)
+
+
 # ------------------------------------------------------------ integer recurrence
 
 

@@ -105,20 +105,21 @@ print("and refused")
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_own_tests_of_the_backend(backend):
+def test_short_tests_of_the_kernels(backend, tmp_path):
     """Those of tests/backends, which need the process for themselves."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    folder, config = ROOT / "tests/backends", ROOT / "pyproject.toml"
+    options = ["-q", "-n0", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-c", config, "--rootdir", ROOT, folder],
+        [sys.executable, "-m", "pytest", *options, ROOT / "tests/backends"],
+        env=processes.environment_with({"KERAS_BACKEND": backend}),
+        cwd=tmp_path,  # the checkout hides the package
         capture_output=True,
         text=True,
-        cwd=processes.tempfile.gettempdir(),  # the checkout hides the package
-        env=processes.environment_with({"KERAS_BACKEND": backend}),
         timeout=1200,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout.splitlines()[-1]
 
 
 # Finders that find neither TensorFlow nor JAX.

@@ -177,6 +177,7 @@ OPS_ARROWS = {
     "rnn.kept": {"rnn.options"},
     "fronts": {
         "attention.options",
+        "exporting",
         "fronts",
         "library",
         "operations",

@@ -12,6 +12,7 @@ import keras
 import torch
 
 from hw3tf.ops.attention.options import AttentionOptions
+from hw3tf.ops.exporting import export_format, traced_by_torch
 from hw3tf.ops.fronts import reference
 from hw3tf.ops.fronts.derivatives import say_once
 from hw3tf.ops.fronts.torch_kernels import (
@@ -33,6 +34,11 @@ from hw3tf.ops.rnn.kept import kept_words
 from hw3tf.ops.rnn.options import RnnOptions
 
 vjp: Any = torch.func.vjp  # its annotation tells of three results, for `has_aux`
+
+
+def exported_to() -> str | None:
+    """The runtime for which the call is traced, if that knows no op of hw3tf."""
+    return export_format() if traced_by_torch() else None
 
 
 def other_device() -> str:

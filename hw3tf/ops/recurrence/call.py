@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
-from hw3tf.ops.exporting import refuse_integers
+from hw3tf.ops.exporting import refuse_integers, traced_by_torch
 from hw3tf.ops.fronts import front_of
 from hw3tf.ops.operations import INTEGER_RNN
 from hw3tf.ops.paths import kernel_path, logger
@@ -56,7 +56,8 @@ class IntegerRnnCall:
             if x.name in given
         }
         self.state_dtype = state
-        if keras.backend.backend() == "tensorflow":
+        backend = keras.backend.backend()
+        if backend == "tensorflow" or (backend == "torch" and traced_by_torch()):
             refuse_integers()
         self.path = kernel_path()
 
