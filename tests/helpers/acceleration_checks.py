@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 EPS = np.finfo(np.float32).eps
 
@@ -24,11 +23,14 @@ def randomize(model, rng):
 def outputs(model, inputs, **kwargs):
     """All results of a call, as arrays of float32."""
     flat = keras.tree.flatten(model(inputs, **kwargs))
-    return [np.asarray(x, "float32") for x in flat if x is not None]
+    arrays = (keras.ops.convert_to_numpy(x) for x in flat if x is not None)
+    return [x.astype("float32") for x in arrays]
 
 
 def gradients(model, inputs):
     """Gradients of the sum of squares of all results, as arrays; None without one."""
+    import tensorflow as tf
+
     with tf.GradientTape() as tape:
         flat = keras.tree.flatten(model(inputs, training=False))
         loss = sum(tf.reduce_sum(x * x) for x in flat if x.dtype.is_floating)
