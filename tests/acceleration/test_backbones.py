@@ -13,8 +13,8 @@ from backbones import BACKBONES
 
 import hw3tf
 
-# KerasHub's T5 gives its attention a Keras mask, which that does not take; PyTorch warns
-# of how its RoFormer indexes.
+# KerasHub's T5 gives its attention a Keras mask, which that does not take; PyTorch
+# warns of how its RoFormer indexes.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*was passed an input with a mask attached to it",
     "ignore:.*unbuilt state",
