@@ -334,3 +334,40 @@ def test_nothing_is_kept_without_a_gradient(rng, monkeypatch):
     with torch.no_grad():
         ops.lstm(x, w, u)
     assert kept == [False, True, False]
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "op"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "simple_rnn"])
+def test_a_first_layer_takes_no_gradient_of_its_inputs(
+    cell, compiled, rng, monkeypatch
+):
+    from hw3tf.ops.fronts import torch_ops
+
+    kernels, skipped = torch_ops._CELLS[cell], []
+    backward = kernels.backward
+
+    def counted(named):
+        skipped.append(named["skip_grad_inputs"])
+        return backward(named)
+
+    monkeypatch.setattr(kernels, "backward", counted)
+    if compiled:  # what a compiled or exported graph calls
+        monkeypatch.setattr(torch_ops.torch.compiler, "is_compiling", lambda: True)
+    columns = {"lstm": 20, "gru": 15, "simple_rnn": 5}[cell]
+    x = torch.tensor(rng.standard_normal((2, 7, 3)), dtype=torch.float32)
+    weights = [
+        torch.tensor(rng.standard_normal((n, columns)), dtype=torch.float32)
+        for n in (3, 5)
+    ]
+    for weight in weights:
+        weight.requires_grad_()
+    grads = []
+    for wanted in (False, True):
+        x.requires_grad_(wanted)
+        output = getattr(ops, cell)(x, *weights)
+        sources = [*weights, x] if wanted else weights
+        grads.append(torch.autograd.grad(output.sin().sum(), sources))
+    assert skipped == [True, False]
+    for a, b in zip(grads[0], grads[1][:2], strict=True):
+        assert torch.equal(a, b)
+    assert grads[1][2].abs().max() > 0

@@ -27,7 +27,7 @@ Named = Mapping[str, Any]
 # From the arguments by name to the results, as empty tensors would be made.
 Results = Callable[[Named], Sequence[torch.Tensor]]
 # From the arguments, the results and the gradients of the results, all by name, to
-# the gradients of arguments by name.
+# the gradients of arguments by name. `wanted` says which arguments' are asked for.
 Gradients = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
@@ -176,6 +176,7 @@ class Kernel:
             f"grad_{name}": x
             for name, x in zip(self._result_names, of_results, strict=True)
         }
+        named["wanted"] = dict(zip(self.arguments, ctx.needs_input_grad, strict=True))
         grads = self.gradients(named)
         return tuple(map(grads.get, self.arguments))
 
