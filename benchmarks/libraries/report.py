@@ -9,6 +9,7 @@ STYLES = {
     "hw3tf": ("#c1121f", "o", 2.6),
     "hw3tf-core": ("#f4a261", "o", 1.3),
     "hw3tf-jax": ("#f4a261", "^", 1.3),
+    "hw3tf-torch": ("#f4a261", "s", 1.3),
     "torch": ("#e76f00", "s", 1.3),
     "onnxruntime": ("#1d6fa5", "^", 1.3),
     "openvino": ("#6a4c93", "D", 1.3),

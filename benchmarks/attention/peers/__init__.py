@@ -13,6 +13,7 @@ PEERS = {
     "hw3tf": ("attention.peers.tensorflow", "Hw3tf"),
     "hw3tf-core": ("attention.peers.tensorflow", "Hw3tfCore"),
     "hw3tf-jax": ("attention.peers.jax", "Hw3tfJax"),
+    "hw3tf-torch": ("attention.peers.torch", "Hw3tfTorch"),
     "torch": ("attention.peers.torch", "Torch"),
     "onnxruntime": ("attention.peers.runtimes", "OnnxRuntime"),
     "openvino": ("attention.peers.runtimes", "OpenVino"),
