@@ -143,6 +143,21 @@ def test_the_table_of_the_matrix_has_every_version_and_no_failure():
         assert failed == "0", version
 
 
+def test_the_table_of_jax_has_every_version_and_no_failure():
+    """`nox -s matrix -- --framework jax` makes it."""
+    program = (ROOT / ".ci/matrix.py").read_text()
+    text = program.split("JAX_VERSIONS = (")[1].split(")")[0]
+    versions = re.findall(r'"([\d.]+)"', text)
+    table = table_of("matrix.py jax")
+    rows = re.findall(r"^\| (0\.[\d.]+) \|.*\| (\d+) \| (\d+) \| \d+ \|$", table, re.M)
+    assert len(rows) == len(versions) >= 8
+    assert "--quick" not in table
+    for version, (tested, passed, failed) in zip(versions, rows, strict=True):
+        assert tested.startswith(version)
+        assert int(passed) > 120, tested
+        assert failed == "0", tested
+
+
 def test_the_table_of_random_cases_has_a_million_and_no_failure():
     """A long `nox -s fuzz` makes it."""
     cells = r"^\| (.*) \| .* \| ([\d,]+) \| (\d+) \| \d* \|$"
