@@ -163,10 +163,8 @@ class Kernel:
         ctx.set_materialize_grads(False)
 
     def _backward(self, ctx: Any, *of_results: Any) -> Any:
-        nothing = (None,) * len(self.arguments)
-        if all(x is None for x in of_results):
-            return nothing
-        assert self.gradients is not None
+        if self.gradients is None or all(x is None for x in of_results):
+            return (None,) * len(self.arguments)
         count, saved = len(self.tensors), ctx.saved_tensors
         named = dict(zip(self.tensors, saved, strict=False))
         named |= zip(self.arguments[count:], ctx.numbers, strict=True)
