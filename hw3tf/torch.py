@@ -163,18 +163,15 @@ def lstm(
     Raises:
         ValueError: If shapes, dtypes or devices do not fit each other.
     """
-    tensors = {"weight_ih": weight_ih, "weight_hh": weight_hh}
-    if bias_ih is not None and bias_hh is not None:
-        tensors |= {"bias_ih": bias_ih, "bias_hh": bias_hh}
+    tensors = _weights(weight_ih, weight_hh, bias_ih, bias_hh)
     states = {} if hx is None else {"h_0": hx[0], "c_0": hx[1]}
     _check_recurrent(input, tensors, states, 4, lengths, batch_first)
-    _check_both(bias_ih, bias_hh)
     operands = {
         "kernel": weight_ih.t().contiguous(),
         "recurrent_kernel": weight_hh.t().contiguous(),
     }
-    if bias_ih is not None and bias_hh is not None:
-        operands["bias"] = bias_ih + bias_hh
+    if "bias_ih" in tensors:
+        operands["bias"] = tensors["bias_ih"] + tensors["bias_hh"]
     if states:
         operands |= {"initial_h": states["h_0"], "initial_c": states["c_0"]}
     output, h, c = _run("lstm", input, operands, lengths, batch_first, reverse)
@@ -205,19 +202,16 @@ def gru(
     Raises:
         ValueError: If shapes, dtypes or devices do not fit each other.
     """
-    tensors = {"weight_ih": weight_ih, "weight_hh": weight_hh}
-    if bias_ih is not None and bias_hh is not None:
-        tensors |= {"bias_ih": bias_ih, "bias_hh": bias_hh}
+    tensors = _weights(weight_ih, weight_hh, bias_ih, bias_hh)
     states = {} if hx is None else {"h_0": hx}
     _check_recurrent(input, tensors, states, 3, lengths, batch_first)
-    _check_both(bias_ih, bias_hh)
     operands = {
         "kernel": _in_order_of_keras(weight_ih).t().contiguous(),
         "recurrent_kernel": _in_order_of_keras(weight_hh).t().contiguous(),
     }
-    if bias_ih is not None and bias_hh is not None:
-        operands["bias"] = _in_order_of_keras(bias_ih)
-        operands["recurrent_bias"] = _in_order_of_keras(bias_hh)
+    if "bias_ih" in tensors:
+        operands["bias"] = _in_order_of_keras(tensors["bias_ih"])
+        operands["recurrent_bias"] = _in_order_of_keras(tensors["bias_hh"])
     if states:
         operands["initial_h"] = states["h_0"]
     output, h, _ = _run("gru", input, operands, lengths, batch_first, reverse)
@@ -386,9 +380,15 @@ def _in_order_of_keras(x: torch.Tensor) -> torch.Tensor:
     return torch.cat((update, reset, new))
 
 
-def _check_both(bias_ih: Any, bias_hh: Any) -> None:
-    if (bias_ih is None) != (bias_hh is None):
+def _weights(
+    weight_ih: torch.Tensor, weight_hh: torch.Tensor, bias_ih: Any, bias_hh: Any
+) -> dict[str, torch.Tensor]:
+    """Those that are given, by name: both biases, or neither."""
+    biases = {"bias_ih": bias_ih, "bias_hh": bias_hh}
+    given = {name: x for name, x in biases.items() if x is not None}
+    if len(given) == 1:
         raise ValueError("`bias_ih` and `bias_hh` must both be given. Received: one")
+    return {"weight_ih": weight_ih, "weight_hh": weight_hh, **given}
 
 
 def _check_recurrent(

@@ -3,6 +3,7 @@
 import functools
 import inspect
 
+import formula
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +84,16 @@ def test_second_derivatives_with_a_window_to_one_side(inputs, monkeypatch):
         for f in (hw3tf.jax.dot_product_attention, jax.nn.dot_product_attention)
     )
     close(got, want, atol=1e-5)
+
+
+def test_float64_is_kept_with_x64(rng):
+    arrays = rng.standard_normal((3, B, T, N, H))
+    with jax.enable_x64(True):
+        got = hw3tf.jax.dot_product_attention(*map(jnp.asarray, arrays), is_causal=True)
+        assert got.dtype == "float64"
+        want, *_ = formula.attention(*arrays, is_causal=True)
+        # Two orders of a few dozen additions of numbers up to 10, in float64.
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-13)
 
 
 def test_another_implementation_is_that_of_jax_nn(inputs):
