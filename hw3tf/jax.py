@@ -8,7 +8,8 @@
 
 They work with `KERAS_BACKEND=jax`, which must be set before Keras or hw3tf is imported.
 `lstm`, `gru`, `simple_rnn` and `integer_rnn` are those of `hw3tf.ops`. A function that
-was exported by `jax.export` needs `hw3tf.jax` imported where it is loaded.
+was exported by `jax.export` needs `hw3tf.jax` imported where it is loaded. The import
+starts JAX's backend: call `jax.distributed.initialize` before it.
 
 In `jax.jit`, `jax.grad`, `jax.vmap`, `jax.lax.scan`, `jax.checkpoint` and
 `jax.shard_map` the compiled program calls the kernels. Derivatives of a gradient are

@@ -64,14 +64,14 @@ def enable() -> Enabled:
     """Makes `keras.ops.dot_product_attention` itself run on the fused kernel.
 
     This speeds up code without changing it: the layers of Keras and KerasHub that call
-    the function, and your own. The kernel takes calls on TensorFlow and PyTorch on a
-    CPU with `flash_attention` None, the default, or True, which Keras refuses there. Up
-    to rounding the results are Keras's: the same masks, biases and scales, the mean of
-    the values for a query that sees no key, NaN for a NaN that is seen. Some calls that
-    Keras refuses work, too: a single key head for many query heads, a batch of 1 beside
-    a larger one. Everything else runs in Keras, as before: `flash_attention=False`, a
-    tensor as `scale`, integers, a mask or bias larger than the scores, a GPU, other
-    backends. The logger `hw3tf` says which at level DEBUG. If the sizes of a mask or
+    the function, and your own. The kernel takes calls on TensorFlow, JAX and PyTorch,
+    on a CPU, with `flash_attention` None, the default, or True, which Keras refuses
+    there. Up to rounding the results are Keras's: the same masks, biases and scales,
+    the mean of the values for a query that sees no key, NaN for a NaN that is seen.
+    Some calls that Keras refuses work, too: a single key head for many query heads, a
+    batch of 1 beside a larger one. Everything else runs in Keras, as before:
+    `flash_attention=False`, a tensor as `scale`, integers, a mask or bias larger than
+    the scores, a GPU, other backends. The logger `hw3tf` says which at level DEBUG. If the sizes of a mask or
     bias are known only while a graph runs, a condition in the graph decides. XLA allows
     no such condition, and there the kernel refuses larger ones.
 

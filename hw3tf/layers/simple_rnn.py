@@ -29,8 +29,8 @@ class SimpleRNN(keras.layers.SimpleRNN):
 
     Keras's own loop computes what the kernel does not: other activations than tanh,
     sigmoid, relu, linear and hard_sigmoid of Keras, masks with a value for each unit, a
-    cell that was replaced or changed, and GPUs. The logger `hw3tf`
-    says so at level DEBUG.
+    cell that was replaced or changed, and GPUs. The logger `hw3tf` says so at level
+    DEBUG.
 
     One difference: an unrolled layer of Keras that goes backwards and gives zeros for
     masked steps, as the second direction of a `Bidirectional` does, gives them for

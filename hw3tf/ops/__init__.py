@@ -1,8 +1,8 @@
 """Functions on tensors, computed by the C++ kernels where they serve.
 
-A call takes the first path that serves: the TensorFlow op, or, under XLA, a custom call
-of the kernel, or an op of PyTorch; else the same kernel through pybind11; else
-`hw3tf.reference`. Nothing
+A call takes the first path that serves. On TensorFlow that is the op, or, under XLA, a
+custom call of the kernel; else the same kernel through pybind11. On JAX it is a call of
+XLA's, on PyTorch an op. Where none of them serves, `hw3tf.reference` computes. Nothing
 falls back in silence: `attention_path`, `lstm_path`, `gru_path`, `simple_rnn_path` and
 `integer_rnn_path` tell which path a call takes and why, and the logger `hw3tf` writes
 the same at level DEBUG. The environment variable `HW3TF_PATH` forces `op`, `pybind` or

@@ -106,8 +106,8 @@ def integer_initializer(
 
 def _widest_float() -> str:
     """`"float64"`, which JAX has only if it is told to."""
-    half = ops.convert_to_tensor(np.zeros((), "float64"))
-    return str(keras.backend.standardize_dtype(half.dtype))
+    widest = ops.convert_to_tensor(np.zeros((), "float64"))
+    return str(keras.backend.standardize_dtype(widest.dtype))
 
 
 def _outside_graphs() -> AbstractContextManager:

@@ -21,6 +21,7 @@ from hw3tf import _core
 from hw3tf.ops.attention.options import AttentionOptions, real_dtype
 from hw3tf.ops.fronts import reference
 from hw3tf.ops.fronts.derivatives import say_once
+from hw3tf.ops.fronts.tensorflow_op import OVERFLOW
 from hw3tf.ops.operations import (
     ATTENTION,
     ATTENTION_GRAD,
@@ -40,7 +41,7 @@ try:
 except ImportError:  # before 0.5
     from jax.extend import ffi as jax_ffi
 
-OVERFLOW = "the recurrence overflows"  # as csrc/operations/integer_rnn.cc
+NO_SEED = np.zeros(2, "int32")  # made once, not in every eager call
 
 
 @functools.cache
@@ -198,12 +199,13 @@ def attention(
     given = {"query": query, "key": key, "value": value, **options.tensors}
     inputs = {k: x for k, x in given.items() if k in ATTENTION.with_gradient}
     others = {k: x for k, x in given.items() if k not in inputs}
-    seed = 0 if options.dropout_seed is None else options.dropout_seed
+    seed = options.dropout_seed
+    words = NO_SEED if seed is None else words_of_seed(seed)
     attributes = {**options.attributes, "finite_logsumexp": True}
     if window is not None:
         attributes["window_before"], attributes["window_after"] = window
     call = Call((*inputs, *others), tuple(attributes.items()))
-    constants = (words_of_seed(seed), *others.values())
+    constants = (words, *others.values())
     output, _, logsumexp = _attention(call, tuple(inputs.values()), constants)
     return output, logsumexp
 
