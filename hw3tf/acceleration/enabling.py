@@ -71,9 +71,10 @@ def enable() -> Enabled:
     Some calls that Keras refuses work, too: a single key head for many query heads, a
     batch of 1 beside a larger one. Everything else runs in Keras, as before:
     `flash_attention=False`, a tensor as `scale`, integers, a mask or bias larger than
-    the scores, a GPU, other backends. The logger `hw3tf` says which at level DEBUG. If the sizes of a mask or
-    bias are known only while a graph runs, a condition in the graph decides. XLA allows
-    no such condition, and there the kernel refuses larger ones.
+    the scores, a GPU, other backends. The logger `hw3tf` says which at level DEBUG. If
+    the sizes of a mask or bias are known only while a graph runs, a condition in the
+    graph decides. XLA allows no such condition, and there the kernel refuses larger
+    ones.
 
     Layers that compute their scores themselves are not reached; use `hw3tf.accelerate`
     for those. A function that TensorFlow has traced keeps the path that it was traced
