@@ -10,6 +10,7 @@
 #include "bindings/arrays.h"
 #include "bindings/signature.h"
 #include "bindings/without_gil.h"
+#include "kernels/runtime/parallel.h"
 
 namespace py = pybind11;
 
@@ -156,6 +157,7 @@ void Run(const Call& call, const Output* outputs) {
   {
     // TensorFlow's and Python's other threads go on.
     const WithoutGil nogil;
+    const OtherPoolScope pool;
     outcome = call.operation.run(call, outputs, /*threads=*/0);
   }
   if (outcome.ending == Ending::kOutOfMemory) throw std::bad_alloc();

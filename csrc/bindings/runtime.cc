@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -34,12 +35,31 @@ std::vector<std::string> Names(bool supported_only) {
 
 void RegisterRuntime(py::module_& m) {
   m.def(
-      "num_threads", [] { return ResolveNumThreads(0); },
+      "num_threads",
+      [] {
+        const OtherPoolScope pool;
+        return ResolveNumThreads(0);
+      },
       "Threads that a large call uses: set_num_threads, else the\n"
-      "environment's HW3TF_NUM_THREADS, else the available processors.");
+      "environment's HW3TF_NUM_THREADS, else those of PyTorch where its front\n"
+      "is loaded, else the available processors.");
   m.def("set_num_threads", &CheckedSetNumThreads, py::arg("threads"),
         "Sets the threads of later calls; 0 restores the default. Results do\n"
         "not depend on it. Raises ValueError outside 0..1024.");
+  m.def(
+      "use_openmp",
+      [](uintptr_t run, uintptr_t num_threads) {
+        OtherPool pool;
+        pool.run = reinterpret_cast<decltype(pool.run)>(run);
+        pool.num_threads =
+            reinterpret_cast<decltype(pool.num_threads)>(num_threads);
+        SetOtherPool(pool);
+      },
+      py::arg("run"), py::arg("num_threads"),
+      "Calls of this module run on the threads of OpenMP from now on. The\n"
+      "addresses of GOMP_parallel and omp_get_max_threads; 0 and 0: on our "
+      "own\n"
+      "threads, as at first.");
   m.def(
       "instruction_set", [] { return ChosenInstructionSet().name; },
       "The instruction set in use: 'base', 'avx2', 'avx512' or\n"

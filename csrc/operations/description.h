@@ -1,5 +1,5 @@
 // The description of an operation: its operands, attributes and results in one
-// table, from which every front (NumPy, TensorFlow, XLA) registers the
+// table, from which every front (NumPy, TensorFlow, XLA, JAX) registers the
 // operation, reads a call, checks it and fills the arguments of the kernel.
 
 #pragma once

@@ -11,8 +11,9 @@ def num_threads() -> int:
     """Threads that a large call uses.
 
     In this order: `set_num_threads`, the environment's `HW3TF_NUM_THREADS`,
-    TensorFlow's `intra_op_parallelism_threads` (for the op), the processors
-    that this process may use.
+    TensorFlow's `intra_op_parallelism_threads` (for the op) or
+    `torch.get_num_threads()` (under PyTorch), the processors that this process
+    may use.
     """
     return _core.num_threads()
 

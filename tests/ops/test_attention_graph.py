@@ -131,3 +131,27 @@ print(len(os.listdir("/proc/self/task")) - before, zlib.crc32(y.tobytes()))
     ]
     assert [started for started, _ in out] == ["0", "2"]
     assert out[0][1] == out[1][1]
+
+
+@pytest.mark.parametrize("layer", ["LSTM", "MultiHeadAttention"])
+def test_set_num_threads_goes_before_intra_op_parallelism(layer):
+    code = f"""
+import os
+import numpy as np, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(3)
+import hw3tf
+x = tf.constant(np.random.default_rng(0).standard_normal((16, 100, 64), "float32"))
+if {layer!r} == "LSTM":
+    call = hw3tf.layers.LSTM(64)
+else:
+    attention = hw3tf.layers.MultiHeadAttention(2, 32)
+    call = lambda x: attention(x, x)
+call(x[:1, :2])  # serial: too small
+counts = [len(os.listdir("/proc/self/task"))]
+for threads in (1, 0):
+    hw3tf.ops.set_num_threads(threads)
+    call(x)
+    counts.append(len(os.listdir("/proc/self/task")))
+print(counts[1] - counts[0], counts[2] - counts[1])
+"""
+    assert run_python(code, HW3TF_NUM_THREADS=None).split()[-2:] == ["0", "2"]

@@ -2,8 +2,8 @@
 // forward and the backward pass.
 //
 // This folder knows nothing of Python, NumPy or TensorFlow: pointers, sizes and
-// strides in, pointers out. Callers validate (csrc/bindings, csrc/tensorflow);
-// kernels only assert, in debug builds.
+// strides in, pointers out. Callers validate (csrc/bindings, csrc/jax,
+// csrc/tensorflow); kernels only assert, in debug builds.
 
 #pragma once
 

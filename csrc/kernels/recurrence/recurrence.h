@@ -1,8 +1,8 @@
 // The integer recurrence h_t = activation(W x_t + U h_{t-1} + b): the contract.
 //
 // This folder knows nothing of Python, NumPy or TensorFlow: pointers, sizes and
-// strides in, pointers out. Callers validate (csrc/bindings, csrc/tensorflow);
-// kernels only assert, in debug builds.
+// strides in, pointers out. Callers validate (csrc/bindings, csrc/jax,
+// csrc/tensorflow); kernels only assert, in debug builds.
 
 #pragma once
 

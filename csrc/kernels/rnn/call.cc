@@ -190,7 +190,7 @@ int RnnThreads(int requested, double multiplications) {
   constexpr double kFewMultiplications = 2e6;
   if (multiplications < kFewMultiplications && !test_hooks.always_threads)
     return 1;
-  return requested > 0 ? requested : ResolveNumThreads(0);
+  return ResolveNumThreads(requested);
 }
 
 bool FewRows(int64_t rows, int threads, int64_t weight_bytes) {

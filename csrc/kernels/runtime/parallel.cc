@@ -52,10 +52,15 @@ struct Job {
 
 class Pool {
  public:
-  // Returns false if another call holds the pool.
-  bool Run(Job* job, int threads) {
+  // Returns false if another call holds the pool. On the threads of `other`, if
+  // that is given.
+  bool Run(Job* job, int threads, const OtherPool* other) {
     std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return false;
+    if (other) {
+      RunOn(*other, job, threads);
+      return true;
+    }
     StartWorkers(threads - 1);
     KeepWorkersOffThisProcessor();
     if (test_hooks.meet)
@@ -81,6 +86,18 @@ class Pool {
   }
 
  private:
+  static void RunOn(const OtherPool& other, Job* job, int threads) {
+    struct Team {
+      Job* job;
+      std::atomic<int> workers{0};
+    } team{job};
+    const auto body = [](void* context) {
+      Team* const its = static_cast<Team*>(context);
+      its->job->Run(its->workers.fetch_add(1));
+    };
+    other.run(body, &team, static_cast<unsigned>(threads), 0);
+  }
+
   void StartWorkers(int count) {
     // Before there is a thread: one that finds no place here ends the process.
     workers_.reserve(static_cast<size_t>(count));
@@ -169,9 +186,19 @@ class Pool {
 // Never destroyed: workers may still look at it while the process exits.
 std::atomic<Pool*> the_pool{nullptr};
 
+OtherPool other_pool;
+thread_local int other_pool_scopes = 0;
+
+const OtherPool* ChosenOtherPool() {
+  return other_pool_scopes > 0 && other_pool.run ? &other_pool : nullptr;
+}
+
 // A forked child has no workers, and locks that no thread will release: it
 // starts with a new pool.
-void ForgetPool() { the_pool.store(new Pool); }
+void ForgetPool() {
+  the_pool.store(new Pool);
+  other_pool = {};
+}
 
 Pool* ThePool() {
   static const bool made = [] {
@@ -247,7 +274,8 @@ void ParallelFor(int64_t tasks, int threads, uint32_t paths, ParallelBody body,
   job.context = context;
   job.tasks = tasks;
   if (threads > tasks) threads = static_cast<int>(tasks);
-  if (threads <= 1 || !ThePool()->Run(&job, threads)) job.Run(0);
+  if (threads <= 1 || !ThePool()->Run(&job, threads, ChosenOtherPool()))
+    job.Run(0);
   if (test_hooks.counts) Count(job, threads, paths);
 }
 
@@ -313,11 +341,21 @@ int ResolveNumThreads(int requested) {
   const int environment = EnvironmentNumThreads();
   if (environment > 0) return environment;
   if (requested > 0) return requested < kMaxThreads ? requested : kMaxThreads;
+  if (const OtherPool* const other = ChosenOtherPool())
+    return std::clamp(other->num_threads(), 1, kMaxThreads);
   static const int available = AvailableProcessors();
   return available;
 }
 
 void SetNumThreads(int threads) { set_num_threads.store(threads); }
+
+void SetOtherPool(const OtherPool& pool) {
+  ThePool();  // registers what a fork does
+  other_pool = pool;
+}
+
+OtherPoolScope::OtherPoolScope() { ++other_pool_scopes; }
+OtherPoolScope::~OtherPoolScope() { --other_pool_scopes; }
 
 std::string NumThreadsError() {
   if (EnvironmentNumThreads() >= 0) return "";

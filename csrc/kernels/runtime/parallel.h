@@ -1,4 +1,5 @@
-// The one thread pool: the only place of this library that makes threads.
+// The one thread pool: the only place of this library that makes threads. Calls
+// may run on another library's instead.
 
 #pragma once
 
@@ -84,14 +85,42 @@ void ParallelPhases(int64_t phases, int parts, uint32_t paths,
 
 // The number of threads a call gets, in this order: SetNumThreads, the
 // environment's HW3TF_NUM_THREADS, `requested` (TensorFlow's
-// intra_op_parallelism_threads; 0 = none), AvailableProcessors when it was
-// first asked.
+// intra_op_parallelism_threads; 0 = none), the other pool of an OtherPoolScope,
+// AvailableProcessors when it was first asked.
 HW3TF_EXPORT int ResolveNumThreads(int requested);
 
 // 0 undoes an earlier setting.
 HW3TF_EXPORT void SetNumThreads(int threads);
 
 constexpr int kMaxThreads = 1024;
+
+// The threads of another library: OpenMP's, as PyTorch has them. After each of
+// its calls they watch for work for milliseconds, on the processors that this
+// pool's threads would need.
+struct OtherPool {
+  // Runs body(context) once on each of at most `threads` threads, the caller's
+  // among them, and returns when all have returned: GOMP_parallel, with no
+  // `flags`.
+  void (*run)(void (*body)(void*), void* context, unsigned threads,
+              unsigned flags) = nullptr;
+  // How many threads its calls are to have: omp_get_max_threads.
+  int (*num_threads)() = nullptr;
+};
+
+// What OtherPoolScope stands for from now on. Not while a call runs. A forked
+// child has none: the threads of OpenMP do not survive a fork, and its calls
+// would wait for them for ever.
+HW3TF_EXPORT void SetOtherPool(const OtherPool& pool);
+
+// While it lives, calls of this thread run on the other pool, if one was set,
+// and ResolveNumThreads asks it instead of AvailableProcessors.
+class HW3TF_EXPORT OtherPoolScope {
+ public:
+  OtherPoolScope();
+  ~OtherPoolScope();
+  OtherPoolScope(const OtherPoolScope&) = delete;
+  OtherPoolScope& operator=(const OtherPoolScope&) = delete;
+};
 
 // Empty, or an error about HW3TF_NUM_THREADS.
 std::string NumThreadsError();

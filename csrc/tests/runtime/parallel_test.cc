@@ -1,5 +1,5 @@
 // Tests of the thread pool: every task once, phases in order, calls from many
-// threads, a forked child, allocations that fail.
+// threads, another library's threads, a forked child, allocations that fail.
 
 #include "kernels/runtime/parallel.h"
 
@@ -128,6 +128,53 @@ void EveryAllocationMayFail() {
   CHECK(failures >= 5, "%d allocations", failures);
 }
 
+std::atomic<int> calls_of_other{0};
+
+// Threads as another library's would be: new ones for each call.
+void RunOnOther(void (*body)(void*), void* context, unsigned threads,
+                unsigned flags) {
+  CHECK(flags == 0, "flags %u", flags);
+  ++calls_of_other;
+  std::vector<std::thread> team;
+  for (unsigned i = 1; i < threads; ++i) team.emplace_back(body, context);
+  body(context);
+  for (std::thread& thread : team) thread.join();
+}
+
+void OtherPoolIsUsedWithinItsScope(bool with_fork) {
+  const int own = ResolveNumThreads(0);
+  SetOtherPool({&RunOnOther, [] { return 7; }});
+  EveryTaskRunsOnce(3);
+  CHECK(calls_of_other == 0, "outside its scope");
+  CHECK(ResolveNumThreads(0) == own, "threads outside its scope");
+  {
+    const OtherPoolScope scope;
+    EveryTaskRunsOnce(3);
+    CHECK(calls_of_other == 1, "%d calls", calls_of_other.load());
+    PhasesFollowEachOther(3);
+    CHECK(calls_of_other == 2, "%d calls", calls_of_other.load());
+    EveryTaskRunsOnce(1);
+    CHECK(calls_of_other == 2, "for a call on one thread");
+    CHECK(ResolveNumThreads(0) == 7, "%d threads", ResolveNumThreads(0));
+    CHECK(ResolveNumThreads(5) == 5, "%d threads", ResolveNumThreads(5));
+    std::thread([own] {
+      CHECK(ResolveNumThreads(0) == own, "in a thread without a scope");
+    }).join();
+    const auto in_child = [own] {
+      EveryTaskRunsOnce(3);
+      return calls_of_other == 2 && ResolveNumThreads(0) == own ? 0 : 1;
+    };
+    if (with_fork) {
+      const int status = StatusInAFork(in_child);
+      CHECK(status == 0, "status %d", status);
+    }
+  }
+  SetOtherPool({});
+  const OtherPoolScope scope;
+  EveryTaskRunsOnce(3);
+  CHECK(calls_of_other == 2, "after it was taken back");
+}
+
 }  // namespace
 }  // namespace hw3tf
 
@@ -139,6 +186,7 @@ int main(int argc, char**) {
   for (int threads : {1, 2, 5, 16}) hw3tf::EveryTaskRunsOnce(threads);
   for (int parts : {1, 2, 5, 16}) hw3tf::PhasesFollowEachOther(parts);
   hw3tf::ManyCallersAtOnce();
+  hw3tf::OtherPoolIsUsedWithinItsScope(/*with_fork=*/argc == 1);
   if (argc == 1) hw3tf::ChildOfAForkWorks();
   std::printf("parallel: ok\n");
   return 0;

@@ -9,6 +9,8 @@ along its last axis, as after a transposition, becomes so first.
 Nothing here asks for Keras: plain PyTorch calls the same ops.
 """
 
+import ctypes
+import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -217,6 +219,24 @@ class Kernel:
         return Eager
 
 
+def follow_openmp() -> bool:
+    """Lets the kernels run on the threads of PyTorch, as many as
+    `torch.set_num_threads` says; returns whether they do.
+
+    PyTorch has threads of OpenMP, which watch for work for some milliseconds after each
+    call: kernels on threads of their own would share the processors with them.
+    """
+    library = pathlib.Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:  # it is loaded, and so is the OpenMP that it calls
+        openmp = ctypes.CDLL(str(library))
+        functions = openmp.GOMP_parallel, openmp.omp_get_max_threads
+    except (OSError, AttributeError):  # another system, or another pool
+        return False
+    addresses = (ctypes.cast(x, ctypes.c_void_p).value or 0 for x in functions)
+    _core.use_openmp(*addresses)
+    return True
+
+
 def needs_gradient(tensors: Sequence[Any]) -> bool:
     """Whether PyTorch records what is computed of the tensors."""
     return torch.is_grad_enabled() and any(
@@ -272,3 +292,6 @@ def _tensor(array: Any) -> torch.Tensor:
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+follow_openmp()
