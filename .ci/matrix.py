@@ -1,4 +1,4 @@
-"""Test of one wheel with every TensorFlow or every JAX, and a table of the results.
+"""Test of one wheel with every TensorFlow, JAX or PyTorch, and a table of the results.
 
     python .ci/matrix.py WHEEL.whl
     python .ci/matrix.py WHEEL.whl --framework jax
@@ -6,7 +6,7 @@
 makes an environment for each version, runs a share of the tests there, and writes what
 passed. `nox -s matrix` runs it. The table says which versions this Python cannot
 install. `--page docs/reliability.md` writes the table there. The environments for JAX
-have no TensorFlow.
+and PyTorch have no TensorFlow.
 """
 
 import argparse
@@ -51,10 +51,12 @@ QUICK = (
     "ops/test_xla_probe.py::test_probe_passes_here",
 )
 JAX_VERSIONS = ("0.4.35", "0.4.38", "0.5.3", "0.6.2", "0.7.2", "0.8.3", "0.9.2", "0.10")
+TORCH_VERSIONS = ("2.7", "2.8", "2.9", "2.10", "2.11", "2.12", "2.13", "2.14")
 # Each with its versions and the tests, all and a few.
 FRAMEWORKS = {
     "tensorflow": (VERSIONS, FILES, QUICK),
     "jax": (JAX_VERSIONS, ("backends",), ("backends/test_jax_attention.py",)),
+    "torch": (TORCH_VERSIONS, ("backends",), ("backends/test_torch_attention.py",)),
 }
 ABOUT = """
 import json, sys

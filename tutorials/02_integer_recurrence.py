@@ -38,8 +38,9 @@ import os
 import subprocess
 import sys
 
-os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-print("Loading TensorFlow takes a few seconds.", flush=True)
+backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # or jax, or torch
+os.environ |= {"JAX_ENABLE_X64": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+print(f"Loading Keras on {backend} takes a few seconds.", flush=True)
 try:
     import hw3tf
 except ImportError as error:
@@ -60,12 +61,17 @@ import numpy as np
 from hw3tf.course.lesson import Lesson
 from hw3tf.course.plots import recurrence as draw
 
+to_numpy = keras.ops.convert_to_numpy  # of tensors of any backend
+
 # %% [markdown]
 # ## Settings
 #
 # Where there are two values, the left one is that of this notebook, the right one that
 # of a full run: `lesson.settings(full=True, ...)`, or the program without `--quick`.
 # Try a recurrent weight of 1, 0 or 2, run all cells, and read which claims break.
+#
+# The same cells run with Keras on JAX and on PyTorch: set `KERAS_BACKEND` to `jax` or
+# `torch` before the notebook is started.
 
 # %%
 lesson = Lesson("02_integer_recurrence", claims=6)
@@ -167,7 +173,7 @@ rng, wrong = np.random.default_rng(settings.seed), 0
 pairs = [(settings.input_weight, settings.recurrent_weight)]
 for w, u in [*pairs, (1, 1), (2, 3), (-1, 0), (1, -2)]:
     numbers = rng.integers(-100, 101, (100, 10))
-    states = net(w, u, dtype="int64")(numbers[:, :, None]).numpy()[:, 0]
+    states = to_numpy(net(w, u, dtype="int64")(numbers[:, :, None]))[:, 0]
     wrong += sum(
         closed_form(n, w, u) != s for n, s in zip(numbers, states, strict=True)
     )
@@ -203,8 +209,8 @@ def even_minus_odd(x):
 
 cases = np.array([(3, 5, 1, 4), (3, 5, 4, 2), (5, 3, 4, 1)])
 h = layer(cases[:, :, None])
-three = output(h).numpy()[:, 0].tolist()
-for case, state, y in zip(cases.tolist(), h.numpy()[:, 0], three, strict=True):
+three = to_numpy(output(h))[:, 0].tolist()
+for case, state, y in zip(cases.tolist(), to_numpy(h)[:, 0], three, strict=True):
     even, odd = sum(case[1::2]), sum(case[::2])
     print(f"{case}: E = {even}, O = {odd}, state {state}, output {y:g}")
 lesson.claim(3, "outputs of the three", three, "==", [1.0, 0.5, 0.0])
@@ -228,7 +234,7 @@ def all_sequences(length):
 
 
 four = all_sequences(4)
-outputs = output(layer(four[:, :, None])).numpy()[:, 0]
+outputs = to_numpy(output(layer(four[:, :, None])))[:, 0]
 sums = four[:, ::2].sum(axis=1), four[:, 1::2].sum(axis=1)  # O and E
 lesson.show("plane", draw.plane(*sums, outputs))
 
@@ -251,8 +257,8 @@ def count_wrong(x, sign=1):
         states = layer(x[:, :, None])
     except OverflowError:  # with other weights the states may not fit into 64 bits
         return np.array([len(x), len(x)])
-    wrong = states.numpy()[:, 0] != wanted
-    wrong_outputs = output(states).numpy()[:, 0] != (np.sign(wanted) + 1) / 2
+    wrong = to_numpy(states)[:, 0] != wanted
+    wrong_outputs = to_numpy(output(states))[:, 0] != (np.sign(wanted) + 1) / 2
     return np.array([wrong.sum(), wrong_outputs.sum()])
 
 
@@ -342,13 +348,13 @@ def float_states(x):
 errors = {}
 for step in (1001, 1000, 1024, 999):
     growing = alternating(step, 20_000)
-    exact = exact_states(growing).numpy()
+    exact = to_numpy(exact_states(growing))
     errors[step] = float_states(growing).astype("float64") - exact
     share = np.mean(errors[step][np.abs(exact) > 2**24] != 0)
     print(f"steps of {step}: {share:.2%} of the states beyond 2**24 are wrong")
 first_wrong = int(np.argmax(errors[1001] != 0)) + 1
 print(f"with steps of 1001 the first wrong state is number {first_wrong:,}")
-growing = exact_states(alternating(1001, 20_000)).numpy()
+growing = to_numpy(exact_states(alternating(1001, 20_000)))
 lesson.show("floats", draw.floats(growing, errors))
 
 # %% [markdown]
@@ -381,7 +387,7 @@ for step in (1000, 1024):
 # %%
 large = np.array([[0, 2**24, -1, -(2**24)]])
 exact_four, float_four = int(exact_states(large)[-1]), float(float_states(large)[-1])
-print(f"exact states:   {exact_states(large).numpy().tolist()}")
+print(f"exact states:   {to_numpy(exact_states(large)).tolist()}")
 print(f"float32 states: {[int(h) for h in float_states(large)]}")
 lesson.claim(5, "E - O of the four numbers, exact", exact_four, "==", 1)
 lesson.claim(5, "the same in float32", float_four, "==", 0.0)
@@ -403,11 +409,11 @@ lesson.claim(5, "the same in float32", float_four, "==", 0.0)
 def int32_states(x, overflow):
     """The states at every step, in int32: (timesteps,)."""
     small = net(1, -1, dtype="int32", overflow=overflow, return_sequences=True)
-    return small(x[:, :, None].astype("int32"))[0, :, 0].numpy()
+    return to_numpy(small(x[:, :, None].astype("int32")))[0, :, 0]
 
 
 steep = alternating(10**8, 40)
-by_policy = {"exact": exact_states(steep).numpy()}
+by_policy = {"exact": to_numpy(exact_states(steep))}
 by_policy |= {policy: int32_states(steep, policy) for policy in ("wrap", "saturate")}
 lesson.show("overflow", draw.policies(by_policy))
 

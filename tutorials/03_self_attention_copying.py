@@ -47,8 +47,9 @@ import os
 import subprocess
 import sys
 
-os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-print("Loading TensorFlow takes a few seconds.", flush=True)
+backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # or jax, or torch
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+print(f"Loading Keras on {backend} takes a few seconds.", flush=True)
 try:
     import hw3tf
 except ImportError as error:
@@ -69,11 +70,16 @@ import numpy as np
 from hw3tf.course.lesson import Lesson
 from hw3tf.course.plots import copying as draw
 
+to_numpy = keras.ops.convert_to_numpy  # of tensors of any backend
+
 # %% [markdown]
 # ## Settings
 #
 # Where there are two values, the left one is that of this notebook, the right one that
 # of a full run: `lesson.settings(full=True, ...)`, or the program without `--quick`.
+#
+# The same cells run with Keras on JAX and on PyTorch: set `KERAS_BACKEND` to `jax` or
+# `torch` before the notebook is started.
 
 # %%
 lesson = Lesson("03_self_attention_copying", claims=7)
@@ -140,8 +146,9 @@ def attend(x, scale=1.0):
     y, weights = hw3tf.ops.dot_product_attention(
         rows, rows, rows, scale=scale, return_attention_scores=True
     )
-    length = np.shape(x)[-2]
-    return np.reshape(y, np.shape(x)), np.reshape(weights, (*np.shape(x)[:-1], length))
+    shape, length = np.shape(x), np.shape(x)[-2]
+    y, weights = to_numpy(y), to_numpy(weights)
+    return y.reshape(shape), weights.reshape(*shape[:-1], length)
 
 
 # %% [markdown]
@@ -413,7 +420,7 @@ def heads_that_copy(num_heads):
 layer, batch = heads_that_copy(2), 10.0 * tokens[None]
 _, weights = layer(batch, batch, return_attention_scores=True)
 points = np.einsum("td,dhk->thk", batch[0], layer.get_weights()[0])[:, 0]
-lesson.show("heads", draw.heads(points, weights[0].numpy()))
+lesson.show("heads", draw.heads(points, to_numpy(weights)[0]))
 
 # %% [markdown]
 # Both heads look at one token each, $x_4$ included. The left panel shows the queries of
@@ -428,9 +435,9 @@ lesson.show("heads", draw.heads(points, weights[0].numpy()))
 head_errors = {}
 for beta in (1, 2, 3, 5, 10):
     x = beta * tokens[None]
-    head_errors[beta] = e = relative_error(layer(x, x).numpy(), x)[0]
+    head_errors[beta] = e = relative_error(to_numpy(layer(x, x)), x)[0]
     print(f"beta {beta:2}: two heads miss by {e.min():.1e} to {e.max():.1e}")
-one = heads_that_copy(1)(x, x).numpy()
+one = to_numpy(heads_that_copy(1)(x, x))
 one_head = np.linalg.norm(one - x) / np.linalg.norm(x)
 squares = np.linalg.svd(tokens, compute_uv=False) ** 2
 least = math.sqrt(squares[2:].sum() / squares.sum())
@@ -455,7 +462,7 @@ lesson.claim(6, "error of one head at beta = 10", one_head, "~", least, 1e-3)
 shares = []
 for sigma in rows[:, 0]:
     x = noisy_tokens(sigma, num_tokens=4)
-    shares.append(copied(layer(x, x).numpy(), x).min())
+    shares.append(copied(to_numpy(layer(x, x)), x).min())
 lesson.show("noise_and_heads", draw.noisy_copies(rows, shares))
 lesson.claim(6, "least share of copies, noisy norms", min(shares), ">", 0.999)
 
@@ -564,7 +571,7 @@ def attention_map(model, tokens):
     """Weights of the trained head: (sequences, length, length)."""
     layer = model.get_layer("attention")
     x = keras.Model(model.input, layer.input[0])(tokens)
-    return layer(x, x, return_attention_scores=True)[1].numpy()[:, 0]
+    return to_numpy(layer(x, x, return_attention_scores=True)[1])[:, 0]
 
 
 maps = {name: attention_map(model, test) for name, model in models.items()}

@@ -179,10 +179,8 @@ def check_start(args: argparse.Namespace, *packages: str, megabytes: int = 20) -
         megabytes: What the program writes, at most.
 
     Raises:
-        UserError: If Keras runs on another backend than TensorFlow, a package is
-            missing, or the folder cannot be written to.
+        UserError: If a package is missing, or the folder cannot be written to.
     """
-    require_tensorflow()
     for name in ("matplotlib", *packages):
         require_package(name)
     prepare_folder(args.out)

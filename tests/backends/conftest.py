@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax pytest tests/backends
     KERAS_BACKEND=torch pytest tests/backends
 
-`pytest` runs them so, too (tests/release/test_backends.py).
+`pytest -m slow tests/release/test_backends.py` runs both so, as CI does.
 """
 
 import os

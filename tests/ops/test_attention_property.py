@@ -53,9 +53,10 @@ def calls(draw):
     return arrays, dtype, options
 
 
-# derandomize: the same examples in every run; on a busy machine drawing is slow.
+# derandomize: the same examples in every run; on a busy machine drawing is slow. Each
+# takes 0.2 s; `nox -s fuzz` draws more.
 @settings(
-    max_examples=120,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -131,12 +131,14 @@ def test_inputs_of_every_dtype_are_widened(weights, input_dtype, path, rng):
     state = "int64" if weights == "int64" else "int32"
     if (state, input_dtype) == ("int32", "int64"):
         return  # refused: ops/test_integer_rnn_errors.py
+    # A step of the reference takes some 10 ms, and none differs from the first ones.
+    timesteps = 5 if path == "reference" else 40
     for features in (1, 3):
         given = arguments(
             rng,
             features=features,
             units=features,
-            timesteps=40,
+            timesteps=timesteps,
             dtype=state,
             weight_dtype=weights,
             input_dtype=input_dtype,

@@ -1,5 +1,7 @@
 """`hw3tf.ops.ragged_dot_product_attention` against one sequence after the other."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -146,20 +148,27 @@ CASES += [
 ]
 
 
-@pytest.mark.parametrize(("name", "dtype"), CASES)
-def test_result_and_gradients_are_those_of_one_by_one(name, dtype, path, rng):
-    """At most twice as wrong as one by one in the same dtype; in bfloat16, up to
-    the rounding of its output, which is summed over 6 values and 4 heads."""
+@functools.cache
+def case_and_results(name, dtype):
+    """Inputs and options; results one by one, exact and in the dtype."""
+    rng = np.random.default_rng(0)
     inputs, options = make_inputs(rng), options_named(name, rng)
     arrays = [tf.cast(tf.cast(x, dtype), "float64").numpy() for x in inputs[0]]
     inputs = (arrays, *inputs[1:])
     if "bias" in options:
         bias = tf.cast(tf.cast(options["bias"], dtype), "float64")
         options["bias"] = bias.numpy()
-    got = run(ops.ragged_dot_product_attention, inputs, dtype, **options)
     exact = run(one_by_one, inputs, "float64", **options)
     narrow = "float32" if dtype == "float64" else dtype
-    plain = run(one_by_one, inputs, narrow, **options)
+    return inputs, options, exact, run(one_by_one, inputs, narrow, **options)
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_result_and_gradients_are_those_of_one_by_one(name, dtype, path):
+    """At most twice as wrong as one by one in the same dtype; in bfloat16, up to
+    the rounding of its output, which is summed over 6 values and 4 heads."""
+    inputs, options, exact, plain = case_and_results(name, dtype)
+    got = run(ops.ragged_dot_product_attention, inputs, dtype, **options)
     for x, truth, other in zip(got, exact, plain, strict=True):
         bound = 2 * np.abs(other - truth).max()
         if dtype == "float64":

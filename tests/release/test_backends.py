@@ -104,9 +104,11 @@ print("and refused")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_short_tests_of_the_kernels(backend, tmp_path):
-    """Those of tests/backends, which need the process for themselves."""
+def test_tests_of_the_backend(backend, tmp_path):
+    """Those of tests/backends, which need the process for themselves: two minutes of
+    the processor for JAX. CI runs them always."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     options = ["-q", "-n0", "-p", "no:cacheprovider", "-c", ROOT / "pyproject.toml"]

@@ -119,9 +119,10 @@ def check_start(args: argparse.Namespace) -> None:
         args: From `parse_arguments`.
 
     Raises:
-        UserError: If a package is missing, a folder or file cannot be written, or
-            `TF_CONFIG` is wrong.
+        UserError: If Keras runs on another backend than TensorFlow, a package is
+            missing, a folder or file cannot be written, or `TF_CONFIG` is wrong.
     """
+    tutorial.require_tensorflow()
     tutorial.check_start(args, "sklearn", megabytes=200)
     if vars(args).get("model") == "bert":
         tutorial.require_package("keras_hub", "bert")
