@@ -26,6 +26,7 @@ except ImportError as error:
     ) from error
 
 from hw3tf.ops.fronts import torch_ops
+from hw3tf.ops.fronts.torch_kernels import has_values
 from hw3tf.ops.rnn.options import RnnOptions
 
 __all__ = ["gru", "lstm", "scaled_dot_product_attention"]
@@ -120,7 +121,9 @@ def scaled_dot_product_attention(
         }
     )
     if tensors:  # the kernel has the mean of the values there, as Keras
-        output = output.masked_fill(_sees_nothing(tensors, logsumexp), 0)
+        nothing = _sees_nothing(tensors, logsumexp)
+        if not has_values(nothing) or nothing.any():  # the fill copies the output
+            output = output.masked_fill(nothing, 0)
     if dropout_p == 1:
         output = output * 0
     output = output.transpose(1, 2)

@@ -31,8 +31,8 @@ KINDS = {
 }
 # Batch, length, heads, size of a head.
 SIZES = {"small": (2, 128, 4, 64), "medium": (4, 256, 8, 64), "large": (2, 1024, 8, 64)}
-ROUNDS = 5
-SECONDS = 2.0  # of a round at once
+ROUNDS = 3
+SECONDS = 1.0  # of a round at once
 
 
 class Worker:

@@ -1,14 +1,12 @@
-"""Keras's layers on each backend, as they are and after `hw3tf.accelerate(model)`.
+"""Layers and models on each backend, as they are and after `hw3tf.accelerate(model)`.
 
     python benchmarks/models/backends.py --json backends.json --markdown backends.md
 
-A process per backend and case holds both kinds of a model of one layer; they take
-turns. What is timed is a step of `train_on_batch`, or a call of `predict_on_batch`:
-Keras's own, compiled as it compiles on that backend. The overhead of a small call of
-attention is measured, too.
+A process per backend and case holds both kinds of a model of one layer of Keras, or of
+a model of KerasHub; they take turns. What is timed is a step of `train_on_batch`, or a
+call of `predict_on_batch`: Keras's own, compiled as it compiles on that backend.
 """
 
-import json
 import os
 import pathlib
 import statistics
@@ -19,6 +17,7 @@ if not __package__:  # run as a program: what it imports is in the folder above
     sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 import harness
+from models import cases as hub
 
 PROGRAM = "models/backends.py"
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
@@ -33,52 +32,47 @@ CASES = {
     "attention": ("MultiHeadAttention", 2, 512, 768, (12, 64)),
 }
 QUICK = (2, 5, 4)
+# Models of KerasHub, as in models/cases.py, for inference.
+MODELS = ("bert-base-512", "gpt2-small-1024", "llama-like-2048")
 
 
 class Worker:
     """Both kinds of a model, on the backend of the process.
 
     Args:
-        case: The case in JSON.
+        name: Of `CASES` or `MODELS`.
+        quick: "quick" for tiny sizes.
     """
 
-    def __init__(self, case):
+    def __init__(self, name, quick):
         import keras
         import numpy as np
 
         import hw3tf
 
-        layer, batch, timesteps, features, sizes = json.loads(case)
-        inputs = keras.Input((timesteps, features))
-
-        def model():
-            made = getattr(keras.layers, layer)
-            if layer == "MultiHeadAttention":
-                x = made(*sizes)(inputs, inputs)
-            else:
-                x = made(*sizes, return_sequences=True)(inputs)
-            model = keras.Model(inputs, x)
-            model.compile(keras.optimizers.SGD(1e-3), "mse")
-            return model
-
-        self.models = {kind: model() for kind in KINDS}
+        rng = np.random.default_rng(0)
+        make = of_hub if name in MODELS else of_one_layer
+        build, self.x, shape = make(name, quick == "quick", rng)
+        self.models = {kind: build(keras) for kind in KINDS}
         stock, accelerated = self.models.values()
         accelerated.set_weights(stock.get_weights())
         report = hw3tf.accelerate(accelerated)
         self.fused, self.path = report.num_fused, report.path.path
-        rng = np.random.default_rng(0)
-        self.x = rng.standard_normal((batch, timesteps, features), "float32")
-        self.y = rng.standard_normal(stock.output_shape[1:], "float32")
-        self.y = np.broadcast_to(self.y, (batch, *self.y.shape)).copy()
+        self.y = None if shape is None else rng.standard_normal(shape, "float32")
 
     def compare(self):
         """The largest difference of outputs, and what computes."""
+        import keras
         import numpy as np
 
         stock, accelerated = (
-            np.asarray(model.predict_on_batch(self.x)) for model in self.models.values()
+            keras.tree.flatten(model.predict_on_batch(self.x))
+            for model in self.models.values()
         )
-        error = np.abs(stock - accelerated).max() / np.abs(stock).max()
+        error = max(
+            np.abs(x - y).max() / np.abs(x).max()
+            for x, y in zip(stock, accelerated, strict=True)
+        )
         return {"difference": float(error), "fused": self.fused, "path": self.path}
 
     def time(self, kind, training):
@@ -90,31 +84,52 @@ class Worker:
                 return model.train_on_batch(self.x, self.y)
             return model.predict_on_batch(self.x)
 
-        call()
         start = time.perf_counter()
         call()
-        repeats = max(1, round(0.3 / (time.perf_counter() - start)))
+        first = time.perf_counter() - start
+        repeats = max(1, round(0.3 / first))
         start = time.perf_counter()
         for _ in range(repeats):
             call()
         return {"seconds": (time.perf_counter() - start) / repeats}
 
 
+def of_one_layer(name, quick, rng):
+    """What makes the model, its inputs, the shape of its outputs."""
+    layer, batch, timesteps, features, sizes = CASES[name]
+    if quick:
+        batch, timesteps, features = QUICK
+        sizes = (2, 2)[: len(sizes)]
+    attention = layer == "MultiHeadAttention"
+
+    def build(keras):
+        inputs = keras.Input((timesteps, features))
+        options = {} if attention else {"return_sequences": True}
+        made = getattr(keras.layers, layer)(*sizes, **options)
+        model = keras.Model(inputs, made(*[inputs] * (1 + attention)))
+        model.compile(keras.optimizers.SGD(1e-3), "mse")
+        return model
+
+    x = rng.standard_normal((batch, timesteps, features), "float32")
+    return build, x, (batch, timesteps, features if attention else sizes[0])
+
+
+def of_hub(name, quick, rng):
+    """The same for a model that is not trained: without the shape."""
+    case = hub.CASES[name]
+    case = hub.shrunk(case) if quick else case
+    return lambda keras: hub.build(case), hub.inputs(case, rng), None
+
+
 def measure_case(backend, name, quick):
-    layer, *sizes, heads = CASES[name]
-    case = (
-        layer,
-        *(QUICK if quick else sizes),
-        [2, 2][: len(heads)] if quick else heads,
-    )
     environment = {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
-    arguments = "models.backends", json.dumps(case)
+    arguments = "models.backends", name, "quick" if quick else "whole"
     with harness.Process(*arguments, environment=environment) as process:
         compared = process.ask("compare")
         if "error" in compared:
             return {"backend": backend, "case": name, "error": compared["error"]}
         results = []
-        for training in (False, True):
+        for training in (False,) if name in MODELS else (False, True):
             rounds = {kind: [] for kind in KINDS}
             for number in range(1 if quick else ROUNDS):
                 for kind in harness.in_turn(KINDS, number):
@@ -137,6 +152,8 @@ def measure(options, command):
     cases = []
     for backend in options.backends.split(","):
         for name in options.cases.split(","):
+            if name in MODELS and backend not in options.models.split(","):
+                continue
             harness.say(f"{backend}: {name}")
             cases.append(measure_case(backend, name, options.quick))
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
@@ -162,14 +179,21 @@ def rows(results):
 
 
 def report(results):
-    head = ["backend", "layer", "stock, ms", "accelerated, ms", "ratio", "difference"]
+    head = [
+        "backend",
+        "layer or model",
+        "stock, ms",
+        "accelerated, ms",
+        "ratio",
+        "difference",
+    ]
     sizes = "; ".join(f"{name}: {case[1:]}" for name, case in CASES.items())
     parts = [
         harness.heading_in_words(results, [results["command"]]),
         harness.table(head, rows(results)),
         f"Best of {ROUNDS} rounds (median). Batch, timesteps, features, units: "
-        f"{sizes} (heads). The largest difference of outputs, relative to the largest "
-        "number.",
+        f"{sizes} (heads). Models: KerasHub's, as in models/cases.py. The largest "
+        "difference of outputs, relative to the largest number.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -177,7 +201,10 @@ def report(results):
 def main(argv=None):
     parser = harness.parser(__doc__)
     parser.add_argument("--backends", default=",".join(BACKENDS))
-    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--cases", default=",".join((*CASES, *MODELS)))
+    parser.add_argument(
+        "--models", default="jax,torch", help="backends on which models are measured"
+    )
     options = parser.parse_args(argv)
     harness.publish(
         PROGRAM,

@@ -4,7 +4,8 @@
 
 writes all of them again from benchmarks/results. tests/data/figures.json lists them:
 
-- "tables": program of benchmarks/ -> the page that has its marks, and its JSON.
+- "tables": program of benchmarks/ -> the page that has its marks, and its JSON. With
+  ":" and a word after it, another run of the same program.
 - "measured": a text on a page with a {} for each figure, and the source of each:
   `file`, `path` in it, `format`. Steps of a path are keys, places in a list,
   `key=value` for the entry of a list that has it, or `*` for all, of which `reduce`
@@ -96,7 +97,8 @@ def tables():
     found = []
     for program, (page, file) in LIST["tables"].items():
         if (RESULTS / file).exists():
-            module = importlib.import_module(program[:-3].replace("/", "."))
+            path = program.partition(":")[0].removesuffix(".py")
+            module = importlib.import_module(path.replace("/", "."))
             results = json.loads((RESULTS / file).read_text())
             found.append((program, page, module.report(results)))
     sys.path.remove(str(ROOT / "benchmarks"))

@@ -57,4 +57,6 @@ class Hw3tfJax(Jax):
     def masks(self, case):
         if case.lengths is None:
             return {}
-        return {"key_value_seq_lengths": case.lengths.astype("int32")}
+        # Padded queries are left out, too, as in what TensorFlow calls.
+        names = ("query_seq_lengths", "key_value_seq_lengths")
+        return dict.fromkeys(names, case.lengths.astype("int32"))

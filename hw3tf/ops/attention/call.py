@@ -126,8 +126,10 @@ def settled(
         "dropout_rate": float(options.dropout_rate),
         "dropout_seed": None if options.dropout_rate == 0 else seed,
     }
-    # Not `replace`, which takes 3 us.
-    return AttentionOptions(**{**vars(options), **changes, **tensors})
+    # Not `replace`, which takes 3 us, nor `vars`: torch.compile follows neither before
+    # PyTorch 2.13.
+    cap = options.attn_logits_soft_cap
+    return AttentionOptions(**changes, **tensors, attn_logits_soft_cap=cap)
 
 
 def choose_path(dtype: str, scale: Any) -> CallPath:

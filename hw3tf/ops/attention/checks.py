@@ -140,10 +140,11 @@ def _checked_sizes(shapes: dict[str, Shape], packed: bool) -> Sizes:
         _fail("value", f"the {what} of `key`, {k}", v)
     if v[-1] == 0:
         _fail("value", "at least one feature", v)
-    sizes = named["value"] | named["key"] | named["query"]
+    # Without `|`, which torch.compile does not follow before PyTorch 2.9.
+    sizes = {**named["value"], **named["key"], **named["query"]}
     if packed:
-        return sizes | {BATCH: None, "T": None, "S": None}
-    return sizes | {BATCH: broadcast_size(shape[0] for shape in shapes.values())}
+        return {**sizes, BATCH: None, "T": None, "S": None}
+    return {**sizes, BATCH: broadcast_size(shape[0] for shape in shapes.values())}
 
 
 def _check_batch(shapes: dict[str, Shape]) -> None:

@@ -250,6 +250,14 @@ def in_forward_mode() -> bool:
     return bool(torch.autograd.forward_ad._current_level >= 0)
 
 
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether the numbers of a tensor are there to be looked at: it is not traced,
+    mapped, or on `meta`."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return _are_plain([tensor])
+
+
 def _are_plain(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether nothing but autograd looks at calls of ops: no mode, as of
     `torch.export`, no tracer, no subclass."""
