@@ -63,6 +63,18 @@ def test_first_cell_chooses_tensorflow_which_starts_without_a_word(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("number", [2, 3])
+def test_lesson_that_runs_on_any_backend_keeps_the_readers(number, tmp_path):
+    pytest.importorskip("jax")
+    code = START.format(program=str(LESSONS[number - 1]))
+    environment = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": None}
+    done = processes.run(["-c", code], modules=(), cwd=tmp_path, **environment)
+    assert done.stdout.splitlines() == [
+        "Loading Keras on jax takes a few seconds.",
+        "jax",
+    ]
+
+
 MESSAGES = r"""
 import os, runpy, sys
 start = runpy.run_path({path!r})["without_messages"]

@@ -242,12 +242,13 @@ def test_missing_packages_are_told_at_the_start(name, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_other_backends_are_told_at_the_start(tmp_path, monkeypatch):
+def test_other_backends_are_told_where_tensorflow_is_needed(tmp_path, monkeypatch):
     import keras
 
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     with pytest.raises(UserError, match="needs TensorFlow, and Keras runs on jax"):
-        start(tmp_path)
+        tutorial.require_tensorflow()
+    start(tmp_path)  # a lesson chooses in its first cell
 
 
 def test_a_full_disk_is_told_at_the_start(tmp_path, monkeypatch):
