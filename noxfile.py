@@ -222,7 +222,7 @@ def wheels(session):
     (sdist,) = out.glob("*.tar.gz")
     built = []
     for name in ("first",) if quick else ("first", "second"):
-        shutil.unpack_archive(sdist, out / name / "source", filter="data")
+        shutil.unpack_archive(sdist, out / name / "source")
         (source,) = (out / name / "source").iterdir()
         command = ("pip", "wheel", "--no-deps", "--wheel-dir", str(out / name))
         session.run(*command, str(source))
