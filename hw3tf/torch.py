@@ -13,7 +13,8 @@ autocast, with `torch.func.grad`, `torch.vmap` and activation checkpoints, and o
 Keras to run on torch, KERAS_BACKEND=torch in the environment, and say so otherwise.
 Nothing else here depends on the backend of Keras.
 
-The kernels run on PyTorch's own threads, as many as `torch.set_num_threads` says.
+On Linux the kernels run on PyTorch's own threads, as many as `torch.set_num_threads`
+says, unless `hw3tf.ops.set_num_threads` or `HW3TF_NUM_THREADS` say otherwise.
 """
 
 from typing import Any

@@ -2,15 +2,15 @@
 
     python benchmarks/libraries/pools.py --json pools.json --markdown pools.md
 
-In turn: a dense layer, attention and a dense layer, the attention the framework's own
-or ours. Threads that watch for work after the one call keep those of the next from
-their processors. At once: two threads of Python, one of which multiplies matrices while
-the other computes attention; of each the share of its calls that are done per second
-when it is alone. Where the threads of the one do not hinder those of the other, the two
-shares make 1.
+In turn: a dense layer, attention, a dense layer. The attention is the framework's own
+or ours. Threads that watch for work after one call keep the processors from the threads
+of the next.
+
+At once: one thread of Python multiplies matrices, another computes attention. The
+table has the rate of each as a share of its rate when it is alone. The two shares make
+1 where the threads of one do not hinder those of the other.
 """
 
-import os
 import pathlib
 import statistics
 import sys
@@ -189,9 +189,7 @@ def measure(options, command):
             for name in SIZES:
                 harness.say(f"{framework}: {name}")
                 cases.append(measure_size(process, framework, name, options.quick))
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    found = harness.heading(PACKAGES)
-    return {**found, "command": command, "threads": threads, "cases": cases}
+    return {**harness.heading(PACKAGES), "command": command, "cases": cases}
 
 
 def rows(results):
@@ -218,7 +216,7 @@ def report(results):
         harness.table(head, rows(results)),
         f"In turn: the median call of the best of {ROUNDS} rounds (of the median "
         f"round). At once: the median of {ROUNDS} rounds of {SECONDS:.0f} s. "
-        f"Batch, length, heads, size: {sizes}. {results['threads']} processors.",
+        f"Batch, length, heads, size: {sizes}.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -227,12 +225,8 @@ def main(argv=None):
     parser = harness.parser(__doc__)
     parser.add_argument("--frameworks", default=",".join(KINDS))
     options = parser.parse_args(argv)
-    harness.publish(
-        PROGRAM,
-        options,
-        lambda: measure(options, harness.command(PROGRAM, argv)),
-        report,
-    )
+    command = harness.command(PROGRAM, argv)
+    return harness.publish(PROGRAM, options, lambda: measure(options, command), report)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ a model of KerasHub; they take turns. What is timed is a step of `train_on_batch
 call of `predict_on_batch`: Keras's own, compiled as it compiles on that backend.
 """
 
-import os
 import pathlib
 import statistics
 import sys
@@ -20,8 +19,8 @@ import harness
 from models import cases as hub
 
 PROGRAM = "models/backends.py"
-BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
-PACKAGES = ("hw3tf", "keras", *BACKENDS.values())
+BACKENDS = ("tensorflow", "jax", "torch")
+PACKAGES = ("hw3tf", "keras", *BACKENDS)
 KINDS = ("stock", "accelerated")
 ROUNDS = 5
 # Name: layer, batch, timesteps, features, units or heads and their size.
@@ -58,7 +57,7 @@ class Worker:
         accelerated.set_weights(stock.get_weights())
         report = hw3tf.accelerate(accelerated)
         self.fused, self.path = report.num_fused, report.path.path
-        self.y = None if shape is None else rng.standard_normal(shape, "float32")
+        self.y = rng.standard_normal(shape, "float32") if shape else None
 
     def compare(self):
         """The largest difference of outputs, and what computes."""
@@ -156,9 +155,7 @@ def measure(options, command):
                 continue
             harness.say(f"{backend}: {name}")
             cases.append(measure_case(backend, name, options.quick))
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    found = harness.heading(PACKAGES)
-    return {**found, "command": command, "threads": threads, "cases": cases}
+    return {**harness.heading(PACKAGES), "command": command, "cases": cases}
 
 
 def rows(results):
@@ -206,12 +203,8 @@ def main(argv=None):
         "--models", default="jax,torch", help="backends on which models are measured"
     )
     options = parser.parse_args(argv)
-    harness.publish(
-        PROGRAM,
-        options,
-        lambda: measure(options, harness.command(PROGRAM, argv)),
-        report,
-    )
+    command = harness.command(PROGRAM, argv)
+    return harness.publish(PROGRAM, options, lambda: measure(options, command), report)
 
 
 if __name__ == "__main__":

@@ -56,10 +56,9 @@ void RegisterRuntime(py::module_& m) {
         SetOtherPool(pool);
       },
       py::arg("run"), py::arg("num_threads"),
-      "Calls of this module run on the threads of OpenMP from now on. The\n"
-      "addresses of GOMP_parallel and omp_get_max_threads; 0 and 0: on our "
-      "own\n"
-      "threads, as at first.");
+      "Later calls of this module run on the threads of OpenMP. Takes the\n"
+      "addresses of GOMP_parallel and omp_get_max_threads, or 0 and 0 for our\n"
+      "own threads.");
   m.def(
       "instruction_set", [] { return ChosenInstructionSet().name; },
       "The instruction set in use: 'base', 'avx2', 'avx512' or\n"

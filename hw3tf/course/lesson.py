@@ -480,7 +480,7 @@ class _TrainingReport(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self.report = _Report(self.what)
-        self.report.write(f"{self.what}: TensorFlow builds the graph")
+        self.report.write(f"{self.what}: the first step takes longest")
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

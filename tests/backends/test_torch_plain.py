@@ -139,6 +139,29 @@ def test_padding_masks_cost_no_matrix(monkeypatch):
     assert "mask" not in given[0]
 
 
+def test_output_is_copied_only_where_a_query_sees_nothing(monkeypatch):
+    calls, fill = [], torch.Tensor.masked_fill
+
+    def spied(*arguments):
+        calls.append(arguments)
+        return fill(*arguments)
+
+    monkeypatch.setattr(torch.Tensor, "masked_fill", spied)
+    OURS(*inputs(), PADDING)
+    assert not calls
+    OURS(*inputs(), ALL_PADDING)
+    assert len(calls) == 1
+
+
+def test_masks_may_be_mapped():
+    """There the numbers cannot be looked at to learn whether a query sees nothing."""
+    tensors = [torch.stack([x, x + 1]).detach() for x in inputs()]
+    masks = torch.stack([PADDING, ALL_PADDING])
+    got = torch.vmap(OURS)(*tensors, masks)
+    for i in range(2):
+        assert torch.equal(got[i], OURS(*(x[i] for x in tensors), masks[i]))
+
+
 def test_dropout_follows_the_seed_of_torch():
     tensors = [x.detach() for x in inputs()]
     results = []
@@ -173,7 +196,7 @@ def test_compiled_and_exported(tmp_path):
 
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     tensors = inputs()
-    for mask in (None, SEEN, HIDDEN):
+    for mask in (None, SEEN, HIDDEN, PADDING, ALL_PADDING):
         assert torch.equal(compiled(*tensors, mask), call(*tensors, mask))
     torch.manual_seed(0)
     dropping = torch.compile(

@@ -52,13 +52,13 @@ struct Job {
 
 class Pool {
  public:
-  // Returns false if another call holds the pool. On the threads of `other`, if
-  // that is given.
-  bool Run(Job* job, int threads, const OtherPool* other) {
+  // Returns false if another call holds the pool. The job runs on the threads
+  // of `other`, if that is set.
+  bool Run(Job* job, int threads, const OtherPool& other) {
     std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return false;
-    if (other) {
-      RunOn(*other, job, threads);
+    if (other.run) {
+      RunOn(other, job, threads);
       return true;
     }
     StartWorkers(threads - 1);
@@ -186,18 +186,23 @@ class Pool {
 // Never destroyed: workers may still look at it while the process exits.
 std::atomic<Pool*> the_pool{nullptr};
 
-OtherPool other_pool;
+// The parts of the other pool. A thread may set it while others call.
+std::atomic<decltype(OtherPool::run)> other_run{nullptr};
+std::atomic<decltype(OtherPool::num_threads)> other_num_threads{nullptr};
 thread_local int other_pool_scopes = 0;
 
-const OtherPool* ChosenOtherPool() {
-  return other_pool_scopes > 0 && other_pool.run ? &other_pool : nullptr;
+// That of this thread's calls; its parts are null if they use our own.
+OtherPool ChosenOtherPool() {
+  if (other_pool_scopes == 0) return {};
+  return {other_run.load(), other_num_threads.load()};
 }
 
 // A forked child has no workers, and locks that no thread will release: it
 // starts with a new pool.
 void ForgetPool() {
   the_pool.store(new Pool);
-  other_pool = {};
+  other_run.store(nullptr);
+  other_num_threads.store(nullptr);
 }
 
 Pool* ThePool() {
@@ -341,8 +346,8 @@ int ResolveNumThreads(int requested) {
   const int environment = EnvironmentNumThreads();
   if (environment > 0) return environment;
   if (requested > 0) return requested < kMaxThreads ? requested : kMaxThreads;
-  if (const OtherPool* const other = ChosenOtherPool())
-    return std::clamp(other->num_threads(), 1, kMaxThreads);
+  if (const auto other = ChosenOtherPool().num_threads)
+    return std::clamp(other(), 1, kMaxThreads);
   static const int available = AvailableProcessors();
   return available;
 }
@@ -351,7 +356,8 @@ void SetNumThreads(int threads) { set_num_threads.store(threads); }
 
 void SetOtherPool(const OtherPool& pool) {
   ThePool();  // registers what a fork does
-  other_pool = pool;
+  other_run.store(pool.run);
+  other_num_threads.store(pool.num_threads);
 }
 
 OtherPoolScope::OtherPoolScope() { ++other_pool_scopes; }

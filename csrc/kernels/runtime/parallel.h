@@ -94,9 +94,9 @@ HW3TF_EXPORT void SetNumThreads(int threads);
 
 constexpr int kMaxThreads = 1024;
 
-// The threads of another library: OpenMP's, as PyTorch has them. After each of
-// its calls they watch for work for milliseconds, on the processors that this
-// pool's threads would need.
+// The threads of another library: PyTorch has those of OpenMP. After each call
+// of that library they watch for work for milliseconds, on the processors that
+// this pool's threads would need.
 struct OtherPool {
   // Runs body(context) once on each of at most `threads` threads, the caller's
   // among them, and returns when all have returned: GOMP_parallel, with no
@@ -107,13 +107,13 @@ struct OtherPool {
   int (*num_threads)() = nullptr;
 };
 
-// What OtherPoolScope stands for from now on. Not while a call runs. A forked
-// child has none: the threads of OpenMP do not survive a fork, and its calls
-// would wait for them for ever.
+// Sets the other pool; one without functions removes it. A forked child has no
+// other pool: the threads of OpenMP do not survive a fork, and a call would
+// wait for them for ever.
 HW3TF_EXPORT void SetOtherPool(const OtherPool& pool);
 
 // While it lives, calls of this thread run on the other pool, if one was set,
-// and ResolveNumThreads asks it instead of AvailableProcessors.
+// and ResolveNumThreads asks that pool instead of AvailableProcessors.
 class HW3TF_EXPORT OtherPoolScope {
  public:
   OtherPoolScope();

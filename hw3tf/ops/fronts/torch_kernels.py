@@ -223,8 +223,8 @@ def follow_openmp() -> bool:
     """Lets the kernels run on the threads of PyTorch, as many as
     `torch.set_num_threads` says; returns whether they do.
 
-    PyTorch has threads of OpenMP, which watch for work for some milliseconds after each
-    call: kernels on threads of their own would share the processors with them.
+    PyTorch's threads are those of OpenMP, which watch for work for some milliseconds
+    after each call. Kernels on other threads would share the processors with them.
     """
     library = pathlib.Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:  # it is loaded, and so is the OpenMP that it calls
