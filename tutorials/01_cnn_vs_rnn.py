@@ -3,7 +3,7 @@ r"""# CNN or RNN for images?
 
 *An image is a grid of pixels, and it is a sequence of rows. Which net should read it?*
 
-Run time: 5 min on 2 CPU cores, `--quick` 1.5 min. Download: 30 MB or none.
+Run time: 11 min on 2 CPU cores, `--quick` 1.5 min. Download: 30 MB or none.
 
 **Question 1.** A convolutional net (CNN) and a recurrent net (RNN) can both name what
 an image shows. The CNN looks at the grid. The RNN reads the rows one after the other,
@@ -79,10 +79,10 @@ lesson = Lesson("01_cnn_vs_rnn", claims=6)
 settings = lesson.settings(
     data="auto",
     num_images=(6_000, 60_000),
-    num_tested=(1_000, 10_000),
-    steps=(190, 2_000),
-    steps_on_few=(100, 300),
-    steps_on_pairs=(200, 1_000),
+    num_tested=(600, 10_000),
+    steps=(150, 2_000),
+    steps_on_few=(60, 300),
+    steps_on_pairs=(150, 1_000),
     seconds=(0.2, 2.0),  # that each time is measured
     seed=0,
     choices={"data": course.SOURCES},

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from library_benchmarks import check_calls
 
 import hw3tf
 
@@ -343,6 +344,21 @@ def test_picture_of_the_recurrence_shows_every_peer(tmp_path):
     assert not np.array_equal(picture, image.imread(tmp_path / "b.png"))
     with pytest.raises(SystemExit, match="needs the cases"):
         report.draw({"cases": results[:1], "threads": 2}, tmp_path / "c.png")
+
+
+def test_small_calls_are_timed_and_judged(monkeypatch, tmp_path):
+    check_calls(monkeypatch, "tensorflow", tmp_path)
+    calls = importlib.import_module("libraries.calls")
+    times = {"jax": 10.0, "torch": 30.1, "tensorflow": 99.0}
+    cases = [
+        {
+            "framework": framework,
+            "calls": {"forward": {"hw3tf": {"best": best, "median": best}}},
+        }
+        for framework, best in times.items()
+    ]
+    bars = [row[-1] for row in calls.rows({"cases": cases})]
+    assert bars == ["10: met", "30: missed", "-"]
 
 
 def test_two_builds_are_compared(capsys):

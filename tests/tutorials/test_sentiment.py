@@ -206,6 +206,20 @@ def test_reviews_are_divided_at_random_and_none_is_in_both_parts(reviews):
         sentiment.divide(reviews, one, 0)
 
 
+def test_a_short_run_is_tested_on_reviews_drawn_at_random():
+    reviews = data.load_reviews("sample")
+    few = reviews.tested_on(300, seed=1)
+    rows = [reviews.test_texts.index(text) for text in few.test_texts]
+    assert len(set(rows)) == 300
+    assert min(rows) < 300 < 1500 < max(rows)
+    np.testing.assert_array_equal(few.test_labels, reviews.test_labels[rows])
+    np.testing.assert_array_equal(few.test_hard, reviews.test_hard[rows])
+    assert few.train_texts is reviews.train_texts
+    assert reviews.tested_on(300, seed=1).test_texts == few.test_texts
+    assert reviews.tested_on(300, seed=2).test_texts != few.test_texts
+    assert reviews.tested_on(len(reviews.test_texts)) is reviews
+
+
 def test_all_batches_are_made_by_what_training_reviews_say(reviews):
     tokenizer, features, training, validation, test = sentiment.load(reviews, SIZES)
     assert "word8" in tokenizer.get_vocabulary()

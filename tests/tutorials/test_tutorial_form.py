@@ -99,6 +99,20 @@ def check_claims_of(code, stem, claims):
     assert len(list(calls(code, "lesson.settings"))) == 1
 
 
+def check_claims_on_time(code):
+    """Only full runs judge them: a short run has small inputs and little time to
+    measure them. Returns how many there are."""
+    found = 0
+    for cell in code:
+        words = dict(re.findall(r'^(\w+) = (f?".*")$', cell, re.M))
+        for claim in calls(cell, "lesson.claim"):
+            what = ast.unparse(claim.args[1])
+            if re.search(r"\btime\b|\bstep of\b", words.get(what, what)):
+                assert "full=True" in map(ast.unparse, claim.keywords), what
+                found += 1
+    return found
+
+
 def check_functions(code):
     """Each is used soon after the cell that introduces it."""
     for place, cell in enumerate(code):
@@ -109,6 +123,8 @@ def check_functions(code):
                 assert any(used.search(text) for text in soon), node.name
 
 
+# Claims on time.
+TIMED = {"01_cnn_vs_rnn": 1, "04_imdb_sentiment": 1, "05_your_own_op": 1}
 # The rest is for the package.
 IMPORTS = {"hw3tf", "keras", "numpy", "itertools", "math", "os", "re", "statistics"}
 IMPORTS |= {"subprocess", "sys"}
@@ -126,6 +142,7 @@ def test_form_of_lessons(path):
     check_cells(notebook.cells)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     check_claims_of("\n".join(code), path.stem, claims)
+    assert check_claims_on_time(code) == TIMED.get(path.stem, 0)
     check_functions(code)
     assert "lesson.finish(" in code[-1]
     nodes = list(ast.walk(ast.parse("\n".join(code))))

@@ -56,7 +56,7 @@ def test_cells_show_pictures_and_numbers_as_they_run(run):
         assert f"{what:10} ratio" in run.printed
     last = run.cells[-1].printed
     assert "accuracies, all five" in last
-    assert "Claims that only a full run on IMDB judges: 1, 2." in last
+    assert "Claims that only a full run on IMDB judges: 1, 2, 3." in last
     assert "All claims hold" not in run.printed
 
 
@@ -144,7 +144,7 @@ def test_a_wrong_result_breaks_its_claim_and_no_other(run):
                 ),
                 (
                     "Timing both",
-                    {"best_time": lambda call, seconds: next(equal)},
+                    {"needs": "", "best_time": lambda call, seconds: next(equal)},
                     {3},
                 ),
                 (

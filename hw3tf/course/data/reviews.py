@@ -1,7 +1,7 @@
 """Film reviews with their sentiment: IMDB through TensorFlow Datasets, or the
 generated sample."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,20 @@ class Reviews:
     test_labels: np.ndarray
     test_hard: np.ndarray | None = None
     unlabelled_texts: list = field(default_factory=list)
+
+    def tested_on(self, number: int, seed: int = 0) -> "Reviews":
+        """The same with `number` of the test reviews, drawn at random; with all of
+        them, in their order, if there are no more."""
+        if number >= len(self.test_texts):
+            return self
+        rows = np.random.default_rng(seed).permutation(len(self.test_texts))[:number]
+        hard = None if self.test_hard is None else self.test_hard[rows]
+        return replace(
+            self,
+            test_texts=[self.test_texts[row] for row in rows],
+            test_labels=self.test_labels[rows],
+            test_hard=hard,
+        )
 
 
 def load_reviews(
