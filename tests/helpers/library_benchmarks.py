@@ -1,5 +1,5 @@
-"""Short runs of benchmarks/libraries, whose workers are in the process of the tests: it
-has imported its framework already."""
+"""Short runs of benchmarks that compare frameworks. Their workers are in the process of
+the tests, which has imported its framework already."""
 
 import importlib
 import json
@@ -10,12 +10,12 @@ FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 
 
 def load(monkeypatch, name):
-    """benchmarks/libraries/NAME.py."""
+    """The program benchmarks/NAME.py."""
     monkeypatch.syspath_prepend(str(FOLDER))
 
     class Here:
-        def __init__(self, module, argument, **_):
-            self.worker = importlib.import_module(module).Worker(argument)
+        def __init__(self, module, *arguments, **_):
+            self.worker = importlib.import_module(module).Worker(*arguments)
 
         def __enter__(self):
             return self
@@ -26,7 +26,9 @@ def load(monkeypatch, name):
         def demand(self, do, **message):
             return getattr(self.worker, do)(**message)
 
-    program = importlib.import_module(f"libraries.{name}")
+        ask = demand
+
+    program = importlib.import_module(name)
     monkeypatch.setattr(importlib.import_module("harness"), "Process", Here)
     return program
 
@@ -39,10 +41,10 @@ def forget():
             del sys.modules[name]
 
 
-def run(program, framework, file):
+def run(program, *options, file):
     """The results of a short run, and its page as words."""
     results = program.main(
-        ["--quick", "--frameworks", framework, "--json", str(file)]
+        ["--quick", *options, "--json", str(file)]
         + ["--markdown", str(file.with_suffix(".md"))]
     )
     assert json.loads(file.read_text()) == results
@@ -51,7 +53,8 @@ def run(program, framework, file):
 
 def check_calls(monkeypatch, framework, folder):
     """Calls of a framework are timed, forward and training, its own and ours."""
-    results, page = run(load(monkeypatch, "calls"), framework, folder / "calls.json")
+    calls = load(monkeypatch, "libraries.calls")
+    results, page = run(calls, f"--frameworks={framework}", file=folder / "calls.json")
     (case,) = results["cases"]
     assert list(case["calls"]) == ["forward", "training"]
     for libraries in case["calls"].values():
@@ -64,8 +67,8 @@ def check_calls(monkeypatch, framework, folder):
 
 def check_pools(monkeypatch, framework, folder):
     """Each kind of attention is timed in turn with products, and at once."""
-    pools = load(monkeypatch, "pools")
-    results, page = run(pools, framework, folder / "pools.json")
+    pools = load(monkeypatch, "libraries.pools")
+    results, page = run(pools, f"--frameworks={framework}", file=folder / "pools.json")
     assert [case["size"] for case in results["cases"]] == list(pools.SIZES)
     for case in results["cases"]:
         kinds = pools.KINDS[framework]
@@ -75,4 +78,25 @@ def check_pools(monkeypatch, framework, folder):
             assert shares["attention"] > 0
         for kind in kinds:
             assert f"| {framework} | {case['size']} | {kind} | " in page
+    forget()
+
+
+def check_models(monkeypatch, backend, path, folder):
+    """A layer and a model are fused, on the path `path`, and as exact as stock."""
+    program = load(monkeypatch, "models.backends")
+    results, page = run(
+        program,
+        f"--backends={backend}",
+        "--cases=LSTM,bert-base-512",
+        file=folder / "models.json",
+    )
+    for case in results["cases"]:
+        assert case["path"] == path
+        assert case["fused"] == 1
+        # Sums of float32 in another order.
+        assert case["difference"] < 1e-5
+        for one in case["results"]:
+            assert one["ratio"] == one["best"]["stock"] / one["best"]["accelerated"]
+    for what in ("LSTM, inference", "LSTM, training", "bert-base-512, inference"):
+        assert f"| {backend} | {what} | " in page
     forget()

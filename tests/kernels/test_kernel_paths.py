@@ -254,7 +254,8 @@ def test_static_shapes():
         static_shapes([9, 4, 8], None, [2, 7, 2, 6], [0], [3])
 
 
-@pytest.mark.parametrize("path", ["core", "op"])
+# TensorFlow asks its allocator again and again, for 10 s.
+@pytest.mark.parametrize("path", ["core", pytest.param("op", marks=pytest.mark.slow)])
 def test_results_beyond_the_memory_are_an_error(path):
     """256 TiB of output from 80 MB of inputs; the backward pass starts with an
     output that no memory can hold, so it has no such call."""

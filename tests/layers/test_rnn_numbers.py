@@ -84,7 +84,7 @@ def test_values_and_gradients_are_as_exact_as_keras(case, mask, rng, rnn_calls):
     assert len(rnn_calls) == 1  # ours, and not Keras's
 
 
-@pytest.mark.parametrize("timesteps", [1, 2, 31, 100])
+@pytest.mark.parametrize("timesteps", [1, 2, 31, 67])
 @pytest.mark.parametrize("name", NAMES)
 def test_lengths_and_sizes(name, timesteps, rng):
     layers = trio(name, 5, units=17, return_sequences=True)

@@ -144,6 +144,7 @@ sys.meta_path[:] = map(Without, sys.meta_path)
 """
 
 
+@pytest.mark.slow  # .ci/run runs it
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_without_tensorflow(backend):
     """Where it is not installed, and where it is."""

@@ -126,24 +126,3 @@ def test_profile_of_a_model_tells_what_the_kernel_takes(capsys):
         kinds = program.main(["gpt2-small-1024", "--quick", *more])
         assert kinds.get("Hw3tfAttention", [0, None])[1] == calls
         assert "processors busy" in capsys.readouterr().out
-
-
-def test_layers_and_models_are_measured_on_another_backend(tmp_path, capsys):
-    """A tiny one of each through the real program."""
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed")
-    backends = importlib.import_module("models.backends")
-    file = tmp_path / "b.json"
-    chosen = "--cases=LSTM,bert-base-512"
-    backends.main(["--quick", "--backends=jax", chosen, "--json", str(file)])
-    for case in json.loads(file.read_text())["cases"]:
-        assert case["path"] == "ffi"
-        assert case["fused"] == 1
-        # Sums of float32 in another order.
-        assert case["difference"] < 1e-5
-        for one in case["results"]:
-            assert one["ratio"] == one["best"]["stock"] / one["best"]["accelerated"]
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "| jax | LSTM, inference | " in printed
-    assert "| jax | LSTM, training | " in printed
-    assert "| jax | bert-base-512, inference | " in printed

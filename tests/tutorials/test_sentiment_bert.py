@@ -109,7 +109,7 @@ def test_without_keras_hub_the_remedy_is_told(monkeypatch):
     [(16, False), pytest.param(256, "auto", marks=pytest.mark.slow)],
     ids=["short", "whole"],
 )
-def test_a_whole_run_learns_keeps_its_best_epoch_and_goes_on(
+def test_a_whole_run_learns_and_keeps_its_best_epoch(
     units, jit_compile, preset, tmp_path, capsys, monkeypatch
 ):
     build = functools.partial(bert.build_bert, units=units)
@@ -139,6 +139,8 @@ def test_a_whole_run_learns_keeps_its_best_epoch_and_goes_on(
     assert "parameters" in printed
     assert "positive" in printed.splitlines()[-1]
     assert (tmp_path / "best_bert.weights.h5").exists()
+    if units == 16:  # test_sentiment.py goes on with another model
+        return
     args.resume = True
     again = sentiment.run_bert(reviews, settings, compile_model, args)
     assert again["accuracy"] == results["accuracy"]

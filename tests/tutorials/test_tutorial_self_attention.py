@@ -170,6 +170,7 @@ def test_claims_are_judged(run, tutorial):
     require_judged(run, contradictions(tutorial), claims=7)
 
 
+@pytest.mark.slow  # in short: the reader who changes a weight, of tutorial 2
 def test_a_reader_who_trains_less_reads_what_was_wanted_and_found(tmp_path):
     small = ["--num-training", "200", "--num-noisy", "500", "--sequence-length", "5"]
     command = [PROGRAM, "--quick", *small, "--out", tmp_path]

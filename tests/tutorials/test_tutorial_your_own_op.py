@@ -52,6 +52,7 @@ def test_the_lesson_has_the_commands_of_the_readme():
     assert commands(lesson) == commands((FOLDER / "README.md").read_text())
 
 
+@pytest.mark.slow  # .ci/run runs it
 def test_the_renamed_folder_passes_its_tests(renamed):
     source, site = renamed
     old = re.compile("own[-_]?op", re.IGNORECASE)
@@ -74,8 +75,9 @@ def test_the_renamed_folder_passes_its_tests(renamed):
 @pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("readelf") is None, reason="needs readelf"
 )
-def test_the_library_finds_tensorflow_by_the_name_of_its_library(renamed):
-    (library,) = renamed[1].rglob("libops.so")
+def test_the_library_finds_tensorflow_by_the_name_of_its_library(run):
+    site = run.names["site"]
+    (library,) = site.rglob("libops.so")
     lines = subprocess.run(
         ["readelf", "--dynamic", "--wide", library],
         check=True,
@@ -84,7 +86,7 @@ def test_the_library_finds_tensorflow_by_the_name_of_its_library(renamed):
     ).stdout
     assert "[libtensorflow_framework.so.2]" in lines
     assert "PATH)" not in lines  # RPATH, RUNPATH
-    assert not list(renamed[1].rglob("libtensorflow*"))
+    assert not list(site.rglob("libtensorflow*"))
 
 
 def code_lines(path):

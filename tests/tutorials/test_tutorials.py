@@ -289,7 +289,10 @@ def test_rare_words_share_the_vector_of_unknown_ones():
         (["--out", "/proc/none"], "--out /proc/none cannot be written"),
         (["--resume"], "--resume: there is no checkpoint"),
         (["--model", "bert", "--preset", "bert_of_nobody"], "--preset bert_of_nobody"),
-        (["--batch-size", "100000000"], "--batch-size 100000000 with reviews of"),
+        (
+            ["--batch-size", "100000000", "--max-reviews", "400"],
+            "--batch-size 100000000 with reviews of",
+        ),
         (["--model", "gru", "--max-reviews", "9"], "--max-reviews 9 leaves nothing"),
         (["--save", "none/a.keras"], "--save none/a.keras cannot be written: No such"),
         (["--save", "a.h5"], "--save a.h5 must be a file whose name ends in .keras"),

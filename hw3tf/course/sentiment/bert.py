@@ -14,6 +14,7 @@ from hw3tf._types import Dataset
 from hw3tf.acceleration import AccelerationReport, accelerate
 from hw3tf.course import data
 from hw3tf.course.sentiment.batches import divide
+from hw3tf.course.sentiment.checkpoints import best_epoch_in
 from hw3tf.course.sentiment.results import judge, judge_texts
 from hw3tf.course.sentiment.training import fit, predict
 from hw3tf.course.tutorial import UserError, require_package
@@ -141,7 +142,7 @@ def run_bert(
     training, validation = divide(reviews, settings, settings.held_out)
     training = batches(*training)
     compile_model(model, training, settings)
-    checkpoint = args.out / "best_bert.weights.h5"
+    checkpoint = best_epoch_in(args.out, "bert")
     fit(model, training, settings, batches(*validation), checkpoint, args.resume)
     test = batches(reviews.test_texts, reviews.test_labels).map(lambda x, y: x)
     seconds = time.perf_counter() - start

@@ -12,6 +12,12 @@ from hw3tf.course.tutorial import whole_file
 History: TypeAlias = dict[str, list[float]]
 
 
+def best_epoch_in(folder: pathlib.Path, model: str | None = None) -> pathlib.Path:
+    """The checkpoint of a run with results in `folder`: BERT's, or that of a network
+    that is trained from scratch."""
+    return folder / ("best_bert.weights.h5" if model == "bert" else "best.weights.h5")
+
+
 class BestCheckpoint(keras.callbacks.Callback):
     """Keeps the weights and the state of the optimizer after the best epoch.
 

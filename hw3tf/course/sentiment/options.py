@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from hw3tf.course import data, tutorial
+from hw3tf.course.sentiment.checkpoints import best_epoch_in
 from hw3tf.course.tutorial import (
     UserError,
     argument_parser,
@@ -120,7 +121,8 @@ def check_start(args: argparse.Namespace) -> None:
 
     Raises:
         UserError: If Keras runs on another backend than TensorFlow, a package is
-            missing, a folder or file cannot be written, or `TF_CONFIG` is wrong.
+            missing, a folder or file cannot be written, there is no checkpoint to
+            resume from, or `TF_CONFIG` is wrong.
     """
     tutorial.require_tensorflow()
     tutorial.check_start(args, "sklearn", megabytes=200)
@@ -128,6 +130,9 @@ def check_start(args: argparse.Namespace) -> None:
         tutorial.require_package("keras_hub", "bert")
     if args.save:
         tutorial.prepare_file(args.save, ".keras", "--save")
+    checkpoint = best_epoch_in(args.out, vars(args).get("model"))
+    if args.resume and not checkpoint.is_file():
+        raise UserError(f"--resume: there is no checkpoint {checkpoint}")
     if (args.out / "exported").is_file():
         raise UserError(f"{args.out / 'exported'} is a file, and a folder goes there")
     try:

@@ -22,6 +22,7 @@ from hw3tf.course import data
 from hw3tf.course.plots import save_figure
 from hw3tf.course.plots import sentiment as draw
 from hw3tf.course.sentiment import batches, bert, linear, options, results, training
+from hw3tf.course.sentiment.checkpoints import best_epoch_in
 from hw3tf.course.sentiment.model import (
     FOR_BERT,
     FOR_THE_SAMPLE,
@@ -107,7 +108,7 @@ def run_network(
         if args.unlabelled:
             batches.start_from_unlabelled(model, tokenizer, reviews, settings)
         compile_classifier(model, train, settings)
-        checkpoint = args.out / "best.weights.h5"
+        checkpoint = best_epoch_in(args.out)
         history, _ = training.fit(
             model, train, settings, validation, checkpoint, args.resume
         )
