@@ -14,7 +14,7 @@ SHARED = {
     "way": ["op eager", "op graph", "pybind eager", "pybind graph", "xla"],
     "dtype": ["float32", "float64", "float16", "bfloat16"],
     "batch": [1, 3, 17],
-    "timesteps": [1, 2, 9, 18],
+    "timesteps": [1, 2, 13, 31],
     "features": [1, 5, 16, 37],
     "units": [1, 7, 16, 33, 64],
     "biases": [True, False],
