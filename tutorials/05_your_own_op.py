@@ -210,9 +210,11 @@ what = "time of the loop in Python over that of C++"
 lesson.claim(2, what, first / last, ">=", 10, full=True)
 
 # %% [markdown]
-# It is: it reads each number once, and does about one subtraction in each clock cycle
-# of the processor. Within a row it cannot do better, because each subtraction needs the
-# result of the one before. But there are many rows, and other cores.
+# They are about as fast. NumPy adds several numbers with one instruction, but goes
+# through the array twice. The C++ loop reads each number once, and does about one
+# subtraction in each clock cycle of the processor. Within a row it cannot do better,
+# because each subtraction needs the result of the one before. But there are many rows,
+# and other cores.
 #
 # ## 5. Threads
 #
