@@ -3,7 +3,7 @@ r"""# What does this recurrent net compute?
 
 *One hidden unit, two weights, exact integers: a question answered.*
 
-Run time: 30 s on 2 CPU cores, `--quick` 20 s. Download: none.
+Run time: 1 min on 2 CPU cores, `--quick` 20 s. Download: none.
 
 **Question 2.** A recurrent net reads a sequence of integers of even length. It has one
 hidden unit without bias and without activation. The input weight is 1, the recurrent

@@ -11,12 +11,12 @@ test it (Maas et al., 2011). Nothing else is used, no pretrained model and no ot
 text. Which part of the net does the work?
 
 You will start from counted words, then build a Transformer and add one part at a time.
-Every model gets one bar in one chart. At the end stands a set of reviews on which the
-order of the bars is another one.
+Every model gets one bar in one chart. At the end comes a set of reviews that puts the
+bars into a different order.
 
-These are the claims. Each is judged in the cell that tests it. Accuracies are those of
-the 25,000 test reviews. They and the time in claim 3 are judged only in a full run on
-IMDB.
+These are the claims. Each is judged in the cell that tests it. The accuracies of claims
+1 and 2 are those of the 25,000 test reviews. They and the time in claim 3 are judged
+only in a full run on IMDB.
 
 1. With counted phrases, convolution and attention, the net classifies at least 0.915 of
    the reviews correctly. The counted phrases bring at least 0.01 of it.
@@ -304,9 +304,10 @@ for name, block in blocks.items():
 lesson.show("blocks", draw.accuracies(table))
 
 # %% [markdown]
-# On IMDB the four differ by three reviews in a thousand, hardly more than the same net
-# with another seed. Reviewers say what they think in more than one place, and next to
-# the word that they say it of. **A Transformer does not need its attention for this.**
+# On IMDB the four differ by three reviews in a thousand; three seeds of the same net
+# differ by half as much. Reviewers say what they think in more than one place, and
+# right beside the word that it is about. **A Transformer does not need its attention
+# for this.**
 #
 # Recurrent layers are slow in Keras, since every step of the recurrence runs a dozen
 # small operations. `hw3tf.layers.GRU` does all steps in one. Here are both in the same
@@ -335,9 +336,9 @@ lesson.claim(3, "Keras's time over hw3tf's", slower, ">=", 1.5, full=True, needs
 # %% [markdown]
 # ## Adding up models
 #
-# The four nets err on different reviews, and a model without any net on others still: a
-# log-linear model with one weight for each of a million phrases. Their logits are added
-# up, the log-linear model's with the weight of one net.
+# The four nets make mistakes on different reviews, and so does a model that is no net:
+# a log-linear model with one weight for each of a million phrases. Their logits are
+# added up, the log-linear model's with the weight of one net.
 
 # %%
 print("Fitting the log-linear model takes half a minute in a full run.", flush=True)
@@ -355,7 +356,7 @@ lesson.claim(2, "accuracy", table["all five"], ">=", 0.92, full=True, needs=need
 # %% [markdown]
 # The sum is better than each of its parts. Where one model is wrong and unsure, the
 # others outvote it. `--recipe best` goes further in the same direction: six nets, and a
-# weight for the log-linear model that is chosen on held-out reviews. It reaches 0.926.
+# weight for the log-linear model that is chosen on held-out reviews. It reaches 0.927.
 # The best model that we know to be published for these 25,000 reviews alone, a
 # convolution over n-grams, reaches 0.923 (Johnson and Zhang, 2015).
 #
@@ -497,10 +498,10 @@ lesson.finish(
 #
 # ## Conclusion
 #
-# **Question 4.** On IMDB, counted phrases do most of the work. A net around them makes
-# the most of them, and it matters little whether attention, a recurrent net or nothing
-# connects far words. Where the meaning lies in the connection, attention is worth
-# everything.
+# **Question 4.** On IMDB, counted phrases do most of the work: a log-linear model of
+# them is right as often as the best single net here, and only a sum of models is
+# better. It matters little whether attention, a recurrent net or nothing connects far
+# words. Where the meaning lies in the connection, attention is worth everything.
 #
 # ## Exercises
 #

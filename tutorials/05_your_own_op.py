@@ -210,9 +210,9 @@ what = "time of the loop in Python over that of C++"
 lesson.claim(2, what, first / last, ">=", 10, full=True)
 
 # %% [markdown]
-# They are about as fast. NumPy adds several numbers with one instruction, but goes
-# through the array twice. The C++ loop reads each number once, and does about one
-# subtraction in each clock cycle of the processor. Within a row it cannot do better,
+# They are about as fast. Both do about one addition or subtraction in each clock cycle
+# of the processor. NumPy has vector instructions for sums of numbers that lie side by
+# side, but every second number is not that. Within a row the C++ loop cannot do better,
 # because each subtraction needs the result of the one before. But there are many rows,
 # and other cores.
 #
@@ -374,9 +374,9 @@ for name, function in functions.items():
     print(f"{name:14} {1e6 * found / 100:6.2f} us per call")
 
 # %% [markdown]
-# The op costs about as much as the formula with its six ops: TensorFlow's own ops are
-# cheap to call. `tf.numpy_function` costs far more, since each call has to get the lock
-# and to make NumPy arrays.
+# The op costs about two thirds of the formula, not a sixth, although that has six ops:
+# TensorFlow's own ops are cheap to call. `tf.numpy_function` costs far more, since each
+# call has to get the lock and to make NumPy arrays.
 #
 # With many numbers, arithmetic and memory count. What does the op gain there?
 
@@ -531,7 +531,8 @@ measure("RMS normalisation, float32", ways, 2048 * 512)
 
 # %% [markdown]
 # The gradient of the formula is a longer chain of ops than the formula itself, and each
-# of them goes through memory. That is where the op gains most.
+# of them goes through memory. So the op saves more time per number than it did forward.
+# As a ratio it gains less, because our gradient op reads `x` and `dy` twice.
 #
 # ## 10. The same bits
 #
@@ -695,8 +696,9 @@ lesson.finish(ns_per_number=times)
 # The loop in Python was slow because of Python, not because it is a loop. What
 # surrounds the kernel in C++ is little: a function that checks an array, a definition
 # of an op, the shape of its result, a gradient. An op in place of a chain of
-# TensorFlow's ops gains most in training, where the chain is longest. And through the C
-# API the library is built once and works with every TensorFlow since 2.16.
+# TensorFlow's ops saves the most time in training, where the chain is longest. And
+# through the C API the library is built once, and works with every TensorFlow since
+# 2.16.
 #
 # ## Exercises
 #
@@ -713,8 +715,9 @@ lesson.finish(ns_per_number=times)
 #
 # - TensorFlow, [Create an op](https://www.tensorflow.org/guide/create_op): the same in
 #   TensorFlow's C++ API, with GPU kernels.
-# - TensorFlow, [version compatibility](https://www.tensorflow.org/guide/versions): the
-#   C API is covered, the C++ API is not.
+# - TensorFlow, [version compatibility](https://www.tensorflow.org/guide/versions): it
+#   promises `c_api.h` of the C API, but neither `ops.h` and `kernels.h`, which we use,
+#   nor the C++ API.
 # - [pybind11](https://pybind11.readthedocs.io) and
 #   [scikit-build-core](https://scikit-build-core.readthedocs.io): from C++ to a wheel.
 # - B. Zhang and R. Sennrich, [Root mean square layer
