@@ -6,6 +6,8 @@ import json
 import pathlib
 import sys
 
+import pytest
+
 FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 
 
@@ -83,6 +85,7 @@ def check_pools(monkeypatch, framework, folder):
 
 def check_models(monkeypatch, backend, path, folder):
     """A layer and a model are fused, on the path `path`, and as exact as stock."""
+    pytest.importorskip("keras_hub")  # .ci/matrix.py has none
     program = load(monkeypatch, "models.backends")
     results, page = run(
         program,
