@@ -159,6 +159,23 @@ def test_the_table_of_jax_has_every_version_and_no_failure():
         assert failed == "0", tested
 
 
+def test_the_table_of_torch_has_the_oldest_version_and_no_failure():
+    """`nox -s matrix -- --framework torch` makes it."""
+    program = (ROOT / ".ci/matrix.py").read_text()
+    text = program.split("TORCH_VERSIONS = (")[1].split(")")[0]
+    versions = re.findall(r'"([\d.]+)"', text)
+    table = table_of("matrix.py torch")
+    cells = r"^\| (2\.\d+)\.\d+\S* \|.*\| (\d+) \| (\d+) \| \d+ \|$"
+    rows = re.findall(cells, table, re.M)
+    tested = [version for version, *_ in rows]
+    assert [x for x in versions if x in tested] == tested
+    assert {versions[0], versions[-1], "2.13"} <= set(tested)
+    assert "--quick" not in table
+    for version, passed, failed in rows:
+        assert int(passed) > 270, version
+        assert failed == "0", version
+
+
 def test_the_table_of_random_cases_has_a_million_and_no_failure():
     """A long `nox -s fuzz` makes it."""
     cells = r"^\| (.*) \| .* \| ([\d,]+) \| (\d+) \| \d* \|$"
