@@ -168,7 +168,7 @@ def rows(results):
         for what, calls in case["calls"].items():
             bar = BARS.get((case["framework"], what))
             best = calls["hw3tf"]["best"]
-            met = "-" if bar is None else f"{bar}: {'met' if best <= bar else 'missed'}"
+            met = f"{bar}: {'met' if best <= bar else 'missed'}" if bar else "-"
             times = [f"{x['best']:.1f} ({x['median']:.1f})" for x in calls.values()]
             yield [case["framework"], FRAMEWORKS[case["framework"]], what, *times, met]
 

@@ -129,11 +129,16 @@ def table_of(program):
     return page.split(f"<!-- {program} writes from here -->")[1].split("<!--")[0]
 
 
+def versions_of_the_matrix(name):
+    """The tuple NAME of .ci/matrix.py."""
+    program = (ROOT / ".ci/matrix.py").read_text()
+    text = program.split(f"\n{name} = (")[1].split(")")[0]
+    return re.findall(r'"([\d.]+)"', text)
+
+
 def test_the_table_of_the_matrix_has_every_version_and_no_failure():
     """`nox -s matrix` makes it, on a Python that has these versions."""
-    program = (ROOT / ".ci/matrix.py").read_text()
-    text = program.split("\nVERSIONS = (")[1].split(")")[0]
-    versions = re.findall(r'"([\d.]+)"', text)
+    versions = versions_of_the_matrix("VERSIONS")
     table = table_of("matrix.py")
     cells = r"^\| (2\.\d+)\.\d+ \|.*\| (\d+) \| (\d+) \| \d+ \|$"
     rows = re.findall(cells, table, re.M)
@@ -146,9 +151,7 @@ def test_the_table_of_the_matrix_has_every_version_and_no_failure():
 
 def test_the_table_of_jax_has_every_version_and_no_failure():
     """`nox -s matrix -- --framework jax` makes it."""
-    program = (ROOT / ".ci/matrix.py").read_text()
-    text = program.split("JAX_VERSIONS = (")[1].split(")")[0]
-    versions = re.findall(r'"([\d.]+)"', text)
+    versions = versions_of_the_matrix("JAX_VERSIONS")
     table = table_of("matrix.py jax")
     rows = re.findall(r"^\| (0\.[\d.]+) \|.*\| (\d+) \| (\d+) \| \d+ \|$", table, re.M)
     assert len(rows) == len(versions) >= 8
@@ -161,9 +164,7 @@ def test_the_table_of_jax_has_every_version_and_no_failure():
 
 def test_the_table_of_torch_has_the_oldest_version_and_no_failure():
     """`nox -s matrix -- --framework torch` makes it."""
-    program = (ROOT / ".ci/matrix.py").read_text()
-    text = program.split("TORCH_VERSIONS = (")[1].split(")")[0]
-    versions = re.findall(r'"([\d.]+)"', text)
+    versions = versions_of_the_matrix("TORCH_VERSIONS")
     table = table_of("matrix.py torch")
     cells = r"^\| (2\.\d+)\.\d+\S* \|.*\| (\d+) \| (\d+) \| \d+ \|$"
     rows = re.findall(cells, table, re.M)

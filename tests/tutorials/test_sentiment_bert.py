@@ -105,12 +105,12 @@ def test_without_keras_hub_the_remedy_is_told(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("units", "jit_compile"),
-    [(16, False), pytest.param(256, "auto", marks=pytest.mark.slow)],
+    ("units", "jit_compile", "resumed"),
+    [(16, False, False), pytest.param(256, "auto", True, marks=pytest.mark.slow)],
     ids=["short", "whole"],
 )
 def test_a_whole_run_learns_and_keeps_its_best_epoch(
-    units, jit_compile, preset, tmp_path, capsys, monkeypatch
+    units, jit_compile, resumed, preset, tmp_path, capsys, monkeypatch
 ):
     build = functools.partial(bert.build_bert, units=units)
     monkeypatch.setattr(bert, "build_bert", build)
@@ -139,11 +139,10 @@ def test_a_whole_run_learns_and_keeps_its_best_epoch(
     assert "parameters" in printed
     assert "positive" in printed.splitlines()[-1]
     assert (tmp_path / "best_bert.weights.h5").exists()
-    if units == 16:  # test_sentiment.py goes on with another model
-        return
-    args.resume = True
-    again = sentiment.run_bert(reviews, settings, compile_model, args)
-    assert again["accuracy"] == results["accuracy"]
+    if resumed:  # in short: test_sentiment.py, with another model
+        args.resume = True
+        again = sentiment.run_bert(reviews, settings, compile_model, args)
+        assert again["accuracy"] == results["accuracy"]
 
 
 def tutorial_settings(preset):

@@ -44,7 +44,9 @@ class Reviews:
         if number >= len(self.test_texts):
             return self
         rows = np.random.default_rng(seed).permutation(len(self.test_texts))[:number]
-        hard = None if self.test_hard is None else self.test_hard[rows]
+        hard = self.test_hard
+        if hard is not None:
+            hard = hard[rows]
         return replace(
             self,
             test_texts=[self.test_texts[row] for row in rows],
