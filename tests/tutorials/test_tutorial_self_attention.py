@@ -16,8 +16,9 @@ PROGRAM = pathlib.Path(__file__).parents[2] / "tutorials" / f"{NAME}.py"
 
 @pytest.fixture(scope="module")
 def run():
-    """The notebook, from its first cell to its last, as it opens."""
-    return run_lesson(NAME, notebook=True)
+    """The notebook, from its first cell to its last, with short sequences to learn."""
+    few = "--quick --num-training 10000 --vocab-size 10 --sequence-length 6"
+    return run_lesson(NAME, *few.split(), notebook=True)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_cells_show_pictures_and_numbers_as_they_run(run):
     assert sum(bool(c.printed or c.pictures) for c in run.cells) >= 20
     assert "beta  1: two heads miss by 3.5e-01 to 8.4e-01\n" in run.printed
     assert "beta  2: two heads miss by 7.5e-02 to 1.7e-01\n" in run.printed
-    assert run.cells[-1].printed.endswith("All claims hold.\n")
+    assert "Claims that hold: 1, 2, 3, 4, 5, 6, 7. This run" in run.cells[-1].printed
     assert "Traceback" not in run.printed
 
 
@@ -160,7 +161,7 @@ def contradictions(t):
     yield "error of rank", {"least": 0.01, "one_head": 0.01}, {6}
     yield "shares = []", {"copied": lambda y, x: np.array([1, 0.99])}, {6}
     for name, accuracy in t.accuracies.items():
-        worse = 0.3 if "reverse without" in name else accuracy - 0.02
+        worse = t.guess + 0.03 if "reverse without" in name else accuracy - 0.02
         yield "that look right", {"accuracies": {**t.accuracies, name: worse}}, {7}
     wrong = np.roll(t.maps["copy with positions"], 1, axis=2)
     yield "that look right", {"maps": {**t.maps, "copy with positions": wrong}}, {7}
