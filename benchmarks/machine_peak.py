@@ -2,7 +2,8 @@
 
     python benchmarks/machine_peak.py --threads 2
 
-GFLOP/s of multiply-adds from registers in float32 and bfloat16, GB/s of reading.
+GFLOP/s of multiply-adds from registers in float32 and bfloat16, GB/s of reading. For
+float64 half of float32's: a register has half as many of these numbers.
 For bfloat16 the larger of the dot product's rate and float32's: processors exist
 whose dot product is the slower, and a kernel may convert.
 """
@@ -15,7 +16,7 @@ import subprocess
 import tempfile
 
 SOURCE = pathlib.Path(__file__).with_name("peak.cc")
-UNKNOWN = {"float32": None, "bfloat16": None, "bandwidth": None}
+UNKNOWN = {"float32": None, "float64": None, "bfloat16": None, "bandwidth": None}
 
 
 class MachinePeak:
@@ -53,6 +54,7 @@ class MachinePeak:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         now = json.loads(done.stdout)
         now["bfloat16_dot"] = now["bfloat16"]
+        now["float64"] = (now["float32"] or 0) / 2 or None  # half as many lanes
         now["bfloat16"] = max(now["bfloat16"] or 0, now["float32"] or 0) or None
         before = self.best.setdefault(threads, dict(UNKNOWN))
         for name in UNKNOWN:

@@ -12,11 +12,12 @@ import numpy as np
 
 # Largest error against float64, relative to a row. A product in TF32 or bfloat16
 # would be ten times over the bound of float32.
-TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2}
+TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2, "float64": 1e-12}
 DTYPES = {
     "float32": np.float32,
     "bfloat16": ml_dtypes.bfloat16,
     "float16": np.float16,
+    "float64": np.float64,
 }
 
 
@@ -30,7 +31,7 @@ class Case:
         sizes: (B, T, S, N, K, H).
         is_causal: Query t sees keys 0..t.
         as_mask: Causality comes as a mask; for the kernel alone.
-        dtype: "float32", "bfloat16" or, for the kernel alone, "float16".
+        dtype: "float32", "float64", "bfloat16" or, for the kernel alone, "float16".
         dropout: Share of the weights that are dropped; for the kernel alone.
         training: Forward and backward.
         shortest: The batch is padded; lengths are uniform from this to T.
@@ -58,7 +59,8 @@ class Case:
         name += "-causal" if self.is_causal else ""
         name += "-mask" if self.as_mask else ""
         name += "-dropout" if self.dropout else ""
-        return name + {"bfloat16": "-bf16", "float16": "-f16"}.get(self.dtype, "")
+        endings = {"bfloat16": "-bf16", "float16": "-f16", "float64": "-f64"}
+        return name + endings.get(self.dtype, "")
 
     @property
     def lengths(self):
@@ -138,6 +140,29 @@ def table():
         training(1, 4096, 4096, 8, 8, 64, ahead=1.2, of_peak=0.82),
         training(1, 4096, 4096, 8, 8, 64, ahead=1.6, of_peak=0.8, **causal),
         Case("padded", (32, 512, 512, 8, 8, 64), shortest=50, ahead=2),
+    ]
+
+
+def float64():
+    """Cases in float64: no library is to be faster."""
+    causal = (1, 1024, 1024, 8, 8, 64)
+    all_sizes = [
+        (2, 512, 512, 8, 8, 64),
+        (8, 128, 128, 8, 8, 64),
+        (2, 100, 100, 4, 4, 32),
+        causal,
+    ]
+    return [
+        Case(
+            group,
+            sizes,
+            is_causal=sizes == causal,
+            dtype="float64",
+            training=group == "training",
+            ahead=1.0,
+        )
+        for group in ("forward", "training")
+        for sizes in all_sizes
     ]
 
 

@@ -10,6 +10,7 @@ not cover a case or computes it wrongly is named and left out.
     python benchmarks/attention/run.py --cases 'odd-*' --odd 24 --seed 7
     python benchmarks/attention/run.py --cases 'padded-*' --libraries hw3tf,torch
     python benchmarks/attention/run.py --curve --picture attention.png
+    python benchmarks/attention/run.py --float64 --libraries hw3tf,keras,torch
 """
 
 import pathlib
@@ -49,14 +50,16 @@ def parse_arguments(argv):
     add = parser.add_argument
     add("--odd", type=int, default=12, help="how many cases odd-* are drawn")
     add("--seed", type=int, default=0, help="what they are drawn from")
+    add("--float64", action="store_true", help="the cases in float64 instead")
     return libraries.run.parse_arguments(parser, argv, PEERS)
 
 
 def choose(options):
     """The cases that the options ask for."""
+    float64 = options.float64
     return libraries.run.choose(
         options,
-        attention_cases.table(),
+        attention_cases.float64() if float64 else attention_cases.table(),
         attention_cases.curve(),
         attention_cases.odd(options.odd, options.seed),
         attention_cases.shrunk,

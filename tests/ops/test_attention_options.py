@@ -83,6 +83,35 @@ def test_dtype_is_as_exact_as_keras(dtype, path, rng):
     check(arrays, dtype, {"is_causal": True})
 
 
+# Of all kinds of float64: keys in more than one tile, or in rows 4 KiB apart, which are
+# copied; heads that share keys; few queries; sizes that no vector divides.
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (1, 37, 300, 8, 8, 64, 64),
+        (2, 20, 140, 8, 4, 128, 128),
+        (2, 130, 30, 4, 2, 19, 33),
+        (3, 2, 40, 2, 2, 8, 5),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("options", ["none", "masks", "dropout", "bias"])
+def test_float64_of_any_size_is_as_exact_as_keras(sizes, options, kernel_path, rng):
+    arrays = make_arrays(rng, *sizes)
+    batch, queries, keys, heads = sizes[:4]
+    given = {}
+    if options == "masks":
+        mask = rng.random((batch, 1, queries, keys)) < 0.5
+        mask[:, :, queries // 2] = False  # this query sees nothing
+        padding = np.arange(keys) < rng.integers(keys // 2, keys, (batch, 1))
+        given = {"mask": mask, "key_mask": padding, "is_causal": keys < queries}
+    elif options == "dropout":
+        given = {"dropout_rate": 0.3, "dropout_seed": 7}
+    elif options == "bias":
+        arrays["bias"] = rng.standard_normal((heads, queries, keys))
+    check(arrays, "float64", given)
+
+
 def test_lengths_are_masks(path, rng):
     """To the last bit: the same keys in the same order."""
     arrays = make_arrays(rng, *SIZES)

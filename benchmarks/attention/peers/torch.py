@@ -54,7 +54,10 @@ class Torch(Peer):
         return train if case.training else forward
 
     def to_numpy(self, outputs):
-        return [x.detach().float().transpose(1, 2).numpy() for x in outputs]
+        def numbers(x):
+            return x.float() if x.dtype == self.torch.bfloat16 else x
+
+        return [numbers(x.detach()).transpose(1, 2).numpy() for x in outputs]
 
 
 class Hw3tfTorch(Torch):

@@ -297,7 +297,7 @@ bool AttentionForward(const AttentionForwardArgs& args, int num_threads) {
   const FloatingPointScope scope;
   try {
     return args.dtype == DType::kFloat64
-               ? AttentionForwardPlain(args, num_threads)
+               ? AttentionForwardFloat64(args, num_threads)
                : Forward(args, num_threads);
   } catch (const std::bad_alloc&) {
     return false;
@@ -316,7 +316,7 @@ bool AttentionBackward(const AttentionBackwardArgs& args, int num_threads) {
   try {
     return BackwardWithSharedOperands(
         args, num_threads,
-        args.dtype == DType::kFloat64 ? AttentionBackwardPlain : Backward);
+        args.dtype == DType::kFloat64 ? AttentionBackwardFloat64 : Backward);
   } catch (const std::bad_alloc&) {
     return false;
   } catch (const std::length_error&) {

@@ -23,6 +23,10 @@ const AttentionKernels HW3TF_ATTENTION_BFLOAT16_KERNELS = {
     nullptr,
     nullptr,
     nullptr,
+    /*float64_queries=*/0,
+    nullptr,
+    nullptr,
+    nullptr,
 };
 
 }  // namespace hw3tf

@@ -4,6 +4,7 @@
 
 #include "kernels/attention/backward-inl.h"
 #include "kernels/attention/decode-inl.h"
+#include "kernels/attention/float64-inl.h"
 #include "kernels/attention/forward-inl.h"
 #include "kernels/attention/kernel_table.h"
 
@@ -14,6 +15,7 @@ const AttentionKernels HW3TF_ATTENTION_KERNELS = {
     kTiles,      kBackwardRows,   ForwardScratchFloats,  Forward,
     MergeSplits, kDecodeRows,     kDecodeChunk,          DecodeScratchFloats,
     Decode,      PrepareBackward, BackwardScratchFloats, Backward,
+    kQueries64,  Float64Scratch,  ForwardFloat64,        BackwardFloat64,
 };
 
 }  // namespace hw3tf

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/attention/attention.h"
+#include "kernels/attention/visibility.h"
 
 namespace hw3tf {
 
@@ -106,6 +107,29 @@ static inline int64_t QueryBlock(const AttentionTiles& tiles,
                                     : rows;
 }
 
+// Some queries of one head in float64, and the rows of its keys and values.
+constexpr int64_t kMaxFloat64Queries = 16;
+struct Float64Tile {
+  int64_t b, head, first, count;      // queries first .. first + count - 1
+  Reach reach[kMaxFloat64Queries];    // of each; masks may hide some of it
+  const double *query, *key, *value;  // row `first`; row 0 of the keys
+  int64_t query_stride, key_stride, value_stride;
+  double* output;  // row `first`
+  int64_t output_stride;
+  // The statistics.
+  double top[kMaxFloat64Queries], sum[kMaxFloat64Queries];
+};
+
+// The gradients that belong to a tile: rows as in there.
+struct Float64Gradients {
+  const double* output;
+  int64_t output_stride;
+  // The gradient of the logsumexp less the sum of output * grad_output.
+  double shift[kMaxFloat64Queries];
+  double *query, *key, *value;  // key and value are added to
+  int64_t query_stride, key_stride, value_stride;
+};
+
 // Tasks may run on any thread; a thread takes them in ascending order. Scratch
 // counts floats, is aligned to 64 bytes, and belongs to one thread for the
 // length of a task.
@@ -139,6 +163,20 @@ struct AttentionKernels {
   void (*backward)(const AttentionBackwardArgs& args, const AttentionPlan& plan,
                    const AttentionBackwardShared& shared,
                    const AttentionTask& task, float* scratch);
+
+  // Without soft cap. Scratch counts doubles.
+  int64_t float64_queries;  // of a tile, at most
+  int64_t (*float64_scratch)(const AttentionShape& shape);
+  // Writes the outputs and statistics that are finite. Bit i of the result is
+  // whether those of query i are; the others are for the plain form.
+  uint32_t (*forward_float64)(const AttentionShape& shape,
+                              const AttentionOptions& options,
+                              Float64Tile& tile, double* scratch);
+  // Gradients that are not finite are for the plain form, too.
+  void (*backward_float64)(const AttentionShape& shape,
+                           const AttentionOptions& options,
+                           const Float64Tile& tile,
+                           const Float64Gradients& grads, double* scratch);
 };
 
 // One per instruction set, each in an object of its own. Which of them exist is

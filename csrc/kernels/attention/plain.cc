@@ -1,10 +1,11 @@
-// The forward pass of the plain form, attention_plain.h.
+// The forward pass of the plain form, plain.h, and of float64.
 
 #include "kernels/attention/plain.h"
 
 #include <limits>
 
 #include "kernels/attention/plain_row.h"
+#include "kernels/runtime/dispatch.h"
 
 namespace hw3tf {
 namespace {
@@ -15,8 +16,11 @@ constexpr int64_t kRows = 16;
 template <typename T>
 class ForwardPass {
  public:
-  explicit ForwardPass(const AttentionForwardArgs& args)
+  // `kernels`: compute what they can, in float64; nullptr: the plain form.
+  explicit ForwardPass(const AttentionForwardArgs& args,
+                       const AttentionKernels* kernels = nullptr)
       : args_(args),
+        kernels_(kernels),
         s_(args.shape),
         options_(args.options),
         scorer_(args.options),
@@ -27,8 +31,10 @@ class ForwardPass {
   bool Run(int num_threads) const {
     const int64_t tasks =
         static_cast<int64_t>(sequences_.size()) * s_.num_heads * blocks_;
-    const int threads = PlainThreads(s_, num_threads, tasks);
-    const int64_t doubles = s_.head_dim + s_.value_dim + s_.key_len;
+    const int threads =
+        PlainThreads(s_, num_threads, tasks, kernels_ != nullptr);
+    const int64_t doubles = s_.head_dim + s_.value_dim + s_.key_len +
+                            (kernels_ ? kernels_->float64_scratch(s_) : 0);
     const auto numbers = Allocate<double>(threads * doubles);
     const auto keys = Allocate<int64_t>(threads * s_.key_len);
     if (!numbers || !keys) return false;
@@ -41,8 +47,12 @@ class ForwardPass {
       const int64_t n = task / blocks_ % s_.num_heads;
       const int64_t first = task % blocks_ * rows_;
       const int64_t length = QueryLength(s_, options_, b);
-      for (int64_t t = first; t < first + rows_ && t < length; ++t)
-        Row(b, n, t, scratch);
+      const int64_t end = first + rows_ < length ? first + rows_ : length;
+      int64_t t = first;
+      if constexpr (std::is_same<T, double>::value)
+        while (kernels_ && end - t >= kFewQueries)
+          t += Tile(b, n, t, end - t, scratch);
+      for (; t < end; ++t) Row(b, n, t, scratch);
     });
     return true;
   }
@@ -53,12 +63,32 @@ class ForwardPass {
         : query(numbers),
           output(query + shape.head_dim),
           weights(output + shape.value_dim),
+          tile(weights + shape.key_len),
           keys(integers) {}
     double* query;    // H
     double* output;   // value_dim
     double* weights;  // S: of the visible keys
+    double* tile;     // of the kernels
     int64_t* keys;    // S: which these are
   };
+
+  // Computes queries t to t + rows - 1, or fewer of them; returns how many.
+  int64_t Tile(int64_t b, int64_t n, int64_t t, int64_t rows,
+               const Scratch& scratch) const {
+    const int64_t most = kernels_->float64_queries;
+    Float64Tile tile = Float64TileAt(args_, b, n, t, rows < most ? rows : most);
+    tile.output = RowOf<T>(args_.output, options_.query_splits, b, t, n);
+    tile.output_stride = args_.output.strides.length;
+    const uint32_t done =
+        kernels_->forward_float64(s_, options_, tile, scratch.tile);
+    for (int64_t i = 0; i < tile.count; ++i)
+      if (done >> i & 1)
+        StoreStatistics(b, n, t + i, tile.top[i], tile.sum[i],
+                        scorer_.factor() * tile.top[i] + std::log(tile.sum[i]));
+      else
+        Row(b, n, t + i, scratch);
+    return tile.count;
+  }
 
   bool IsFinite(const double* output) const {
     for (int64_t v = 0; v < s_.value_dim; ++v)
@@ -67,7 +97,7 @@ class ForwardPass {
   }
 
   int64_t VisibleKeys(int64_t b, int64_t n, int64_t t, int64_t* keys) const {
-    const KeyRange reach = ReachOf(s_, options_, b, t);
+    const Reach reach = ReachOf(s_, options_, b, t);
     int64_t count = 0;
     for (int64_t s = reach.begin; s < reach.end; ++s)
       if (MasksAllow(options_, b, n, t, s)) keys[count++] = s;
@@ -159,6 +189,7 @@ class ForwardPass {
   }
 
   const AttentionForwardArgs& args_;
+  const AttentionKernels* const kernels_;
   const AttentionShape& s_;
   const AttentionOptions& options_;
   const Scorer<T> scorer_;
@@ -168,6 +199,14 @@ class ForwardPass {
 };
 
 }  // namespace
+
+bool AttentionForwardFloat64(const AttentionForwardArgs& args,
+                             int num_threads) {
+  const bool plain = args.options.soft_cap > 0;
+  return ForwardPass<double>(args,
+                             plain ? nullptr : ChosenInstructionSet().attention)
+      .Run(num_threads);
+}
 
 bool AttentionForwardPlain(const AttentionForwardArgs& args, int num_threads) {
   switch (args.dtype) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "kernels/attention/attention.h"
 #include "kernels/attention/dropout.h"
@@ -17,6 +18,18 @@
 #include "kernels/vector/element.h"
 
 namespace hw3tf {
+
+// The batch entries with queries, or, if `or_keys`, with queries or keys.
+static inline std::vector<int64_t> SequencesWithRows(
+    const AttentionShape& shape, const AttentionOptions& options,
+    bool or_keys) {
+  std::vector<int64_t> sequences;
+  for (int64_t b = 0; b < shape.batch; ++b)
+    if (QueryLength(shape, options, b) > 0 ||
+        (or_keys && KeyLength(shape, options, b) > 0))
+      sequences.push_back(b);
+  return sequences;
+}
 
 // Row i of one head of sequence b.
 template <typename T>
@@ -111,6 +124,31 @@ class Scorer {
   const uint32_t threshold_;
 };
 
+// Fewer are not worth a tile: most of its lanes would have no query.
+constexpr int64_t kFewQueries = 3;
+
+// Queries t to t + count - 1 of a head, but for their outputs and statistics.
+template <typename Args>
+Float64Tile Float64TileAt(const Args& args, int64_t b, int64_t n, int64_t t,
+                          int64_t count) {
+  const AttentionOptions& options = args.options;
+  const int64_t kv_head = n / (args.shape.num_heads / args.shape.num_kv_heads);
+  Float64Tile tile{};
+  tile.b = b;
+  tile.head = n;
+  tile.first = t;
+  tile.count = count;
+  for (int64_t i = 0; i < count; ++i)
+    tile.reach[i] = ReachOf(args.shape, options, b, t + i);
+  tile.query = RowOf<double>(args.query, options.query_splits, b, t, n);
+  tile.key = RowOf<double>(args.key, options.key_splits, b, 0, kv_head);
+  tile.value = RowOf<double>(args.value, options.key_splits, b, 0, kv_head);
+  tile.query_stride = args.query.strides.length;
+  tile.key_stride = args.key.strides.length;
+  tile.value_stride = args.value.strides.length;
+  return tile;
+}
+
 // nullptr if there is no memory.
 template <typename T>
 std::unique_ptr<T[]> Allocate(int64_t count) {
@@ -118,14 +156,16 @@ std::unique_ptr<T[]> Allocate(int64_t count) {
 }
 
 // As in attention.cc: below about 100 us of work a second core is not worth its
-// waking, 1e5 products at the 1e9 a second that this code reaches.
+// waking, 1e5 products at the 1e9 a second that the plain form reaches, or 2e6
+// at the 2e10 of the float64 kernels.
 static inline int PlainThreads(const AttentionShape& shape, int requested,
-                               int64_t tasks) {
+                               int64_t tasks, bool kernels) {
   const double products = static_cast<double>(shape.batch * shape.num_heads) *
                           static_cast<double>(shape.query_len) *
                           static_cast<double>(shape.key_len) *
                           static_cast<double>(shape.head_dim + shape.value_dim);
-  if (products < 1e5 && !test_hooks.always_threads) return 1;
+  const double enough = kernels ? 2e6 : 1e5;
+  if (products < enough && !test_hooks.always_threads) return 1;
   const int threads = ResolveNumThreads(requested);
   return tasks < threads ? static_cast<int>(tasks) : threads;
 }

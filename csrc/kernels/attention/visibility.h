@@ -1,10 +1,10 @@
 // The options of attention.h for one query and one key: the lengths of a
-// sequence, the place of its rows, and the keys that a query sees.
+// sequence, the place of its rows, and the keys that a query sees. No STL here:
+// the objects of the instruction sets include this file.
 
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "kernels/attention/attention.h"
 
@@ -21,18 +21,6 @@ static inline int64_t KeyLength(const AttentionShape& shape,
                                 const AttentionOptions& options, int64_t b) {
   const int64_t* splits = options.key_splits;
   return splits ? splits[b + 1] - splits[b] : shape.key_len;
-}
-
-// The batch entries with queries, or, if `or_keys`, with queries or keys.
-static inline std::vector<int64_t> SequencesWithRows(
-    const AttentionShape& shape, const AttentionOptions& options,
-    bool or_keys) {
-  std::vector<int64_t> sequences;
-  for (int64_t b = 0; b < shape.batch; ++b)
-    if (QueryLength(shape, options, b) > 0 ||
-        (or_keys && KeyLength(shape, options, b) > 0))
-      sequences.push_back(b);
-  return sequences;
 }
 
 // The place of (b, n, t) in statistics, in pairs, and in logsumexp.
@@ -56,16 +44,16 @@ static inline int64_t ScoreOffset(const ScoreStrides& strides, int64_t b,
          s * strides.key;
 }
 
-struct KeyRange {
+struct Reach {
   int64_t begin;
   int64_t end;  // <= begin if there is no key
 };
 
 // Query t sees nothing outside of these keys; inside, masks may hide some.
-static inline KeyRange ReachOf(const AttentionShape& shape,
-                               const AttentionOptions& options, int64_t b,
-                               int64_t t) {
-  KeyRange keys{0, KeyLength(shape, options, b)};
+static inline Reach ReachOf(const AttentionShape& shape,
+                            const AttentionOptions& options, int64_t b,
+                            int64_t t) {
+  Reach keys{0, KeyLength(shape, options, b)};
   if (options.query_mask &&
       !options.query_mask[b * options.query_mask_stride + t])
     keys.end = 0;
@@ -93,7 +81,7 @@ static inline bool MasksAllow(const AttentionOptions& options, int64_t b,
 static inline bool Sees(const AttentionShape& shape,
                         const AttentionOptions& options, int64_t b, int64_t n,
                         int64_t t, int64_t s) {
-  const KeyRange keys = ReachOf(shape, options, b, t);
+  const Reach keys = ReachOf(shape, options, b, t);
   return s >= keys.begin && s < keys.end && MasksAllow(options, b, n, t, s);
 }
 
