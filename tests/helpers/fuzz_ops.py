@@ -320,16 +320,28 @@ def check_rnn(cell, call, outputs, counts):
     sizes = [np.abs(x).max(initial=0) for x in wide.values() if x.dtype.kind == "f"]
     if not outputs.size or not max(sizes) <= 10:
         return
-    want = reference.rnn(
-        cell, **{n: tf.constant(x) for n, x in wide.items()}, **options
-    )
-    want = want[0].numpy()
+
+    def computed(arrays):
+        given = {name: tf.constant(x) for name, x in arrays.items()}
+        results = reference.rnn(cell, **given, **options)
+        return np.asarray(results[0], "float64")
+
+    want = computed(wide)
     size = np.abs(want).max()
     if not size < 1e4:  # float16 ends there
         return
     error = np.abs(np.asarray(outputs, "float64") - want).max()
     if not error <= TOLERANCE[inputs.dtype.name] * max(1.0, size):
-        raise WrongError(f"differs by {error} from the reference, of size {size}")
+        # States without limits may grow beyond the range, or until roundings count.
+        plain = computed({name: tensors[name] for name in wide})
+        allowed = 2 * np.abs(plain - want).max()
+        if not np.isfinite(allowed):
+            return
+        if not error <= allowed:
+            raise WrongError(
+                f"differs by {error} from the reference, of size {size}; "
+                f"allowed are {allowed}"
+            )
     counts["compared"] += 1
 
 

@@ -150,7 +150,7 @@ def sample_reviews(
 def _review(rng: np.random.Generator, label: int, hard: bool) -> str:
     # By index: an array of the words, made anew for each choice, took half of the time.
     def pick(words: Sequence[str]) -> str:
-        return words[rng.integers(len(words))]
+        return words[int(rng.integers(len(words)))]
 
     def pick_some(words: Sequence[str], number: int) -> list[str]:
         return [words[i] for i in rng.choice(len(words), number, replace=False)]
@@ -174,7 +174,7 @@ def _review(rng: np.random.Generator, label: int, hard: bool) -> str:
         if rng.random() < 0.5:
             telling.append(sentence(pick(_EASY)))
     # Some of the easy ones say nothing else: people write such reviews.
-    fillers = rng.integers(1 if hard else 0, 4)
+    fillers = int(rng.integers(1 if hard else 0, 4))
     filler = [sentence(frame) for frame in pick_some(_FILLER, fillers)]
     sentences = telling + filler
     return " . ".join(sentences[i] for i in rng.permutation(len(sentences))) + " ."
