@@ -112,6 +112,25 @@ def test_float64_of_any_size_is_as_exact_as_keras(sizes, options, kernel_path, r
     check(arrays, "float64", given)
 
 
+# Scores of 1e6 and 1e20, whose roundings are 1e-10 and 1e4: forward and backward must
+# round them alike.
+@pytest.mark.parametrize("size", [1e3, 1e10])
+@pytest.mark.parametrize("queries", [1, 2, 5, 19])
+@pytest.mark.parametrize("bias", [False, True])
+def test_huge_scores_in_float64_have_exact_weights(bias, queries, size, kernel_path):
+    """One key has the whole weight, so that its value gets the whole gradient."""
+    rng = np.random.default_rng(1)
+    arrays = make_arrays(rng, 1, queries, 1, 2, 2, 64, 64)
+    arrays = {name: x for name, x in arrays.items() if name != "grad_logsumexp"}
+    arrays["query"], arrays["key"] = size * arrays["query"], size * arrays["key"]
+    if bias:
+        arrays["bias"] = rng.standard_normal((2, queries, 1))
+    got = run(ops.dot_product_attention, arrays, "float64", {})
+    np.testing.assert_array_equal(got["output"][0, 0], arrays["value"][0, 0])
+    want = arrays["grad_output"].sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(got["grad_value"], want, rtol=1e-12, atol=1e-12)
+
+
 def test_lengths_are_masks(path, rng):
     """To the last bit: the same keys in the same order."""
     arrays = make_arrays(rng, *SIZES)

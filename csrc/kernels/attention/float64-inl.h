@@ -1,11 +1,12 @@
 // Attention in float64: some queries of one head at a time, in the lanes of two
 // vectors, with the online softmax of the other kernels.
 //
-// Only what is finite is computed here. Whatever becomes infinite or NaN, sees
-// no key, or has a soft cap is left to the plain form (plain.h), which is right
-// for every input; so no code here has to keep a NaN in a masked key from a
-// result. On two threads of a Zen 4, B2 T512 N8 H64, the forward pass takes 13
-// ms (plain: 109), forward and backward 45 ms (694).
+// Finite results only. A query whose result is not finite, or that sees no key,
+// is left to the plain form (plain.h), as are soft caps, gradients of a bias, a
+// scale of 0 and fewer than kFewQueries queries. So this code need not keep a
+// NaN in a masked key out of a result. On two threads of a Zen 4, B2 T512 N8
+// H64, the forward pass takes 13 ms (plain: 109), forward and backward 45 ms
+// (694).
 
 #pragma once
 
@@ -19,6 +20,7 @@ namespace {
 
 typedef double Vec64 __attribute__((vector_size(kVecBytes)));
 typedef int64_t VecInt64 __attribute__((vector_size(kVecBytes)));
+typedef uint64_t VecUint64 __attribute__((vector_size(kVecBytes)));
 typedef double Vec64Unaligned
     __attribute__((vector_size(kVecBytes), aligned(8), may_alias));
 
@@ -40,12 +42,12 @@ inline Vec64 Broadcast64(double value) { return value - Vec64{}; }
 
 inline VecInt64 IsFinite64(Vec64 value) { return value - value == 0.0; }
 
-// e^x for x <= 700: 0 below -707, NaN for NaN. x = n * ln(2) + r, and e^r is
+// e^x: 0 below -707, NaN above 700 and for NaN. x = n * ln(2) + r, and e^r is
 // its series to the term r^13, whose rest, 4e-18, is below the rounding.
 inline Vec64 Exp64(Vec64 x) {
   constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: no fraction
   constexpr double kLog2OfE = 1.4426950408889634;
-  constexpr double kLn2High = 0.693147180369123816490;  // its low 32 bits are 0
+  constexpr double kLn2High = 0.693147180369123816490;  // n times it is exact
   constexpr double kLn2Low = 1.90821492927058770002e-10;
   const Vec64 shifted = x * kLog2OfE + kRound;
   const Vec64 n = shifted - kRound;
@@ -63,12 +65,13 @@ inline Vec64 Exp64(Vec64 x) {
   p = p * r + 0.5;
   p = p * r + 1.0;
   p = p * r + 1.0;
-  // n is in the low bits of `shifted`; it is added to the exponent.
-  const VecInt64 bits = reinterpret_cast<VecInt64>(p) +
-                        (reinterpret_cast<VecInt64>(shifted) << 52);
+  // n is in the low bits of `shifted`; it is added to the exponent. Unsigned,
+  // for it overflows where the result is not used.
+  const VecUint64 bits = reinterpret_cast<VecUint64>(p) +
+                         (reinterpret_cast<VecUint64>(shifted) << 52);
   const Vec64 power = reinterpret_cast<Vec64>(bits);
   const Vec64 above = x < -707.0 ? Vec64{} : power;
-  return x == x ? above : x;
+  return x <= 700.0 ? above : Broadcast64(__builtin_nan(""));
 }
 
 // Element (row, k) of the operand that is broadcast is data[row * of_row + k *
@@ -78,7 +81,7 @@ struct Broadcast64Operand {
   int64_t of_row, of_depth;
 };
 
-// Row k is vectors at data + k * stride.
+// Row k begins at data + k * stride.
 struct Vector64Operand {
   const double* data;
   int64_t stride;
@@ -196,8 +199,8 @@ class Scores64 {
   // A weight is e^(factor() * (value - maximum)) / sum.
   double factor() const { return factor_; }
 
-  // Makes values of the products with key s. Returns whether all queries see
-  // it; otherwise, `visible` says which do.
+  // Turns products with key s into values. Returns whether all queries see it;
+  // otherwise, `visible` says which do.
   bool Of(int64_t s, Vec64 (&values)[2], VecInt64 (&visible)[2]) const {
     for (Vec64& x : values) x *= product_;
     if (options_.bias) AddBias(s, values);
@@ -206,7 +209,7 @@ class Scores64 {
     const Vec64 at = Broadcast64(static_cast<double>(s));
     for (int v = 0; v < 2; ++v)
       visible[v] = (at >= begins_[v]) & (at < ends_[v]);
-    // If masks do not differ between queries, one of them tells for all.
+    // A mask that all queries share is read once.
     const bool differ = options_.mask && options_.mask_strides.query != 0;
     for (int64_t i = 0; i < (differ ? tile_.count : 1); ++i) {
       if (MasksAllow(options_, tile_.b, tile_.head, tile_.first + i, s))

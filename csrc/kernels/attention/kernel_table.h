@@ -120,7 +120,7 @@ struct Float64Tile {
   double top[kMaxFloat64Queries], sum[kMaxFloat64Queries];
 };
 
-// The gradients that belong to a tile: rows as in there.
+// The gradients that belong to a tile, with the same rows.
 struct Float64Gradients {
   const double* output;
   int64_t output_stride;
@@ -164,15 +164,16 @@ struct AttentionKernels {
                    const AttentionBackwardShared& shared,
                    const AttentionTask& task, float* scratch);
 
-  // Without soft cap. Scratch counts doubles.
+  // Without soft cap and without the gradient of a bias. Scratch counts
+  // doubles.
   int64_t float64_queries;  // of a tile, at most
   int64_t (*float64_scratch)(const AttentionShape& shape);
-  // Writes the outputs and statistics that are finite. Bit i of the result is
-  // whether those of query i are; the others are for the plain form.
+  // Writes the outputs that are finite. Bit i of the result is whether that of
+  // query i is; the others are for the plain form. Statistics go to the tile.
   uint32_t (*forward_float64)(const AttentionShape& shape,
                               const AttentionOptions& options,
                               Float64Tile& tile, double* scratch);
-  // Gradients that are not finite are for the plain form, too.
+  // If a gradient is not finite, all of the head are for the plain form.
   void (*backward_float64)(const AttentionShape& shape,
                            const AttentionOptions& options,
                            const Float64Tile& tile,

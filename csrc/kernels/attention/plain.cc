@@ -10,9 +10,6 @@
 namespace hw3tf {
 namespace {
 
-// Queries of one head that are one task.
-constexpr int64_t kRows = 16;
-
 template <typename T>
 class ForwardPass {
  public:
@@ -25,7 +22,7 @@ class ForwardPass {
         options_(args.options),
         scorer_(args.options),
         sequences_(SequencesWithRows(s_, options_, /*or_keys=*/false)),
-        rows_(Hooked(test_hooks.plain_rows, kRows)),
+        rows_(Hooked(test_hooks.plain_rows, kPlainRows)),
         blocks_((s_.query_len + rows_ - 1) / rows_) {}
 
   bool Run(int num_threads) const {
@@ -48,11 +45,17 @@ class ForwardPass {
       const int64_t first = task % blocks_ * rows_;
       const int64_t length = QueryLength(s_, options_, b);
       const int64_t end = first + rows_ < length ? first + rows_ : length;
-      int64_t t = first;
-      if constexpr (std::is_same<T, double>::value)
-        while (kernels_ && end - t >= kFewQueries)
-          t += Tile(b, n, t, end - t, scratch);
-      for (; t < end; ++t) Row(b, n, t, scratch);
+      const auto row = [&](int64_t t) { Row(b, n, t, scratch); };
+      if constexpr (std::is_same<T, double>::value) {
+        if (kernels_) {
+          const auto tile = [&](int64_t t, int64_t count) {
+            Tile(b, n, t, count, scratch);
+          };
+          ForTilesAndRows(first, end, kernels_->float64_queries, tile, row);
+          return;
+        }
+      }
+      for (int64_t t = first; t < end; ++t) row(t);
     });
     return true;
   }
@@ -72,22 +75,23 @@ class ForwardPass {
     int64_t* keys;    // S: which these are
   };
 
-  // Computes queries t to t + rows - 1, or fewer of them; returns how many.
-  int64_t Tile(int64_t b, int64_t n, int64_t t, int64_t rows,
-               const Scratch& scratch) const {
-    const int64_t most = kernels_->float64_queries;
-    Float64Tile tile = Float64TileAt(args_, b, n, t, rows < most ? rows : most);
+  // Queries t to t + count - 1.
+  void Tile(int64_t b, int64_t n, int64_t t, int64_t count,
+            const Scratch& scratch) const {
+    Float64Tile tile = Float64TileAt(args_, b, n, t, count);
     tile.output = RowOf<T>(args_.output, options_.query_splits, b, t, n);
     tile.output_stride = args_.output.strides.length;
     const uint32_t done =
         kernels_->forward_float64(s_, options_, tile, scratch.tile);
-    for (int64_t i = 0; i < tile.count; ++i)
-      if (done >> i & 1)
+    for (int64_t i = 0; i < count; ++i) {
+      if (!(done >> i & 1)) Row(b, n, t + i, scratch);
+      // Also where the output alone was not finite: the backward pass computes
+      // the same products.
+      if (std::isfinite(tile.top[i]) && std::isfinite(tile.sum[i]) &&
+          tile.sum[i] > 0)
         StoreStatistics(b, n, t + i, tile.top[i], tile.sum[i],
                         scorer_.factor() * tile.top[i] + std::log(tile.sum[i]));
-      else
-        Row(b, n, t + i, scratch);
-    return tile.count;
+    }
   }
 
   bool IsFinite(const double* output) const {
@@ -202,7 +206,7 @@ class ForwardPass {
 
 bool AttentionForwardFloat64(const AttentionForwardArgs& args,
                              int num_threads) {
-  const bool plain = args.options.soft_cap > 0;
+  const bool plain = args.options.soft_cap > 0 || args.options.scale == 0;
   return ForwardPass<double>(args,
                              plain ? nullptr : ChosenInstructionSet().attention)
       .Run(num_threads);

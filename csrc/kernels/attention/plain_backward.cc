@@ -7,6 +7,8 @@
 //   grad_bias = dS, summed over the axes that the bias does not have
 //   grad_query = (dS * slope) key,    grad_key = (dS * slope)^T query
 
+#include <limits>
+
 #include "kernels/attention/plain.h"
 #include "kernels/attention/plain_row.h"
 #include "kernels/runtime/dispatch.h"
@@ -18,10 +20,14 @@ template <typename T>
 class BackwardPass {
  public:
   // `kernels`: compute what they can, in float64; nullptr: the plain form.
+  // `own_statistics`: rows do not trust the statistics, which may be those of
+  // products with other roundings.
   explicit BackwardPass(const AttentionBackwardArgs& args,
-                        const AttentionKernels* kernels = nullptr)
+                        const AttentionKernels* kernels = nullptr,
+                        bool own_statistics = false)
       : args_(args),
         kernels_(kernels),
+        own_statistics_(own_statistics),
         s_(args.shape),
         options_(args.options),
         scorer_(args.options),
@@ -74,7 +80,9 @@ class BackwardPass {
     const int64_t strides[] = {
         args_.key.strides.length, args_.value.strides.length,
         args_.grad_key.strides.length, args_.grad_value.strides.length};
-    if (s_.key_len * (s_.head_dim + s_.value_dim) > kMostDoubles) return false;
+    if (s_.query_len < kPlainRows ||
+        s_.key_len * (s_.head_dim + s_.value_dim) > kMostDoubles)
+      return false;
     for (const int64_t stride : strides)
       if (stride % kSetStride == 0) return true;
     return false;
@@ -203,12 +211,18 @@ class BackwardPass {
     if (scratch.packed) Pack(b, kv_head, keys, scratch.packed);
     Clear(sums, keys, s_.head_dim, s_.value_dim);
     const int64_t queries = QueryLength(s_, options_, b);
+    const int64_t rows = Hooked(test_hooks.plain_rows, kPlainRows);
+    bool finite = true;
     for (int64_t n = kv_head * group_; n < (kv_head + 1) * group_; ++n)
-      for (int64_t t = 0; t < queries; t += kernels_->float64_queries) {
-        const int64_t left = queries - t;
-        const int64_t most = kernels_->float64_queries;
-        if (!AddTile(b, n, t, left < most ? left : most, scratch)) return false;
-      }
+      for (int64_t t = 0; t < queries && finite; t += rows)
+        ForTilesAndRows(
+            t, t + rows < queries ? t + rows : queries,
+            kernels_->float64_queries,
+            [&](int64_t first, int64_t count) {
+              finite = finite && AddTile(b, n, first, count, scratch);
+            },
+            [&](int64_t query) { Row(b, n, query, scratch); });
+    if (!finite) return false;
     for (int64_t s = 0; s < keys; ++s)
       if (!IsFinite(sums.key + s * sums.key_stride, s_.head_dim) ||
           !IsFinite(sums.value + s * sums.value_stride, s_.value_dim))
@@ -295,8 +309,9 @@ class BackwardPass {
     LoadRow(RowOf<T>(args_.grad_output, splits, b, t, n), s_.value_dim,
             scratch.grad_output);
     for (int64_t h = 0; h < s_.head_dim; ++h) scratch.grad_query[h] = 0.0;
-    const Query query = QueryOf(b, n, t, scratch.grad_output);
+    Query query = QueryOf(b, n, t, scratch.grad_output);
     const Reach reach = ReachOf(s_, options_, b, t);
+    if (own_statistics_) SetStatistics(reach, scratch.query, &query);
     bool sees_nothing = true;
     for (int64_t s = reach.begin; s < reach.end; ++s) {
       if (!MasksAllow(options_, b, n, t, s)) continue;
@@ -310,6 +325,27 @@ class BackwardPass {
                 scratch.sums.value + s * scratch.sums.value_stride);
     StoreRow(scratch.grad_query, s_.head_dim,
              RowOf<T>(args_.grad_query, splits, b, t, n));
+  }
+
+  // The statistics of the products as Pair computes them.
+  void SetStatistics(const Reach& reach, const double* row,
+                     Query* query) const {
+    const auto over_values = [&](const auto& use) {
+      for (int64_t s = reach.begin; s < reach.end; ++s) {
+        if (!MasksAllow(options_, query->b, query->n, query->t, s)) continue;
+        const T* key = RowOf<T>(args_.key, options_.key_splits, query->b, s,
+                                query->kv_head);
+        const double dot = Dot(row, key, s_.head_dim);
+        use(scorer_.Of(dot, query->b, query->n, query->t, s).value);
+      }
+    };
+    double top = -std::numeric_limits<double>::infinity(), sum = 0.0;
+    over_values([&](double value) { top = value > top ? value : top; });
+    over_values([&](double value) {
+      sum += std::exp(scorer_.factor() * (value - top));
+    });
+    query->top = top;
+    query->sum = sum;
   }
 
   // Adds the contribution of a query and a key that it sees to the gradients.
@@ -338,6 +374,7 @@ class BackwardPass {
 
   const AttentionBackwardArgs& args_;
   const AttentionKernels* const kernels_;
+  const bool own_statistics_;
   const AttentionShape& s_;
   const AttentionOptions& options_;
   const Scorer<T> scorer_;
@@ -354,9 +391,11 @@ class BackwardPass {
 
 bool AttentionBackwardFloat64(const AttentionBackwardArgs& args,
                               int num_threads) {
-  const bool plain = args.options.soft_cap > 0 || args.grad_bias;
+  const bool plain =
+      args.options.soft_cap > 0 || args.options.scale == 0 || args.grad_bias;
   return BackwardPass<double>(
-             args, plain ? nullptr : ChosenInstructionSet().attention)
+             args, plain ? nullptr : ChosenInstructionSet().attention,
+             /*own_statistics=*/true)
       .Run(num_threads);
 }
 

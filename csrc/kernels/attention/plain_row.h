@@ -124,7 +124,11 @@ class Scorer {
   const uint32_t threshold_;
 };
 
-// Fewer are not worth a tile: most of its lanes would have no query.
+// Queries of one head that are one task of the forward pass.
+constexpr int64_t kPlainRows = 16;
+
+// Fewer queries than this go row by row: a tile takes the time of all its
+// lanes.
 constexpr int64_t kFewQueries = 3;
 
 // Queries t to t + count - 1 of a head, but for their outputs and statistics.
@@ -147,6 +151,21 @@ Float64Tile Float64TileAt(const Args& args, int64_t b, int64_t n, int64_t t,
   tile.key_stride = args.key.strides.length;
   tile.value_stride = args.value.strides.length;
   return tile;
+}
+
+// Calls `tile(t, count)` or `row(t)` for all queries of a block [t, end): the
+// forward pass and the backward pass must agree on which is which, because
+// their products differ in rounding, and statistics are right only for the same
+// ones.
+template <typename Tile, typename Row>
+void ForTilesAndRows(int64_t t, int64_t end, int64_t most, const Tile& tile,
+                     const Row& row) {
+  while (end - t >= kFewQueries) {
+    const int64_t count = end - t < most ? end - t : most;
+    tile(t, count);
+    t += count;
+  }
+  for (; t < end; ++t) row(t);
 }
 
 // nullptr if there is no memory.

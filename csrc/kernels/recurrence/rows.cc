@@ -251,14 +251,14 @@ class RowsCall {
                : 1;
   }
 
-  // Whether so many chunks side by side, once or twice, and the powers of U
-  // between them take less time than one step after the other: where there is a
-  // thread for each chunk, hardly otherwise. On a Zen 4, in ms, in chunks and
-  // in order: B1 T1024, 64 units 1.1 and 0.2; B1 T4096, 16 units, twice, 2
-  // threads 0.16 and 0.19, 1 thread 0.29 and 0.20.
+  // Whether so many chunks side by side, once or twice, the powers of U and the
+  // products with them take less time than one step after the other. It pays
+  // where there are more threads than sequences, rarely otherwise. On a Zen 4,
+  // in ms, in chunks and in order: B1 T1024, 64 units 1.1 and 0.2; B1 T4096, 16
+  // units, twice, 2 threads 0.16 and 0.19, 1 thread 0.29 and 0.20.
   bool PaysInChunks(int64_t chunks) const {
     constexpr double kMicroseconds = 0.03, kEachProduct = 2.5e-5;
-    constexpr double kGainOfRows = 1.2, kPowerProductsPerMicrosecond = 2e3;
+    constexpr double kGainOfRows = 1.2, kPowerProductsPerMicrosecond = 2.5e3;
     const RecurrenceShape& shape = args_.shape;
     const auto units = static_cast<double>(shape.units);
     const auto batch = static_cast<double>(shape.batch);
@@ -268,8 +268,9 @@ class RowsCall {
     const auto threads = static_cast<double>(threads_);
     const double passes = plan_.checked || plan_.sequences ? 2.0 : 1.0;
     const auto count = static_cast<double>(chunks);
-    const double powers = units * units * units * std::log2(steps / count) /
-                          kPowerProductsPerMicrosecond;
+    const double squarings = std::log2(steps / count);
+    const double powers = (units * squarings + batch * count * squarings / 2) *
+                          units * units / kPowerProductsPerMicrosecond;
     return passes * work / kGainOfRows / std::min(threads, batch * count) +
                powers <
            work / std::min(threads, batch);
