@@ -56,10 +56,10 @@ def parse_arguments(argv):
 
 def choose(options):
     """The cases that the options ask for."""
-    float64 = options.float64
+    table = attention_cases.float64 if options.float64 else attention_cases.table
     return libraries.run.choose(
         options,
-        attention_cases.float64() if float64 else attention_cases.table(),
+        table(),
         attention_cases.curve(),
         attention_cases.odd(options.odd, options.seed),
         attention_cases.shrunk,

@@ -18,41 +18,26 @@
 namespace hw3tf {
 namespace {
 
-typedef double Vec64 __attribute__((vector_size(kVecBytes)));
 typedef int64_t VecInt64 __attribute__((vector_size(kVecBytes)));
 typedef uint64_t VecUint64 __attribute__((vector_size(kVecBytes)));
-typedef double Vec64Unaligned
-    __attribute__((vector_size(kVecBytes), aligned(8), may_alias));
-
 constexpr int kLanes64 = kLanes / 2;
 constexpr int kQueries64 = 2 * kLanes64;
 constexpr int64_t kKeys64 = 128;  // of a tile
-static_assert(kQueries64 <= kMaxFloat64Queries,
-              "as many as a tile has room for");
+static_assert(kQueries64 <= kMaxFloat64Queries, "of a Float64Tile");
 
-inline Vec64 Load64(const double* from) {
-  return *reinterpret_cast<const Vec64Unaligned*>(from);
-}
-
-inline void Store64(double* to, Vec64 value) {
-  *reinterpret_cast<Vec64Unaligned*>(to) = value;
-}
-
-inline Vec64 Broadcast64(double value) { return value - Vec64{}; }
-
-inline VecInt64 IsFinite64(Vec64 value) { return value - value == 0.0; }
+inline VecInt64 IsFinite64(VecDouble value) { return value - value == 0.0; }
 
 // e^x: 0 below -707, NaN above 700 and for NaN. x = n * ln(2) + r, and e^r is
 // its series to the term r^13, whose rest, 4e-18, is below the rounding.
-inline Vec64 Exp64(Vec64 x) {
+inline VecDouble Exp64(VecDouble x) {
   constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: no fraction
   constexpr double kLog2OfE = 1.4426950408889634;
   constexpr double kLn2High = 0.693147180369123816490;  // n times it is exact
   constexpr double kLn2Low = 1.90821492927058770002e-10;
-  const Vec64 shifted = x * kLog2OfE + kRound;
-  const Vec64 n = shifted - kRound;
-  const Vec64 r = (x - n * kLn2High) - n * kLn2Low;
-  Vec64 p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
+  const VecDouble shifted = x * kLog2OfE + kRound;
+  const VecDouble n = shifted - kRound;
+  const VecDouble r = (x - n * kLn2High) - n * kLn2Low;
+  VecDouble p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0;
   p = p * r + 1.0 / 39916800.0;
   p = p * r + 1.0 / 3628800.0;
   p = p * r + 1.0 / 362880.0;
@@ -69,9 +54,9 @@ inline Vec64 Exp64(Vec64 x) {
   // for it overflows where the result is not used.
   const VecUint64 bits = reinterpret_cast<VecUint64>(p) +
                          (reinterpret_cast<VecUint64>(shifted) << 52);
-  const Vec64 power = reinterpret_cast<Vec64>(bits);
-  const Vec64 above = x < -707.0 ? Vec64{} : power;
-  return x <= 700.0 ? above : Broadcast64(__builtin_nan(""));
+  const VecDouble power = reinterpret_cast<VecDouble>(bits);
+  const VecDouble above = x < -707.0 ? VecDouble{} : power;
+  return x <= 700.0 ? above : Broadcast(__builtin_nan(""));
 }
 
 // Element (row, k) of the operand that is broadcast is data[row * of_row + k *
@@ -90,16 +75,16 @@ struct Vector64Operand {
 template <bool kAdd, int R, int V>
 inline void MultiplyRows64(int64_t depth, Broadcast64Operand a,
                            Vector64Operand b, double* out, int64_t out_stride) {
-  Vec64 acc[R][V] = {};
+  VecDouble acc[R][V] = {};
   const double* scalars = a.data;
   const double* vectors = b.data;
   for (int64_t k = 0; k < depth; ++k) {
-    Vec64 bv[V];
+    VecDouble bv[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) bv[v] = Load64(vectors + v * kLanes64);
+    for (int v = 0; v < V; ++v) bv[v] = Load(vectors + v * kLanes64);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const Vec64 scalar = Broadcast64(scalars[r * a.of_row]);
+      const VecDouble scalar = Broadcast(scalars[r * a.of_row]);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) acc[r][v] += scalar * bv[v];
     }
@@ -112,7 +97,7 @@ inline void MultiplyRows64(int64_t depth, Broadcast64Operand a,
     for (int v = 0; v < V; ++v) {
       double* const at = out + r * out_stride + v * kLanes64;
       // The sum of a tile is added as a whole: fewer roundings of a long sum.
-      Store64(at, kAdd ? Load64(at) + acc[r][v] : acc[r][v]);
+      Store(at, kAdd ? Load(at) + acc[r][v] : acc[r][v]);
     }
 }
 
@@ -187,8 +172,8 @@ class Scores64 {
       if (reach.end > end_) end_ = reach.end;
     }
     for (int v = 0; v < 2; ++v) {
-      begins_[v] = Load64(begin + v * kLanes64);
-      ends_[v] = Load64(end + v * kLanes64);
+      begins_[v] = Load(begin + v * kLanes64);
+      ends_[v] = Load(end + v * kLanes64);
     }
   }
 
@@ -201,12 +186,12 @@ class Scores64 {
 
   // Turns products with key s into values. Returns whether all queries see it;
   // otherwise, `visible` says which do.
-  bool Of(int64_t s, Vec64 (&values)[2], VecInt64 (&visible)[2]) const {
-    for (Vec64& x : values) x *= product_;
+  bool Of(int64_t s, VecDouble (&values)[2], VecInt64 (&visible)[2]) const {
+    for (VecDouble& x : values) x *= product_;
     if (options_.bias) AddBias(s, values);
     if (s >= begin_all_ && s < end_all_ && !options_.key_mask && !options_.mask)
       return true;
-    const Vec64 at = Broadcast64(static_cast<double>(s));
+    const VecDouble at = Broadcast(static_cast<double>(s));
     for (int v = 0; v < 2; ++v)
       visible[v] = (at >= begins_[v]) & (at < ends_[v]);
     // A mask that all queries share is read once.
@@ -223,24 +208,24 @@ class Scores64 {
   }
 
   // What dropout multiplies the weights of key s by.
-  void Dropout(int64_t s, Vec64 (&factors)[2]) const {
+  void Dropout(int64_t s, VecDouble (&factors)[2]) const {
     const uint32_t threshold = DropoutThreshold(options_.dropout_rate);
     double kept[kQueries64] = {};
     for (int64_t i = 0; i < tile_.count; ++i)
       if (DropoutKeeps(threshold, options_.dropout_seed, tile_.b, tile_.head,
                        tile_.first + i, s))
         kept[i] = 1.0 / (1.0 - options_.dropout_rate);
-    for (int v = 0; v < 2; ++v) factors[v] = Load64(kept + v * kLanes64);
+    for (int v = 0; v < 2; ++v) factors[v] = Load(kept + v * kLanes64);
   }
 
  private:
-  void AddBias(int64_t s, Vec64 (&values)[2]) const {
+  void AddBias(int64_t s, VecDouble (&values)[2]) const {
     const auto* bias = static_cast<const double*>(options_.bias);
     double terms[kQueries64] = {};
     for (int64_t i = 0; i < tile_.count; ++i)
       terms[i] = bias[ScoreOffset(options_.bias_strides, tile_.b, tile_.head,
                                   tile_.first + i, s)];
-    for (int v = 0; v < 2; ++v) values[v] += Load64(terms + v * kLanes64);
+    for (int v = 0; v < 2; ++v) values[v] += Load(terms + v * kLanes64);
   }
 
   const AttentionOptions& options_;
@@ -248,7 +233,7 @@ class Scores64 {
   double product_, factor_;
   int64_t begin_, end_;
   int64_t begin_all_, end_all_;  // all queries have these keys in reach
-  Vec64 begins_[2], ends_[2];
+  VecDouble begins_[2], ends_[2];
 };
 
 int64_t Float64Scratch(const AttentionShape& shape) {
@@ -267,30 +252,30 @@ uint32_t ForwardFloat64(const AttentionShape& shape,
   for (int64_t i = 0; i < value_size * kQueries64; ++i) output[i] = 0.0;
   const Scores64 scores(options, tile);
   const double factor = scores.factor();
-  Vec64 top[2] = {Broadcast64(-kInfinite), Broadcast64(-kInfinite)};
-  Vec64 sum[2] = {};
+  VecDouble top[2] = {Broadcast(-kInfinite), Broadcast(-kInfinite)};
+  VecDouble sum[2] = {};
   for (int64_t first = scores.begin(); first < scores.end(); first += kKeys64) {
     const int64_t left = scores.end() - first;
     const int64_t keys = left < kKeys64 ? left : kKeys64;
     Multiply64<false>(keys, size,
                       {tile.key + first * tile.key_stride, tile.key_stride, 1},
                       {query, kQueries64}, weights, kQueries64);
-    Vec64 highest[2] = {top[0], top[1]};
+    VecDouble highest[2] = {top[0], top[1]};
     for (int64_t i = 0; i < keys; ++i) {
       double* const row = weights + i * kQueries64;
-      Vec64 values[2] = {Load64(row), Load64(row + kLanes64)};
+      VecDouble values[2] = {Load(row), Load(row + kLanes64)};
       VecInt64 visible[2];
       const bool all = scores.Of(first + i, values, visible);
       for (int v = 0; v < 2; ++v) {
-        if (!all) values[v] = visible[v] ? values[v] : Broadcast64(-kInfinite);
+        if (!all) values[v] = visible[v] ? values[v] : Broadcast(-kInfinite);
         // A NaN is left out here and comes back with its exponential.
         highest[v] = values[v] > highest[v] ? values[v] : highest[v];
-        Store64(row + v * kLanes64, values[v]);
+        Store(row + v * kLanes64, values[v]);
       }
     }
-    Vec64 base[2], shrink[2];
+    VecDouble base[2], shrink[2];
     for (int v = 0; v < 2; ++v) {
-      base[v] = highest[v] == -kInfinite ? Vec64{} : highest[v];
+      base[v] = highest[v] == -kInfinite ? VecDouble{} : highest[v];
       shrink[v] = Exp64(factor * (top[v] - base[v]));
       sum[v] *= shrink[v];
       top[v] = highest[v];
@@ -298,22 +283,22 @@ uint32_t ForwardFloat64(const AttentionShape& shape,
     for (int64_t i = 0; i < value_size && first > scores.begin(); ++i)
       for (int v = 0; v < 2; ++v) {
         double* const at = output + i * kQueries64 + v * kLanes64;
-        Store64(at, Load64(at) * shrink[v]);
+        Store(at, Load(at) * shrink[v]);
       }
-    Vec64 sum_of_tile[2] = {};
+    VecDouble sum_of_tile[2] = {};
     for (int64_t i = 0; i < keys; ++i) {
       double* const row = weights + i * kQueries64;
-      Vec64 weight[2];
+      VecDouble weight[2];
       for (int v = 0; v < 2; ++v) {
-        weight[v] = Exp64(factor * (Load64(row + v * kLanes64) - base[v]));
+        weight[v] = Exp64(factor * (Load(row + v * kLanes64) - base[v]));
         sum_of_tile[v] += weight[v];
       }
       if (options.dropout_rate > 0) {
-        Vec64 factors[2];
+        VecDouble factors[2];
         scores.Dropout(first + i, factors);
         for (int v = 0; v < 2; ++v) weight[v] *= factors[v];
       }
-      for (int v = 0; v < 2; ++v) Store64(row + v * kLanes64, weight[v]);
+      for (int v = 0; v < 2; ++v) Store(row + v * kLanes64, weight[v]);
     }
     for (int v = 0; v < 2; ++v) sum[v] += sum_of_tile[v];
     Multiply64<true>(
@@ -326,12 +311,12 @@ uint32_t ForwardFloat64(const AttentionShape& shape,
     right[v] = (sum[v] > 0.0) & IsFinite64(sum[v]) & IsFinite64(top[v]);
     for (int64_t i = 0; i < value_size; ++i) {
       double* const at = output + i * kQueries64 + v * kLanes64;
-      const Vec64 mean = Load64(at) / sum[v];
+      const VecDouble mean = Load(at) / sum[v];
       right[v] &= IsFinite64(mean);
-      Store64(at, mean);
+      Store(at, mean);
     }
-    Store64(tile.top + v * kLanes64, top[v]);
-    Store64(tile.sum + v * kLanes64, sum[v]);
+    Store(tile.top + v * kLanes64, top[v]);
+    Store(tile.sum + v * kLanes64, sum[v]);
   }
   uint32_t done = 0;
   for (int64_t query_index = 0; query_index < tile.count; ++query_index) {
@@ -361,11 +346,11 @@ void BackwardFloat64(const AttentionShape& shape,
   for (int64_t i = 0; i < size * kQueries64; ++i) grad_query[i] = 0.0;
   const Scores64 scores(options, tile);
   const double factor = scores.factor();
-  Vec64 top[2], share[2], shift[2];
+  VecDouble top[2], share[2], shift[2];
   for (int v = 0; v < 2; ++v) {
-    top[v] = Load64(tile.top + v * kLanes64);
-    share[v] = 1.0 / Load64(tile.sum + v * kLanes64);
-    shift[v] = Load64(grads.shift + v * kLanes64);
+    top[v] = Load(tile.top + v * kLanes64);
+    share[v] = 1.0 / Load(tile.sum + v * kLanes64);
+    shift[v] = Load(grads.shift + v * kLanes64);
   }
   for (int64_t first = scores.begin(); first < scores.end(); first += kKeys64) {
     const int64_t left = scores.end() - first;
@@ -379,16 +364,16 @@ void BackwardFloat64(const AttentionShape& shape,
     for (int64_t i = 0; i < keys; ++i) {
       double* const row = weights + i * kQueries64;
       double* const grad_row = grad_scores + i * kQueries64;
-      Vec64 values[2] = {Load64(row), Load64(row + kLanes64)};
-      Vec64 grad[2] = {Load64(grad_row), Load64(grad_row + kLanes64)};
+      VecDouble values[2] = {Load(row), Load(row + kLanes64)};
+      VecDouble grad[2] = {Load(grad_row), Load(grad_row + kLanes64)};
       VecInt64 visible[2];
       const bool all = scores.Of(first + i, values, visible);
-      Vec64 weight[2];
+      VecDouble weight[2];
       for (int v = 0; v < 2; ++v)
         weight[v] = Exp64(factor * (values[v] - top[v])) * share[v];
-      Vec64 kept[2] = {weight[0], weight[1]};
+      VecDouble kept[2] = {weight[0], weight[1]};
       if (options.dropout_rate > 0) {
-        Vec64 factors[2];
+        VecDouble factors[2];
         scores.Dropout(first + i, factors);
         for (int v = 0; v < 2; ++v) {
           kept[v] *= factors[v];
@@ -398,11 +383,11 @@ void BackwardFloat64(const AttentionShape& shape,
       for (int v = 0; v < 2; ++v) {
         grad[v] = weight[v] * (grad[v] + shift[v]) * options.scale;
         if (!all) {
-          kept[v] = visible[v] ? kept[v] : Vec64{};
-          grad[v] = visible[v] ? grad[v] : Vec64{};
+          kept[v] = visible[v] ? kept[v] : VecDouble{};
+          grad[v] = visible[v] ? grad[v] : VecDouble{};
         }
-        Store64(row + v * kLanes64, kept[v]);
-        Store64(grad_row + v * kLanes64, grad[v]);
+        Store(row + v * kLanes64, kept[v]);
+        Store(grad_row + v * kLanes64, grad[v]);
       }
     }
     Multiply64<true>(size, keys, {key, 1, tile.key_stride},

@@ -9,10 +9,6 @@
 namespace hw3tf {
 namespace {
 
-typedef double VecDouble __attribute__((vector_size(kVecBytes)));
-typedef double VecDoubleUnaligned
-    __attribute__((vector_size(kVecBytes), aligned(2), may_alias));
-
 template <typename Real>
 struct VectorOf;
 template <>
@@ -28,16 +24,6 @@ using VecOf = typename VectorOf<Real>::Type;
 
 template <typename Real>
 constexpr int kLanesOf = kVecBytes / static_cast<int>(sizeof(Real));
-
-inline VecDouble Load(const double* from) {
-  return *reinterpret_cast<const VecDoubleUnaligned*>(from);
-}
-
-inline void Store(double* to, VecDouble value) {
-  *reinterpret_cast<VecDoubleUnaligned*>(to) = value;
-}
-
-inline VecDouble Broadcast(double value) { return value - VecDouble{}; }
 
 // Only the first `count` lanes exist; the others are 0.
 template <typename Real>

@@ -50,6 +50,10 @@ typedef uint8_t VecBytes __attribute__((vector_size(kVecBytes)));
 typedef float VecUnaligned
     __attribute__((vector_size(kVecBytes), aligned(2), may_alias));
 
+typedef double VecDouble __attribute__((vector_size(kVecBytes)));
+typedef double VecDoubleUnaligned
+    __attribute__((vector_size(kVecBytes), aligned(2), may_alias));
+
 inline Vec Load(const float* from) {
   return *reinterpret_cast<const VecUnaligned*>(from);
 }
@@ -59,6 +63,16 @@ inline void Store(float* to, Vec value) {
 }
 
 inline Vec Broadcast(float value) { return value - Vec{}; }
+
+inline VecDouble Load(const double* from) {
+  return *reinterpret_cast<const VecDoubleUnaligned*>(from);
+}
+
+inline void Store(double* to, VecDouble value) {
+  *reinterpret_cast<VecDoubleUnaligned*>(to) = value;
+}
+
+inline VecDouble Broadcast(double value) { return value - VecDouble{}; }
 
 inline VecInt BroadcastInt(int32_t value) { return value - VecInt{}; }
 
