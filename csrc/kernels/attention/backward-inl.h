@@ -94,12 +94,10 @@ void PrepareBackward(const AttentionBackwardArgs& args,
       const Strides& strides = args.grad_output.strides;
       const int64_t offset =
           QueryOffset(strides, plan, sequence, head) + t * strides.length;
-      for (int64_t h = 0; h < size; ++h) {
-        float grad;
-        WidenRow(Element(args.grad_output.data, offset + h, args.dtype),
-                 args.dtype, 1, 1, &grad);
-        mean_grad[h] += static_cast<double>(grad);
-      }
+      const void* row = Element(args.grad_output.data, offset, args.dtype);
+      PrefetchAhead(row, strides.length * ElementBytes(args.dtype),
+                    size * ElementBytes(args.dtype));
+      AddRow(row, args.dtype, size, mean_grad);
     }
   }
   if (sequence.key_len > 0)
@@ -131,6 +129,9 @@ inline void AddGradQuery(const BackwardContext& context, const QueryRows& block,
                 QueryOffset(strides, context.plan, context.sequence, head) +
                     t * strides.length,
                 args.dtype);
+    if (!any)
+      PrefetchAhead(out, strides.length * ElementBytes(args.dtype),
+                    size * ElementBytes(args.dtype));
     float* sum = static_cast<float*>(out);
     if (args.dtype != DType::kFloat32)
       sum = context.shared.grad_query +
@@ -296,6 +297,9 @@ inline void WriteKeyGrads(const BackwardContext& context,
     const float* grad = grads + (s - task.first) * padded;
     void* const out =
         Element(array.data, first + s * array.strides.length, dtype);
+    if (!seen)
+      PrefetchAhead(out, array.strides.length * ElementBytes(dtype),
+                    size * ElementBytes(dtype));
     float* const row = dtype == DType::kFloat32 ? static_cast<float*>(out)
                                                 : context.scratch.row;
     if (seen)

@@ -297,8 +297,7 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
         (tiles[i].seeing & tiles[i].lanes.taking_part & used) != used;
   }
   if (any_see_nothing && plan.splits == 1)
-    MeanValue(context, task.kv_head, scratch.rows, scratch.value_sum,
-              scratch.mean_value);
+    MeanValue(context, task.kv_head, scratch.value_sum, scratch.mean_value);
   const Results results = FindResults(context, task);
   for (int64_t i = 0; i < tile_count; ++i) {
     const bool overflows =

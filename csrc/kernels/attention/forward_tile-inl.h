@@ -459,18 +459,20 @@ inline void AddKeys(const ForwardContext& context, const KeyTileView& view,
 // a query that sees no key; 0 without keys. Summed in double, as S may be
 // large.
 inline void MeanValue(const ForwardContext& context, int64_t kv_head,
-                      float* row, double* sum, float* mean) {
+                      double* sum, float* mean) {
   const ConstArray& value = context.args.value;
   const int64_t size = context.args.shape.value_dim;
   const int64_t count = context.sequence.key_len;
   const int64_t first =
       KeyOffset(value.strides, context.plan, context.sequence, kv_head);
   for (int64_t h = 0; h < size; ++h) sum[h] = 0.0;
+  const DType dtype = context.args.dtype;
+  const int64_t bytes = ElementBytes(dtype);
   for (int64_t s = 0; s < count; ++s) {
-    WidenRow(Element(value.data, first + s * value.strides.length,
-                     context.args.dtype),
-             context.args.dtype, size, size, row);
-    for (int64_t h = 0; h < size; ++h) sum[h] += static_cast<double>(row[h]);
+    const void* row =
+        Element(value.data, first + s * value.strides.length, dtype);
+    PrefetchAhead(row, value.strides.length * bytes, size * bytes);
+    AddRow(row, dtype, size, sum);
   }
   for (int64_t h = 0; h < size; ++h)
     mean[h] =
@@ -656,10 +658,13 @@ inline uint32_t FinishOutput(const ForwardContext& context,
   // Without a sum there are no weights: NaN, as it is.
   if (special) special &= sees & BitsOf((sum > Vec{}) & ~NotFinite(sum));
   if (is_float32 && sees == UsedLanes(rows)) return special;
-  for (int i = 0; i < rows; ++i)
-    if (!is_float32 || !(sees >> i & 1))
-      NarrowRow(sees >> i & 1 ? to[i] : mean_value, results.dtype, size,
-                Element(results.output, places[i], results.dtype));
+  const int64_t bytes = ElementBytes(results.dtype);
+  for (int i = 0; i < rows; ++i) {
+    if (is_float32 && (sees >> i & 1)) continue;
+    void* const row = Element(results.output, places[i], results.dtype);
+    if (!sees) PrefetchAhead(row, results.output_length * bytes, size * bytes);
+    NarrowRow(sees >> i & 1 ? to[i] : mean_value, results.dtype, size, row);
+  }
   return special;
 }
 
@@ -765,7 +770,7 @@ void MergeSplits(const AttentionForwardArgs& args, const AttentionPlan& plan,
     }
     const float divisor = again ? 1.0f : sum;
     if (sees_nothing && !mean_known) {
-      MeanValue(context, head / plan.group, scratch.rows, scratch.value_sum,
+      MeanValue(context, head / plan.group, scratch.value_sum,
                 scratch.mean_value);
       mean_known = true;
     }

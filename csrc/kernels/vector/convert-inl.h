@@ -164,5 +164,22 @@ inline void NarrowRow(const float* from, DType dtype, int64_t size, void* to) {
   }
 }
 
+// Adds `size` elements to as many sums.
+inline void AddRow(const void* from, DType dtype, int64_t size, double* sums) {
+  if (dtype == DType::kFloat32) {
+    const auto* floats = static_cast<const float*>(from);
+    for (int64_t h = 0; h < size; ++h)
+      sums[h] += static_cast<double>(floats[h]);
+    return;
+  }
+  for (int64_t first = 0; first < size; first += kLanes) {
+    const int64_t count = size - first < kLanes ? size - first : kLanes;
+    float part[kLanes];
+    WidenRow(Element(from, first, dtype), dtype, count, kLanes, part);
+    for (int64_t h = 0; h < count; ++h)
+      sums[first + h] += static_cast<double>(part[h]);
+  }
+}
+
 }  // namespace
 }  // namespace hw3tf

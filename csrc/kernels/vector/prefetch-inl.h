@@ -14,6 +14,23 @@
 namespace hw3tf {
 namespace {
 
+// The row that is read or written `kRowsAhead` rows after this one, where rows
+// are only copied or summed: half of the time was spent waiting for them (32
+// sequences of 512 positions, of which 16 take part, one thread of a Zen 3).
+constexpr int64_t kRowsAhead = 16;
+
+inline void PrefetchAhead(const void* row, int64_t stride, int64_t bytes) {
+  const char* ahead = static_cast<const char*>(row) + kRowsAhead * stride;
+  for (int64_t at = 0; at < bytes; at += 64)
+    __builtin_prefetch(ahead + at, /*rw=*/0, /*locality=*/2);
+}
+
+inline void PrefetchAhead(void* row, int64_t stride, int64_t bytes) {
+  const char* ahead = static_cast<const char*>(row) + kRowsAhead * stride;
+  for (int64_t at = 0; at < bytes; at += 64)
+    __builtin_prefetch(ahead + at, /*rw=*/1, /*locality=*/3);
+}
+
 class Prefetcher {
  public:
   // Forgets what is left.
