@@ -81,9 +81,14 @@ Tensor OpRun::OutputInPlace(int index, int input_index, Tensor* input) {
 }
 
 int OpRun::IntraOpThreads() {
-  // A graph optimizer that computes constants runs the op outside of any step
-  // and session. TensorFlow would read the configuration of none.
-  if (!Ok() || TF_StepId(context_) == 0) return 0;
+  // TensorFlow computes constants outside of any step and session, when it
+  // optimizes a graph (step 0) or infers the shapes of one that is being traced
+  // (-1). It would read the configuration of none, and crash. Its header
+  // log_memory.h reserves -6 to -1; functions have random steps below.
+  constexpr int64_t kFirstReserved = -6;
+  if (!Ok()) return 0;
+  const int64_t step = TF_StepId(context_);
+  if (step >= kFirstReserved && step <= 0) return 0;
   const Buffer buffer(TF_NewBuffer());
   const Status status = NewStatus();  // without it the default is right
   TF_GetSerializedConfigProto(context_, buffer.get(), status.get());

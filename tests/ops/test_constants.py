@@ -1,4 +1,5 @@
-"""Graphs of constants: TensorFlow's optimizer runs the ops before any session does."""
+"""Graphs of constants: TensorFlow runs the ops before any session does, when it
+optimizes the graph, and while it is traced to infer a shape."""
 
 import pytest
 from checks import run_python
@@ -12,16 +13,23 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
-def test_a_graph_of_constants(call):
-    """In a process of its own, which it ended."""
-    code = f"""
+CODE = """
 import numpy as np, tensorflow as tf
 from hw3tf import ops
 INTS = (1, 3, 1), (1, 1), (1, 1)
 c = lambda *shape: tf.constant(0.5, shape=shape)
 def call():
-    return {CALLS[call]}
-print(np.array_equal(tf.function(call)(), call()))
+    return {call}
+def shape():
+    first = tf.reshape(tf.nest.flatten(call())[0], [-1])[:1]
+    return tf.zeros(tf.cast(first, tf.int32) + 3)
+print(np.array_equal(tf.function({function})(), {function}()))
 """
+
+
+@pytest.mark.parametrize("function", ["call", "shape"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_graph_of_constants(call, function):
+    """In a process of its own, which it ended."""
+    code = CODE.format(call=CALLS[call], function=function)
     assert run_python(code, HW3TF_PATH="op").endswith("True\n")
