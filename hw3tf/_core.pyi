@@ -57,6 +57,7 @@ def attention_backward(
     soft_cap: float = 0.0,
     dropout_rate: float = 0.0,
     dropout_seed: int = 0,
+    skip_grad_bias: bool = False,
 ) -> tuple[_Floats, _Floats, _Floats, _Reals | None]: ...
 def attention_dropout_mask(
     shape: Sequence[int], *, rate: float, seed: int

@@ -84,7 +84,7 @@ void PutFiniteLogsumexp(void* args, const Value& value) {
 // The gradient has the attributes of its operation. New ones come last and have
 // a default: what was saved before has fewer of them.
 template <typename Args>
-constexpr Attribute kAttributes[] = {
+constexpr Attribute kSharedAttributes[] = {
     {"scale", Kind::kNumber, Carrier::kNumbers, std::nullopt,
      PutValue<Args, &Options::scale>},
     {"is_causal", Kind::kBool, Carrier::kAttribute, Integer(false),
@@ -113,6 +113,15 @@ constexpr Attribute kAttributes[] = {
     {"number_bits", Kind::kIntList, Carrier::kNotRead, Integer(0), nullptr},
 };
 
+// Whether nobody wants the gradient of the bias: it is of the size of the
+// scores where the bias is.
+constexpr Attribute kAttributesOfBackward[] = {
+    {"skip_grad_bias", Kind::kBool, Carrier::kAttribute, Integer(false),
+     nullptr},
+};
+constexpr auto kBackwardAttributes =
+    Joined(kSharedAttributes<Backward>, kAttributesOfBackward);
+
 constexpr Result kForwardResults[] = {
     {"output", Type::kT, "B T N V", nullptr, "query",
      PutOutputRows<Forward, &Forward::output>},
@@ -131,7 +140,7 @@ constexpr Result kBackwardResults[] = {
      PutOutputRows<Backward, &Backward::grad_value>},
     // Without scores a bias may have no elements, where its strides say 1.
     {"grad_bias", Type::kReal, nullptr, "bias", nullptr,
-     PutUnlessEmpty<Backward, &Backward::grad_bias>},
+     PutUnlessEmpty<Backward, &Backward::grad_bias>, "skip_grad_bias"},
 };
 
 constexpr auto kBackwardOperands = Joined(kShared<Backward>, kResultsOfForward);
@@ -431,7 +440,7 @@ constexpr Operation kAttention = {
     std::size(kShared<Forward>),
     /*packs=*/true,
     /*least_numbers=*/3,
-    kAttributes<Forward>,
+    kSharedAttributes<Forward>,
     kForwardResults,
     CheckTypes,
     Check,
@@ -446,7 +455,8 @@ constexpr Operation kAttentionGrad = {
     "the gradient of attention",
     "Returns (grad_query, grad_key, grad_value, grad_bias) from what\n"
     "attention_forward took and returned, and the gradients of its output and\n"
-    "logsumexp (None = zero). grad_bias is None without bias.",
+    "logsumexp (None = zero). grad_bias is None without bias and with\n"
+    "skip_grad_bias.",
     kUnknownSizes,
     kTypes<Backward>,
     kAxes,
@@ -454,7 +464,7 @@ constexpr Operation kAttentionGrad = {
     std::size(kShared<Backward>),
     /*packs=*/true,
     /*least_numbers=*/3,
-    kAttributes<Backward>,
+    kBackwardAttributes,
     kBackwardResults,
     CheckTypes,
     Check,

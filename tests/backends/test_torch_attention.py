@@ -362,3 +362,34 @@ def test_empty_batches():
     output = ops.dot_product_attention(x, x, x)
     output.sum().backward()
     assert output.shape == x.shape == x.grad.shape
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "op"])
+def test_a_constant_bias_takes_no_gradient(compiled, rng, monkeypatch):
+    kernel, skipped = torch_ops.ATTENTION_GRAD_KERNEL, []
+
+    def counted(named):
+        skipped.append(named["skip_grad_bias"])
+        return kernel(named)
+
+    monkeypatch.setattr(torch_ops, "ATTENTION_GRAD_KERNEL", counted)
+    if compiled:  # what a compiled or exported graph calls
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    shapes = (B, T, N, 8), (B, S, K, 8), (B, S, K, V), (1, N, T, S)
+    *rows, bias = (
+        torch.tensor(rng.standard_normal(shape), dtype=torch.float32)
+        for shape in shapes
+    )
+    for row in rows:
+        row.requires_grad_()
+    grads = []
+    for wanted in (False, True):
+        bias.requires_grad_(wanted)
+        output = ops.dot_product_attention(*rows, bias)
+        sources = [*rows, bias] if wanted else rows
+        grads.append(torch.autograd.grad(output.sin().sum(), sources))
+    assert skipped == [True, False]
+    # One chunk of keys: the same sums.
+    for a, b in zip(grads[0], grads[1][:3], strict=True):
+        assert torch.equal(a, b)
+    assert grads[1][3].abs().max() > 1e-3

@@ -39,6 +39,59 @@ def test_graph_knows_the_static_shape(kernel_path):
     )
 
 
+def test_the_gradient_of_a_bias_is_skipped_where_nobody_wants_it(monkeypatch, rng):
+    monkeypatch.setenv("HW3TF_PATH", "op")
+    *rows, upstream = map(tf.constant, make_inputs(rng, 2, 9, 20, 4, 2, 8, 8))
+    bias = tf.constant(rng.standard_normal((1, 4, 9, 20)), "float32")
+
+    def gradients(bias, wanted):
+        sources = [*rows, bias] if wanted else rows
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            output = ops.dot_product_attention(*rows, bias)
+            loss = tf.reduce_sum(output * upstream)
+        return tape.gradient(loss, sources)
+
+    found, skipped = [], []
+    for wanted in (False, True):
+        function = tf.function(gradients).get_concrete_function(bias, wanted)
+        if wanted:
+            assert function.structured_outputs[3].shape == bias.shape
+        graph = function.graph
+        for one in (graph, *(f.graph for f in graph._functions.values())):
+            skipped += [
+                op.get_attr("skip_grad_bias")
+                for op in one.get_operations()
+                if op.type == "Hw3tfAttentionGrad"
+            ]
+        found.append(gradients(bias, wanted))
+    assert skipped == [True, False]
+    # One chunk of keys: the same sums.
+    for skips, computes in zip(found[0], found[1][:3], strict=True):
+        np.testing.assert_array_equal(skips, computes)
+    assert np.abs(found[1][3]).max() > 1e-3
+
+
+def test_a_second_derivative_beside_a_bias_that_nobody_differentiates(rng, recwarn):
+    x = tf.constant(rng.standard_normal((1, 5, 2, 4)), "float32")
+    bias = tf.constant(rng.standard_normal((1, 2, 5, 5)), "float32")
+
+    def second(path):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HW3TF_PATH", path)
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    output = ops.dot_product_attention(x, x, x, bias)
+                    loss = tf.reduce_sum(output**3)
+                slope = tf.reduce_sum(inner.gradient(loss, x) ** 2)
+            return outer.gradient(slope, x)
+
+    # Two times two sums of some ten float32 products.
+    np.testing.assert_allclose(second("op"), second("reference"), rtol=2e-4, atol=2e-4)
+
+
 def test_tape_in_a_loop_and_a_vectorized_map_work(kernel_path):
     x = tf.random.normal((3, 6, 2, 4))
 

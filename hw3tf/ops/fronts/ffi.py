@@ -242,7 +242,7 @@ def _attention_gradient(
     grads = _run(
         ATTENTION_GRAD,
         _zip(names, [*inputs, *constants, *read, *upstream]),
-        dict(call.attributes),
+        {**dict(call.attributes), "skip_grad_bias": False},
         [(x.shape, x.dtype) for x in inputs] + no_bias,
         [seed],
     )

@@ -28,6 +28,7 @@ from hw3tf.ops.rnn.options import RnnOptions
 logger = logging.getLogger("hw3tf")
 
 _DEFAULTS = {x["name"]: x["default"] for x in ATTENTION.attributes}
+_BIAS = [x.name for x in ATTENTION.operands].index("bias")
 
 
 def register_gradients(library: Any) -> None:
@@ -50,6 +51,7 @@ def _register_attention(library: Any) -> None:
     ) -> list[Any]:
         # The statistics are there for this gradient; hw3tf.ops never returns them.
         output, statistics, _ = op.outputs
+        skip_bias = _BIAS in _skipped(op)
         grads = library.hw3tf_attention_grad(
             *op.inputs,
             output,
@@ -58,8 +60,13 @@ def _register_attention(library: Any) -> None:
             grad_logsumexp,
             **_attributes_of(op),
             number_bits=op.get_attr("number_bits"),
+            skip_grad_bias=skip_bias,
         )
         given = _given(ATTENTION, op)
+        if skip_bias:
+            given.pop("bias", None)
+        else:
+            grads[-1].set_shape(op.inputs[_BIAS].shape)
         named = zip(ATTENTION.with_gradient, grads, strict=True)
         grads = [grad if name in given else None for name, grad in named]
         return grads + [None] * (len(op.inputs) - len(grads))
@@ -67,12 +74,16 @@ def _register_attention(library: Any) -> None:
     @_register_once("Hw3tfAttentionGrad")
     def _gradient_of_gradient(op: Any, *upstream: Any) -> list[Any]:
         given = _given(ATTENTION, op)
-        inputs = [given[name] for name in ATTENTION.with_gradient if name in given]
+        names = [name for name in ATTENTION.with_gradient if name in given]
+        inputs = [given[name] for name in names]
+        named = dict(zip(ATTENTION.with_gradient, upstream, strict=True))
+        if op.get_attr("skip_grad_bias"):
+            named["bias"] = None
         *grads, of_output, of_logsumexp = second_order(
             attention_in_keras(_options_of(op)),
             inputs,
             op.inputs[-2:],
-            upstream[: len(inputs)],
+            [named[name] for name in names],
             "attention",
         )
         # Output and statistics count as functions of query, key, value and bias.
@@ -93,9 +104,7 @@ def _register_rnn(library: Any, cell: str) -> None:
         outputs, kept = op.outputs[0], op.outputs[-1]
         if not op.get_attr("keep"):  # no tape was there when it was called
             kept = forward(*op.inputs, **attributes, keep=True)[-1]
-        # Only tapes tell, TensorFlow's own gradients read it, too.
-        skipped = getattr(op, "skip_input_indices", None) or ()
-        skip_inputs = 0 in skipped
+        skip_inputs = 0 in _skipped(op)
         grads = backward(
             *op.inputs,
             outputs,
@@ -161,6 +170,12 @@ def _register_once(op: str) -> Callable[[Callable[..., Any]], None]:
     return register
 
 
+def _skipped(op: Any) -> tuple[int, ...]:
+    """The inputs whose gradient nobody wants. Only tapes tell; TensorFlow's own
+    gradients read it, too."""
+    return tuple(getattr(op, "skip_input_indices", None) or ())
+
+
 def _given(operation: Operation, op: Any) -> dict[str, Any]:
     """The operands of an op by their names. An empty tensor of rank 1 stands for an
     optional one that is not given."""
@@ -176,7 +191,7 @@ def _attributes_of(op: Any) -> dict[str, Any]:
     return {
         x["name"]: op.get_attr(x["name"])
         for x in ATTENTION_GRAD.attributes
-        if x["carrier"] == "attribute"
+        if x["carrier"] == "attribute" and x["name"] in _DEFAULTS
     }
 
 

@@ -56,13 +56,15 @@ def _like(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _gradients_like(operation: Operation) -> Callable[[Named], Sequence[torch.Tensor]]:
-    """The results of a gradient: like the operands, empty for one that is not given."""
+    """The results of a gradient: like the operands, empty for one that is not given or
+    whose gradient is not wanted."""
 
     def results(named: Named) -> list[torch.Tensor]:
-        given = [named[name] for name in operation.with_gradient]
-        first = given[0]
-        if named.get("skip_grad_inputs"):
-            given[0] = None
+        names = operation.with_gradient
+        first = named[names[0]]
+        given = [
+            None if named.get(f"skip_grad_{name}") else named[name] for name in names
+        ]
         return [first.new_empty(0) if x is None else _like(x) for x in given]
 
     return results
@@ -159,9 +161,13 @@ def _attention_results(named: Named) -> list[torch.Tensor]:
 def _attention_gradients(named: dict[str, Any]) -> dict[str, Any]:
     if named["grad_output"] is None:
         named["grad_output"] = torch.zeros_like(named["output"])
-    grads = ATTENTION_GRAD_KERNEL(named)
-    given = zip(ATTENTION.with_gradient, grads, strict=True)
-    return {name: grad for name, grad in given if named[name] is not None}
+    # Nobody wants the gradient of a constant bias, which may be of the scores' size.
+    skip = not named["wanted"]["bias"]
+    grads = ATTENTION_GRAD_KERNEL({**named, "skip_grad_bias": skip})
+    given = dict(zip(ATTENTION.with_gradient, grads, strict=True))
+    if skip:
+        del given["bias"]
+    return {name: grad for name, grad in given.items() if named[name] is not None}
 
 
 def _attention_in_keras(named: Named) -> tuple[Any, Any]:

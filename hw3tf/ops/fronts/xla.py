@@ -98,7 +98,10 @@ def _attention_header(
         arrays: `Array`s of the arguments: the seed, those of `names`, the other
             operands of `operation`, which are always given.
     """
-    attributes = options.attributes | {"finite_logsumexp": FINITE_LOGSUMEXP}
+    attributes = options.attributes | {
+        "finite_logsumexp": FINITE_LOGSUMEXP,
+        "skip_grad_bias": False,
+    }
     more = [x.name for x in operation.operands[len(ATTENTION.operands) :]]
     dtype = arrays[1].dtype
     return header_of(
