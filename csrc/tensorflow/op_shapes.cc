@@ -48,9 +48,14 @@ class Inference {
   bool Output(int result, bool suffixed) {
     const auto& [name, type, axes, like, in_place, put, unless] =
         operation_.results[result];
-    if (unless) return true;  // an attribute: its shape stays unknown
     if (like) {
-      build_.Output(result, shapes_[IndexIn(operation_.operands, like)]);
+      const ShapeHandle& shape = shapes_[IndexIn(operation_.operands, like)];
+      // An attribute, which shape functions do not see: the shape stays
+      // unknown. But the gradient of an operand that is not given is as empty
+      // as that.
+      const bool is_empty =
+          build_.Rank(shape) == 1 && build_.Size(shape, 0) == 0;
+      if (!unless || is_empty) build_.Output(result, shape);
       return true;
     }
     if (!FindRank(axes)) return false;

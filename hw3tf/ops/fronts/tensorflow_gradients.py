@@ -63,10 +63,9 @@ def _register_attention(library: Any) -> None:
             skip_grad_bias=skip_bias,
         )
         given = _given(ATTENTION, op)
+        grads[-1].set_shape((0,) if skip_bias else op.inputs[_BIAS].shape)
         if skip_bias:
             given.pop("bias", None)
-        else:
-            grads[-1].set_shape(op.inputs[_BIAS].shape)
         named = zip(ATTENTION.with_gradient, grads, strict=True)
         grads = [grad if name in given else None for name, grad in named]
         return grads + [None] * (len(op.inputs) - len(grads))
