@@ -113,8 +113,8 @@ constexpr Attribute kSharedAttributes[] = {
     {"number_bits", Kind::kIntList, Carrier::kNotRead, Integer(0), nullptr},
 };
 
-// Whether nobody wants the gradient of the bias: it is of the size of the
-// scores where the bias is.
+// True if nobody wants the gradient of the bias, which may be as large as the
+// scores.
 constexpr Attribute kAttributesOfBackward[] = {
     {"skip_grad_bias", Kind::kBool, Carrier::kAttribute, Integer(false),
      nullptr},
@@ -455,8 +455,8 @@ constexpr Operation kAttentionGrad = {
     "the gradient of attention",
     "Returns (grad_query, grad_key, grad_value, grad_bias) from what\n"
     "attention_forward took and returned, and the gradients of its output and\n"
-    "logsumexp (None = zero). grad_bias is None without bias and with\n"
-    "skip_grad_bias.",
+    "logsumexp (None = zero). Without bias, or with skip_grad_bias, None\n"
+    "stands for grad_bias.",
     kUnknownSizes,
     kTypes<Backward>,
     kAxes,

@@ -90,3 +90,12 @@ def run_python(code, **options):
     done = processes.run(["-c", code], **options)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
+
+
+def attributes(graph, op, name):
+    """Of all ops of this type in a graph and in the functions that it calls."""
+    graphs = [graph, *(f.graph for f in getattr(graph, "_functions", {}).values())]
+    found = []
+    for one in graphs:
+        found += [o.get_attr(name) for o in one.get_operations() if o.type == op]
+    return found

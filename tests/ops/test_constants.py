@@ -1,5 +1,5 @@
-"""Graphs of constants: TensorFlow runs the ops before any session does, when it
-optimizes the graph, and while it is traced to infer a shape."""
+"""Graphs of constants: TensorFlow runs the ops outside of any session, when it
+optimizes a graph and when it infers shapes during tracing."""
 
 import pytest
 from checks import run_python
@@ -30,6 +30,6 @@ print(np.array_equal(tf.function({function})(), {function}()))
 @pytest.mark.parametrize("function", ["call", "shape"])
 @pytest.mark.parametrize("call", CALLS)
 def test_a_graph_of_constants(call, function):
-    """In a process of its own, which it ended."""
+    """In a process of its own, because it crashed."""
     code = CODE.format(call=CALLS[call], function=function)
     assert run_python(code, HW3TF_PATH="op").endswith("True\n")

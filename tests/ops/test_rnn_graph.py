@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from checks import run_python
+from checks import attributes, run_python
 from rnn_checks import CELLS, compute, kernel, make_arrays
 
 from hw3tf import ops
@@ -26,15 +26,6 @@ def weights(rng, cell="lstm", features=5):
 
 def inputs(rng, timesteps=7):
     return tf.constant(rng.standard_normal((3, timesteps, 5)), "float32")
-
-
-def attributes(graph, op, name):
-    """Of all ops of this type in a graph and in the functions that it calls."""
-    graphs = [graph, *(f.graph for f in getattr(graph, "_functions", {}).values())]
-    found = []
-    for one in graphs:
-        found += [o.get_attr(name) for o in one.get_operations() if o.type == op]
-    return found
 
 
 @pytest.mark.parametrize("cell", CELLS)
