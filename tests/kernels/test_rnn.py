@@ -175,15 +175,15 @@ def test_every_instruction_set(isa):
 import sys
 import numpy as np
 from test_rnn import core, split, OPTIONS
-from rnn_checks import CELLS, compute, make_arrays, assert_as_exact, specification
+from rnn_checks import CELLS, compute, make_arrays, assert_as_exact, judge
 from hw3tf import _core
 print(_core.instruction_set())
 for cell in CELLS:
     of_arrays, options = OPTIONS["everything"]
     arrays = make_arrays(np.random.default_rng(0), cell, 5, 21, 9, 37, **of_arrays)
     arrays = {k: np.float32(x).astype(x.dtype) for k, x in arrays.items()}
-    truth = compute(specification, cell, arrays, options, "float64")
-    plain = compute(specification, cell, arrays, options, "float32")
+    truth = compute(judge, cell, arrays, options, "float64")
+    plain = compute(judge, cell, arrays, options, "float32")
     got = core(cell, *split(cell, arrays, options, "float32"), options)
     got = {
         k.replace("grad_", "gradient of "): x.astype("float64") for k, x in got.items()

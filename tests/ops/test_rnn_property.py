@@ -9,11 +9,11 @@ from rnn_checks import (
     MASKS,
     compute,
     eps_of,
+    judge,
     kernel,
     make_arrays,
     rms,
     rounded,
-    specification,
 )
 
 DROPOUTS = st.sampled_from([None, "one", "each"])
@@ -64,8 +64,8 @@ def test_any_shape_and_options_are_as_exact_as_keras(call):
     truth, plain, got = (
         compute(function, cell, arrays, options, dtype)
         for function, dtype in (
-            (specification, "float64"),
-            (specification, "float32"),
+            (judge, "float64"),
+            (judge, "float32"),
             (kernel, "float32"),
         )
     )

@@ -7,10 +7,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from rnn_checks import CELLS, compute, make_arrays, specification
+from pairwise import pairwise
+from rnn_checks import CELLS, MASKS, compute, judge, make_arrays, specification
 from rnn_oracle import ROWS, oracle, upstream
 
 from hw3tf import reference
+from hw3tf.reference.rnn import ACTIVATIONS
 
 LAYERS = {
     "lstm": keras.layers.LSTM,
@@ -179,6 +181,53 @@ def test_half_types_are_rounded_once(dtype, rng):
     for x, y in zip(got[:2], want[:2], strict=True):
         assert x.dtype == dtype
         np.testing.assert_array_equal(x, tf.cast(y, dtype))
+
+
+OF_ARRAYS = {
+    "biases": [True, False],
+    "states": [True, False],
+    "mask": [None, *MASKS],
+    "lengths": [False, True],
+    "input_dropout": [None, "one", "each"],
+    "recurrent_dropout": [None, "one", "each"],
+}
+OF_CALLS = {
+    "activation": list(ACTIVATIONS),
+    "reverse": [False, True],
+    "return_sequences": [True, False],
+    "zero_output_for_mask": [False, True],
+}
+GATED = {"recurrent_activation": list(ACTIVATIONS)}
+OF_CELLS = {
+    "lstm": GATED,
+    "gru": GATED | {"reset_after": [True, False]},
+    "simple_rnn": {},
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_judge_of_the_kernel_computes_the_same(cell):
+    """Results and all gradients: `numpy_rnn`, in NumPy, stands for the specification in
+    the tests of the kernel."""
+    for number, case in enumerate(pairwise(OF_ARRAYS | OF_CALLS | OF_CELLS[cell])):
+        arrays = make_arrays(
+            np.random.default_rng(number),
+            cell,
+            timesteps=4,
+            reset_after=case.get("reset_after", True),
+            size=2.0,  # hard activations meet both of their corners
+            **{name: case[name] for name in OF_ARRAYS},
+        )
+        options = {name: x for name, x in case.items() if name not in OF_ARRAYS}
+        got, want = (
+            compute(function, cell, arrays, options, "float64")
+            for function in (judge, specification)
+        )
+        assert got.keys() == want.keys()
+        for name, x in want.items():
+            np.testing.assert_allclose(
+                got[name], x, rtol=0, atol=1e-12 * np.abs(x).max(), err_msg=str(case)
+            )
 
 
 REPORTED = {
