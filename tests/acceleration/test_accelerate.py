@@ -320,7 +320,7 @@ def test_gradients_equal_those_of_the_stock_model(name, kernel_calls, rng):
     randomize(model, rng)
 
     stock = gradients(model, inputs)
-    moved = moved_by_rounding(model, inputs, rng, gradients)
+    moved = moved_by_rounding(model, inputs, rng, stock, gradients)
     hw3tf.accelerate(model)
     fused = gradients(model, inputs)
     assert len(kernel_calls) == calls

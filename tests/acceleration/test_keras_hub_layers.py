@@ -116,7 +116,7 @@ def test_layer_equals_stock(name, rng, kernel_calls):
     results(layer, x)
     randomize(layer, rng)
     stock = results(layer, x)
-    moved = moved_by_rounding(layer, x, rng, results)
+    moved = moved_by_rounding(layer, x, rng, stock, results)
     assert hw3tf.accelerate(layer).num_fused == 1
     assert_equal_up_to_rounding(results(layer, x), stock, moved, name)
     assert len(kernel_calls) == 1

@@ -1,5 +1,7 @@
 """Keras's own attention layers, accelerated, under all their arguments."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -61,17 +63,27 @@ def run(layer, x, masks=None, **call):
     return [r.numpy() for r in results] if tf.executing_eagerly() else results
 
 
-def three_of(make, arguments, options, x, **call):
-    """Results of the layer in float64, as it is and accelerated, and that layer."""
+def two_of(make, arguments, options, x):
+    """The layer, and one in float64 with the same weights."""
     layer = make(*arguments, **options)
     judge = make(*arguments, **options, dtype="float64")
     for each in (layer, judge):
-        run(each, x.astype(each.dtype), **call)
+        run(each, x.astype(each.dtype))
     layer.set_weights([w + 0.1 for w in layer.get_weights()])
     judge.set_weights(layer.get_weights())
+    return layer, judge
+
+
+def results_of(layer, judge, x, **call):
+    """Results of the layer in float64, as it is and accelerated, which it stays."""
     exact, stock = run(judge, x.astype("float64"), **call), run(layer, x, **call)
     hw3tf.accelerate(layer)
-    return exact, stock, run(layer, x, **call), layer
+    return exact, stock, run(layer, x, **call)
+
+
+@functools.cache  # for all calls
+def layers_named(name):
+    return two_of(*LAYERS[name], np.ones((2, 6, 8), np.float32))
 
 
 CASES = [
@@ -85,7 +97,12 @@ CASES = [
 @pytest.mark.parametrize(("name", "call"), CASES)
 def test_layer_is_as_close_to_the_exact_result_as_stock(name, call, rng, kernel_calls):
     x = rng.standard_normal((2, 6, 8), np.float32)
-    exact, stock, fused, layer = three_of(*LAYERS[name], x, **CALLS[call])
+    layer, judge = layers_named(name)
+    try:
+        exact, stock, fused = results_of(layer, judge, x, **CALLS[call])
+        restored = hw3tf.restore(layer)
+    finally:
+        hw3tf.restore(layer)
     # A sequence without keys has weights in `Attention`, which stays Keras's there.
     own = "no heads" in name and call == "empty"
     assert len(kernel_calls) == (0 if own else 1)
@@ -94,7 +111,7 @@ def test_layer_is_as_close_to_the_exact_result_as_stock(name, call, rng, kernel_
     # of two inputs as there are features.
     terms = x.shape[-1] * np.square(x).max()
     assert_as_close_as_keras(fused, exact, stock, f"{name}, {call}", terms)
-    hw3tf.restore(layer)
+    assert restored == 1
     assert all(map(np.array_equal, run(layer, x, **CALLS[call]), stock))
 
 
@@ -159,7 +176,7 @@ def test_scale_of_attention_keeps_its_gradient(rng, kernel_calls):
 def test_attention_over_one_axis_of_images_equals_stock(rng):
     x = rng.standard_normal((2, 3, 4, 8), np.float32)
     arguments = layers.MultiHeadAttention, (2, 4), {"attention_axes": (2,)}
-    exact, stock, fused, _ = three_of(*arguments, x)
+    exact, stock, fused = results_of(*two_of(*arguments, x), x)
     assert_as_close_as_keras(fused, exact, stock)
 
 

@@ -38,10 +38,11 @@ def gradients(model, inputs):
     return [tf.convert_to_tensor(g).numpy() for g in found if g is not None]
 
 
-def moved_by_rounding(model, inputs, rng, results=outputs):
-    """The change of the results when every weight moves by one rounding: the size of
-    the errors that another order of summation may cause in this model."""
-    before, weights = results(model, inputs), model.get_weights()
+def moved_by_rounding(model, inputs, rng, before, results=outputs):
+    """The change of the results, which were `before`, when every weight moves by one
+    rounding: the size of the errors that another order of summation may cause in this
+    model."""
+    weights = model.get_weights()
     for weight in model.weights:
         if keras.backend.is_float_dtype(weight.dtype):
             factors = 1 + EPS * rng.choice([-1, 1], weight.shape)

@@ -83,7 +83,7 @@ def in_a_graph(jit_compile=None, **call):
             shape[axis] = None
         specs[name] = tf.TensorSpec(shape, x.dtype)
 
-    @tf.function(input_signature=[specs], jit_compile=jit_compile)
+    @tf.function(input_signature=[specs], autograph=False, jit_compile=jit_compile)
     def graph(given):
         states = ops.integer_rnn(**given, **options)
         steps = [None] if options.get("return_sequences") else []

@@ -74,7 +74,10 @@ def run(function, arrays, dtype, options, graph=False, jit_compile=None):
         spec = {
             n: tf.TensorSpec(unknown(n, x), x.dtype, name=n) for n, x in tensors.items()
         }
-        compute = tf.function(compute, input_signature=[spec], jit_compile=jit_compile)
+        # Autograph, which would only read these functions, takes as long as the rest.
+        compute = tf.function(
+            compute, input_signature=[spec], autograph=False, jit_compile=jit_compile
+        )
     results = compute(tensors)
     for name, x in results.items():
         wide = name in ("logsumexp", "grad_bias")

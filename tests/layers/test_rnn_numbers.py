@@ -63,11 +63,18 @@ def initial(rng, name, batch=3, units=UNITS):
     return [rng.standard_normal((batch, units)) for _ in range(number_of_states(name))]
 
 
-# Options that have to do with masks meet all of them, each of the others one: all pairs
-# of options are in ops/test_rnn_pairwise.py.
+# Options that have to do with masks meet all of them, in one layer or another, and by
+# night in every layer. Each of the other options meets one: all pairs of options are in
+# ops/test_rnn_pairwise.py.
 WITH_ALL_MASKS = ("backwards", "zeros")
 CASES_AND_MASKS = [
-    (case, mask)
+    pytest.param(
+        case,
+        mask,
+        marks=[]
+        if (NAMES.index(CASES[case][0]) + j) % len(NAMES) == 0 or j == i % len(MASKS)
+        else pytest.mark.slow,
+    )
     for i, case in enumerate(CASES)
     for j, mask in enumerate(MASKS)
     if case.endswith(WITH_ALL_MASKS) or j == i % len(MASKS)
@@ -84,7 +91,9 @@ def test_values_and_gradients_are_as_exact_as_keras(case, mask, rng, rnn_calls):
     assert len(rnn_calls) == 1  # ours, and not Keras's
 
 
-@pytest.mark.parametrize("timesteps", [1, 2, 31, 67])
+@pytest.mark.parametrize(
+    "timesteps", [1, 2, 31, pytest.param(67, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_lengths_and_sizes(name, timesteps, rng):
     layers = trio(name, 5, units=17, return_sequences=True)
