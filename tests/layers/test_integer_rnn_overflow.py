@@ -59,6 +59,8 @@ def make_model(**options):
     outputs = keras.layers.Dense(1)(IntegerRNN(1)(inputs))
     model = keras.Model(inputs, outputs)
     model.compile("sgd", "mse", **options)
+    # Else the training step is traced twice: it would create these variables.
+    model.optimizer.build(model.trainable_variables)
     return model
 
 

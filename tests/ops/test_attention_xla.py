@@ -278,6 +278,8 @@ def test_fit_with_jit_compile_is_fit(rng):
         keras.utils.set_random_seed(1)
         model = make_model()
         model.compile("adam", "mse", jit_compile=jit)
+        # Else the training step is traced twice: it would create these variables.
+        model.optimizer.build(model.trainable_variables)
         history = model.fit(
             tokens, target, batch_size=4, epochs=3, shuffle=False, verbose=0
         )

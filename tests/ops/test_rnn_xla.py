@@ -164,6 +164,8 @@ def test_fit_and_predict(rng):
             [keras.Input((7, 5)), Recurrent(), Recurrent(), keras.layers.Flatten()]
         )
         model.compile("sgd", "mse", jit_compile=jit)
+        # Else the training step is traced twice: it would create these variables.
+        model.optimizer.build(model.trainable_variables)
         x, y = rng.standard_normal((4, 7, 5), "float32"), np.ones((4, 28))
         rng = np.random.default_rng(0)
         history = model.fit(np.ones_like(x), y, epochs=3, verbose=0)

@@ -130,6 +130,8 @@ def test_a_whole_run_learns_and_keeps_its_best_epoch(
             metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
             jit_compile=jit_compile,
         )
+        # As in the lesson. Else the training step is traced once more.
+        model.optimizer.build(model.trainable_variables)
 
     args = SimpleNamespace(out=tmp_path, resume=False, text=["a fine film ."])
     results = sentiment.run_bert(reviews, settings, compile_model, args)
