@@ -299,6 +299,7 @@ BENCHMARKS = (
     "recurrence/run.py",
     "recurrence/layers/run.py",
     "models/run.py",
+    "libraries/lengths.py",
     "imdb/training.py",
 )
 

@@ -32,6 +32,7 @@ class Case:
     key_heads: int = 0
     features: int = 0  # numbers or size of an embedding, at each step
     vocabulary: int = 30_522
+    generated: int = 0  # tokens, one after the other, after a prompt of `length`
     training: bool = False
     memory_only: bool = False
     bar: float = NOT_SLOWER
@@ -48,6 +49,8 @@ class Case:
             heads += f", {self.key_heads} of keys"
         size = f"{self.layers} layers of {self.width}, {heads}"
         call = "training, dropout 0.1" if self.training else "inference"
+        if self.generated:
+            call = f"generation of {self.generated} tokens"
         return f"{self.family}, {size}; {call}, batch {self.batch} of {self.length}"
 
 
@@ -60,6 +63,12 @@ LLAMA = {
     "heads": 16,
     "key_heads": 4,
     "intermediate": 2816,
+}
+# Prompts and tokens after them.
+GENERATION = {
+    "1": {"batch": 1, "length": 64, "generated": 32},
+    "8": {"batch": 8, "length": 64, "generated": 32},
+    "8-long": {"batch": 8, "length": 480, "generated": 16},
 }
 # A training step and a call of each, from the same sizes.
 IN_TIME = [
@@ -94,6 +103,9 @@ CASES = {
              training=True, bar=1.3),
         Case("llama-like-4096", length=4096, **LLAMA, memory_only=True,
              memory_bar=0.25),
+        *[Case(f"{name}-generation-{call}", **sizes | GENERATION[call], bar=1.3)
+          for name, sizes in {"gpt2-small": {"family": "gpt2", **BASE},
+                              "llama-like": LLAMA}.items() for call in GENERATION],
         *IN_TIME,
     )
 }  # fmt: skip
@@ -107,6 +119,7 @@ def shrunk(case):
         length=32,
         layers=1,
         width=16,
+        generated=min(16, case.generated),
         heads=4,
         key_heads=min(2, case.key_heads),
         intermediate=32,
@@ -136,6 +149,10 @@ def build(case):
     import keras_hub
 
     model = BUILDERS[case.family](case, keras_hub.models)
+    if case.generated:
+        task = {"gpt2": "GPT2CausalLM", "llama": "LlamaCausalLM"}[case.family]
+        model = getattr(keras_hub.models, task)(model, preprocessor=None)
+        model.compile(sampler="greedy")
     if case.training:
         model = keras_hub.models.BertTextClassifier(
             model, num_classes=2, preprocessor=None, dropout=0.1
@@ -155,6 +172,11 @@ def inputs(case, rng):
 
     def some():
         return rng.integers(1, case.vocabulary, (case.batch, case.length), "int32")
+
+    if case.generated:  # zeros where they will stand
+        given = {"token_ids": some(), "padding_mask": some() * 0 + 1}
+        space = (0, 0), (0, case.generated)
+        return {name: np.pad(x, space) for name, x in given.items()}
 
     if case.family == "t5":
         parts = ("encoder", "decoder")
@@ -183,7 +205,8 @@ def beginning(case, given):
         return {name: x[:1] for name, x in given.items()}
     if case.family == "vit" or case.family in RECURRENT:
         return given[:1]
-    return {name: x[:1, :16] for name, x in given.items()}
+    start = max(0, case.length - 8) if case.generated else 0
+    return {name: x[:1, start : start + 16] for name, x in given.items()}
 
 
 def _layers_and_heads(case):
@@ -204,7 +227,7 @@ def _bert(case, models):
 
 def _gpt2(case, models):
     return models.GPT2Backbone(
-        **_layers_and_heads(case), max_sequence_length=case.length
+        **_layers_and_heads(case), max_sequence_length=case.length + case.generated
     )
 
 

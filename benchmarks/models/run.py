@@ -88,6 +88,18 @@ def row(result):
     return [*cells, result["verdict"]]
 
 
+def generation(cases):
+    """The table of tokens a second, of all of the batch, the prompt's time included;
+    nothing if no case generates any."""
+    rows = []
+    for case in (c for c in cases if c.get("generated") and "ratio" in c):
+        tokens = case["batch"] * case["generated"]
+        rates = [f"{tokens / case[kind]['best']:.1f}" for kind in KINDS]
+        rows.append([case["name"], *rates, f"{case['ratio']:.2f}x"])
+    head = ["case", "stock, tokens/s", "accelerated, tokens/s", "ratio"]
+    return rows and harness.table(head, rows)
+
+
 def report(results):
     """The table, in Markdown."""
     head = ["case", "stock, ms", "accelerated, ms", "ratio", "difference"]
@@ -96,6 +108,7 @@ def report(results):
     parts = [
         harness.heading_in_words(results, [results["command"]]),
         harness.table(head, map(row, cases)),
+        *filter(None, [generation(cases)]),
         "Best of the rounds (median); ratio of the bests (median of the rounds' "
         "ratios); the largest difference of outputs, in training of gradients without "
         "dropout, relative to the largest number; growth of the resident set by one "

@@ -5,6 +5,7 @@ differ, or measures the peak of memory of one call of a kind, beyond what was in
 before.
 """
 
+import functools
 import json
 import time
 
@@ -28,6 +29,8 @@ def function(case, model):
     """One call, in a graph: it keeps the attention with which it is first called."""
     import tensorflow as tf
 
+    if case.generated:
+        return functools.partial(model.make_generate_function(), stop_token_ids=None)
     if not case.training:
         return tf.function(lambda x: model(x, training=False))
     wanted = tf.constant(labels(case))

@@ -1,7 +1,6 @@
 """`accelerate` and `restore`: attention and recurrence of a whole model on kernels."""
 
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,7 +8,9 @@ import keras
 from hw3tf.acceleration import keras_hub_calls, keras_hub_layers
 from hw3tf.acceleration.coverage import Verdict, qualified_name
 from hw3tf.acceleration.enabling import is_enabled
+from hw3tf.acceleration.generation import NOTE, cache_in_place
 from hw3tf.acceleration.keras_layers import verdict_on_keras_layer
+from hw3tf.acceleration.model_layers import reset_functions, walk
 from hw3tf.acceleration.not_covered import NOT_COVERED
 from hw3tf.acceleration.patches import attach, detach, is_attached
 from hw3tf.acceleration.recurrent_layers import verdict_on_recurrent_layer
@@ -23,6 +24,11 @@ FAMILIES = keras_hub_layers.FAMILIES | keras_hub_calls.FAMILIES
 
 KERAS_ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 
+# Sequence lengths from which on the kernels are faster than Keras in every case of
+# benchmarks/results/lengths.json, which a test compares.
+ATTENTION_GAINS_FROM = 64
+RECURRENCE_GAINS_FROM = 2
+
 # Parts of the names of layers that the report lists even if it knows nothing of them.
 NAMED = {
     "Attention": "computes attention",
@@ -30,9 +36,6 @@ NAMED = {
     "GRU": "goes through time",
     "RNN": "goes through time",
 }
-
-# Functions that a model has compiled, and compiles again if they are None.
-COMPILED = ("train_function", "test_function", "predict_function", "generate_function")
 
 
 def accelerate(model: keras.layers.Layer) -> AccelerationReport:
@@ -57,7 +60,8 @@ def accelerate(model: keras.layers.Layer) -> AccelerationReport:
     again at every call and when a graph is traced; overridden methods are checked only
     now. Calls that the kernel cannot take, such as those with masks larger than the
     scores, are computed by the layer as before; the logger `hw3tf` says so at level
-    DEBUG.
+    DEBUG. In KerasHub's causal models `generate` of eight prompts or more is compiled
+    by XLA, also on TensorFlow, and updates its cache of keys and values in place.
 
     The model's compiled functions are made anew at the next call. If a model is part of
     another, accelerate the outer one, because it has functions of its own.
@@ -66,9 +70,10 @@ def accelerate(model: keras.layers.Layer) -> AccelerationReport:
         model: A `keras.Model`, or any other `keras.layers.Layer`. It has to be built.
 
     Returns:
-        A `hw3tf.acceleration.AccelerationReport`, which prints as a table. In a
-        `with` statement it takes the change back on leaving; so does
-        `hw3tf.restore`, at any time.
+        A `hw3tf.acceleration.AccelerationReport`, which prints as a table; its method
+        `measure` times the model, before and after, on inputs of yours. In a `with`
+        statement it takes the change back on leaving; so does `hw3tf.restore`, at any
+        time.
 
     Raises:
         TypeError: If `model` is not a Keras layer or model.
@@ -79,9 +84,10 @@ def accelerate(model: keras.layers.Layer) -> AccelerationReport:
     >>> attention = keras.layers.MultiHeadAttention(2, 8, name="attention")
     >>> model = keras.Model(x, attention(x, x))
     >>> print(hw3tf.accelerate(model))  # doctest: +ELLIPSIS
-    layer      class               fused  why
-    attention  MultiHeadAttention  yes    ...
+    layer      class               fused  faster from  why
+    attention  MultiHeadAttention  yes    length 64    ...
     1 of 1 layers with attention or recurrence are fused. Kernel: op (the kernel ...)
+    `report.measure(inputs)` times the model before and after.
     """
     _check_model("accelerate", model)
     path = kernel_path()
@@ -89,9 +95,12 @@ def accelerate(model: keras.layers.Layer) -> AccelerationReport:
     if not model.built:
         reason = "the model is not built: call it once, then accelerate it again"
         reports.append(LayerReport(model.name, type(model).__name__, False, reason))
+    models = [] if path.path == "reference" else _put_caches_in_place(model)
+    changed += models
     if changed:
-        _reset_functions(model)
-    report = AccelerationReport(reports, path, changed, lambda: _reset_functions(model))
+        reset_functions(model)
+    notes = [NOTE] if models else []
+    report = AccelerationReport(model, reports, path, changed, notes)
     logger.debug("accelerate:\n%s", report)
     return report
 
@@ -100,7 +109,7 @@ def _put_on_kernel(model: Any, path: CallPath) -> tuple[list[LayerReport], list[
     """What is to say of each layer in `model` with attention or recurrence, and those
     that changed."""
     reports, changed, cells = [], [], set[int]()
-    for name, layer in _walk(model):
+    for name, layer in walk(model):
         if isinstance(layer, keras.layers.RNN):  # it comes before its cells
             cells.update(map(id, layer._flatten_layers(include_self=False)))
         verdict = None if id(layer) in cells else _verdict(layer)
@@ -112,8 +121,29 @@ def _put_on_kernel(model: Any, path: CallPath) -> tuple[list[LayerReport], list[
         elif verdict.attributes:
             attach(layer, verdict.attributes)
             changed.append(layer)
-        reports.append(LayerReport(name, type(layer).__name__, fused, reason))
+        gains = _gains_from(layer) if fused else None
+        reports.append(LayerReport(name, type(layer).__name__, fused, reason, gains))
     return reports, changed
+
+
+def _put_caches_in_place(model: Any) -> list[Any]:
+    """The causal models of KerasHub in `model`, changed so that they generate without
+    copies of their caches."""
+    changed = []
+    for _, layer in walk(model):
+        attributes = None if is_attached(layer) else cache_in_place(layer)
+        if attributes:
+            attach(layer, attributes)
+            changed.append(layer)
+    return changed
+
+
+def _gains_from(layer: Any) -> int | None:
+    """`LayerReport.gains_from` of a layer that is fused."""
+    if isinstance(layer, IntegerRNN):  # Keras has no such layer
+        return None
+    recurrent = isinstance(layer, keras.layers.RNN)
+    return RECURRENCE_GAINS_FROM if recurrent else ATTENTION_GAINS_FROM
 
 
 def restore(model: keras.layers.Layer) -> int:
@@ -123,7 +153,7 @@ def restore(model: keras.layers.Layer) -> int:
         model: The model that was given to `accelerate`, or a part of it.
 
     Returns:
-        The number of layers that were restored.
+        The number of layers that were restored; a causal model of KerasHub is one, too.
 
     Raises:
         TypeError: If `model` is not a Keras layer or model.
@@ -137,9 +167,9 @@ def restore(model: keras.layers.Layer) -> int:
     1
     """
     _check_model("restore", model)
-    restored = sum(detach(layer) for _, layer in _walk(model))
+    restored = sum(detach(layer) for _, layer in walk(model))
     if restored:
-        _reset_functions(model)
+        reset_functions(model)
     return restored
 
 
@@ -156,21 +186,6 @@ def _check_model(function: str, model: Any) -> None:
         f"`{function}` takes a Keras model or layer as `model`. Received: "
         f"{model!r} (of type {type(model).__name__}){hint}"
     )
-
-
-def _walk(model: Any) -> Iterator[tuple[str, Any]]:
-    """Path and layer of `model` and all in it, each once, in the order of the calls."""
-    seen = {id(model)}
-
-    def below(parent: Any, prefix: Any) -> Iterator[tuple[str, Any]]:
-        for layer in parent._flatten_layers(include_self=False, recursive=False):
-            if id(layer) not in seen:
-                seen.add(id(layer))
-                yield prefix + layer.name, layer
-                yield from below(layer, f"{prefix}{layer.name}/")
-
-    yield model.name, model
-    yield from below(model, "")
 
 
 def _verdict(layer: Any) -> Verdict | None:
@@ -247,10 +262,3 @@ def _verdict_on_name(layer: Any) -> Verdict | None:
     if any(_verdict(child) for child in layer._flatten_layers(include_self=False)):
         return None
     return Verdict(None, f"hw3tf does not know how `{name}` {does}")
-
-
-def _reset_functions(model: Any) -> None:
-    for _, layer in _walk(model):
-        for name in COMPILED:
-            if isinstance(layer, keras.Model) and getattr(layer, name, None):
-                setattr(layer, name, None)

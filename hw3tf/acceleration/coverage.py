@@ -85,6 +85,9 @@ def guard(
         logger.debug("%s runs as in Keras: %s", layer.name, reason)
         return own(*args, **kwargs)
 
+    # TensorFlow's AutoGraph would warn that it cannot convert the call; functions with
+    # this attribute it leaves as they are.
+    vars(run)["autograph_info__"] = {}
     return run
 
 

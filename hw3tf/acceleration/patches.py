@@ -15,8 +15,8 @@ class _Patch:
     """The replaced attributes. They are in an object of their own, because Keras looks
     for weights inside the dicts and lists that a layer has as attributes."""
 
-    def __init__(self, before: Any) -> None:
-        self.before = before
+    def __init__(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        self.before, self.after = before, after
 
 
 def is_attached(layer: Any) -> bool:
@@ -24,10 +24,15 @@ def is_attached(layer: Any) -> bool:
     return _PATCH in layer.__dict__
 
 
+def attached(layer: Any) -> dict[str, Any]:
+    """The attributes that `attach` has put on `layer`."""
+    return dict(layer.__dict__[_PATCH].after)
+
+
 def attach(layer: Any, attributes: dict[str, Any]) -> None:
     """Replaces `attributes`, a dict of names and values, on `layer` alone."""
     before = {name: layer.__dict__.get(name, _ABSENT) for name in attributes}
-    layer.__dict__[_PATCH] = _Patch(before)
+    layer.__dict__[_PATCH] = _Patch(before, attributes)
     layer.__dict__.update(attributes)
 
 

@@ -1,9 +1,13 @@
 """The report of `accelerate`, layer by layer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hw3tf.acceleration.measurement import Measurement, measure
+from hw3tf.acceleration.model_layers import reset_functions
 from hw3tf.acceleration.patches import detach
+from hw3tf.acceleration.table import table
 from hw3tf.ops.paths import CallPath
 
 
@@ -16,12 +20,16 @@ class LayerReport:
         class_name: Name of the layer's class.
         fused: Whether it runs on the kernel.
         reason: A phrase that says what was replaced, or why nothing was.
+        gains_from: The sequence length from which on the layer is faster than in Keras,
+            at any size; shorter sequences take as long as there. None if it is not
+            fused. (benchmarks/libraries/lengths.py)
     """
 
     path: str
     class_name: str
     fused: bool
     reason: str
+    gains_from: int | None = None
 
 
 class AccelerationReport:
@@ -32,6 +40,7 @@ class AccelerationReport:
     Attributes:
         layers: List of `LayerReport`, one for each layer with attention or recurrence.
         path: The `hw3tf.ops.AttentionPath` of calls in this process.
+        notes: List of sentences on what else was changed.
         num_fused: How many of the layers run on the kernel.
 
     Example:
@@ -46,16 +55,61 @@ class AccelerationReport:
     """
 
     def __init__(
-        self, layers: Any, path: CallPath, changed: list[Any], reset: Any
+        self,
+        model: Any,
+        layers: Any,
+        path: CallPath,
+        changed: list[Any],
+        notes: Sequence[str] = (),
     ) -> None:
         self.layers = list(layers)
         self.path = path
+        self.notes = list(notes)
+        self._model = model
         self._changed = changed
-        self._reset = reset
 
     @property
     def num_fused(self) -> int:
         return sum(layer.fused for layer in self.layers)
+
+    def measure(self, inputs: Any, seconds: float = 3.0) -> Measurement:
+        """Times the model on `inputs`, before and after `accelerate`.
+
+        What a model gains depends on the share of its time that the kernels take over,
+        and that depends on its sizes and on its inputs. Both forms of the model are
+        compiled as `predict` compiles them, and take turns. The calls of the kernels
+        are timed one by one, in calls of the model outside of a graph.
+
+        Training gains differ: this measures inference alone. The model is as before
+        afterwards. Nothing else should run on the machine, and no other thread should
+        call the model.
+
+        Args:
+            inputs: A batch, as for the model's `predict_on_batch`: as large, and its
+                sequences as long, as those that the model will get.
+            seconds: How long to measure, beside what it takes to compile the model
+                twice. Each form runs at least three times.
+
+        Returns:
+            A `hw3tf.acceleration.Measurement`, which prints as a table.
+
+        Raises:
+            TypeError: If `accelerate` was given a layer that is not a `keras.Model`.
+            ValueError: If `seconds` is negative or not a number, or `accelerate` has
+                changed no layer of the model, or they have been restored.
+
+        Example:
+
+        >>> x = keras.Input((10, 16))
+        >>> model = keras.Model(x, keras.layers.LSTM(8, name="lstm")(x))
+        >>> report = hw3tf.accelerate(model)
+        >>> print(report.measure(np.zeros((2, 10, 16)), 0))  # doctest: +ELLIPSIS
+        layer  calls  kernel, ms  of the model
+        lstm   1      ...
+        A call of the model: ... ms stock, ... ms accelerated, ...x as fast.
+        ...
+        """
+        return measure(self._model, inputs, seconds)
 
     def __enter__(self) -> "AccelerationReport":
         return self
@@ -64,26 +118,24 @@ class AccelerationReport:
         for layer in self._changed:
             detach(layer)
         if self._changed:
-            self._reset()
+            reset_functions(self._model)
         self._changed = []
 
     def __str__(self) -> str:
         if not self.layers:
             return f"No layer with attention or recurrence found. Kernel: {self.path}"
-        rows = [("layer", "class", "fused", "why")]
+        rows = [("layer", "class", "fused", "faster from", "why")]
         for layer in self.layers:
-            fused = "yes" if layer.fused else "no"
-            rows.append((layer.path, layer.class_name, fused, layer.reason))
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(row[:3], widths, strict=True))
-            + "  "
-            + row[3]
-            for row in rows
-        ]
+            fused, gains = "yes" if layer.fused else "no", "-"
+            if layer.gains_from is not None:
+                gains = f"length {layer.gains_from}"
+            row = layer.path, layer.class_name, fused, gains, layer.reason
+            rows.append(row)
         count = f"{self.num_fused} of {len(self.layers)} layers"
         words = f"{count} with attention or recurrence are fused"
-        lines.append(f"{words}. Kernel: {self.path}")
+        lines = [table(rows), f"{words}. Kernel: {self.path}", *self.notes]
+        if self._changed:
+            lines.append("`report.measure(inputs)` times the model before and after.")
         return "\n".join(lines)
 
     __repr__ = __str__

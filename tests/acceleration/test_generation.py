@@ -1,12 +1,14 @@
 """KerasHub's `generate()` on the kernel: the same tokens, from a cache of keys."""
 
+import keras
 import keras_hub
 import numpy as np
 import pytest
 from acceleration_checks import randomize
-from backbones import EXPERTS, GEMMA2, GROUPED, HEADS, QWEN3, models
+from backbones import BACKBONES, EXPERTS, GEMMA2, GROUPED, HEADS, QWEN3, models
 
 import hw3tf
+from hw3tf.acceleration import generation
 
 LENGTH, PROMPT = 12, 4
 
@@ -90,3 +92,120 @@ def test_backbone_accelerated_before_the_task_is_fused_in_it(kernel_calls):
     model.generate(prompt(), stop_token_ids=None)
     assert report.num_fused == 2
     assert kernel_calls
+
+
+@pytest.mark.parametrize("name", sorted(generation.CAUSAL_MODELS))
+def test_a_call_changes_the_cache_only_where_it_writes(name, rng):
+    """The cache of the old positions and the new one is what KerasHub stacks, at the
+    prompt and at a token later."""
+    module, class_name = name.split(".")[-3], name.split(".")[-1]
+    backbone = BACKBONES[module][0]()
+    randomize(backbone, rng)
+    model = getattr(models, class_name)(backbone, preprocessor=None)
+    shape = model._build_cache(np.ones((2, 7), "int32"))[1].shape
+    assert len(shape) == 6
+    cache = keras.ops.convert_to_tensor(rng.standard_normal(shape, "float32"))
+    for start, ids in ((0, [[1, 5, 2], [3, 4, 9]]), (3, [[7], [2]]), (4, [[1], [8]])):
+        ids, start = np.array(ids, "int32"), keras.ops.convert_to_tensor(start)
+        stacked = model.call_with_cache(ids, cache, start)[2]
+        found = generation.put_into(cache, stacked, start, ids.shape[1])
+        np.testing.assert_array_equal(found, stacked)
+        assert not np.array_equal(stacked, cache)
+        cache = stacked
+
+
+@pytest.fixture
+def lengths(monkeypatch):
+    """How many positions were put into a cache, in order."""
+    found, put_into = [], generation.put_into
+
+    def counted(cache, stacked, start, length):
+        found.append(length)
+        return put_into(cache, stacked, start, length)
+
+    monkeypatch.setattr(generation, "put_into", counted)
+    return found
+
+
+def many(size=generation.MIN_BATCH):
+    """That many prompts."""
+    return {name: np.resize(x, (size, LENGTH)) for name, x in prompt().items()}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_large_batch_is_compiled_and_gives_the_same_tokens(name, caplog, lengths):
+    model = causal_model(name)
+    stock = model.generate(many(), stop_token_ids=None)["token_ids"]
+    report = hw3tf.accelerate(model)
+    assert report.notes == [generation.NOTE]
+    assert generation.NOTE in str(report).splitlines()
+    fused = model.generate(many(), stop_token_ids=None)["token_ids"]
+    np.testing.assert_array_equal(fused, stock)
+    assert lengths == [LENGTH, 1]
+    assert not [r for r in caplog.records if "AutoGraph" in r.getMessage()]
+    hw3tf.restore(model)
+    assert not {"call_with_cache", "make_generate_function"} & vars(model).keys()
+    model.generate(many(), stop_token_ids=None)
+    assert len(lengths) == 2
+
+
+def test_a_small_batch_is_left_to_keras(lengths):
+    model = causal_model("gpt2")
+    hw3tf.accelerate(model)
+    function = model.make_generate_function()
+    assert model.make_generate_function() is function
+    assert not model.jit_compile
+    few = many(generation.MIN_BATCH - 1)
+    model.generate(few, stop_token_ids=None)
+    assert lengths == []
+    model.compile(sampler="greedy", jit_compile=True)  # as the user wants it
+    model.generate(few, stop_token_ids=None)
+    assert lengths == [LENGTH, 1]
+
+
+def test_what_xla_cannot_compile_is_left_to_keras(lengths):
+    model = causal_model("gpt2")
+    model.backbone.layers[-1].supports_jit = False
+    hw3tf.accelerate(model)
+    model.generate(many(), stop_token_ids=None)
+    assert lengths == []
+
+
+def test_a_forced_path_without_xla_leaves_generation_to_keras(monkeypatch, lengths):
+    monkeypatch.setenv("HW3TF_PATH", "pybind")
+    model = causal_model("gpt2")
+    hw3tf.accelerate(model)
+    model.generate(many(), stop_token_ids=None)
+    assert lengths == []
+
+
+@pytest.mark.parametrize("sampler", ["beam", "contrastive"])
+def test_samplers_that_move_the_cache_give_the_same_tokens(sampler):
+    model = causal_model("gpt2")
+    options = {"k": 2, "alpha": 0.2} if sampler == "contrastive" else {}
+    sampler = keras_hub.samplers.get(
+        {"class_name": sampler, "config": options} if options else sampler
+    )
+    model.compile(sampler=sampler)
+    stock = model.generate(many(), stop_token_ids=None)["token_ids"]
+    hw3tf.accelerate(model)
+    fused = model.generate(many(), stop_token_ids=None)["token_ids"]
+    np.testing.assert_array_equal(fused, stock)
+
+
+def test_a_cache_of_the_users_own_stays():
+    class Own(models.GPT2CausalLM):
+        def call_with_cache(self, *args):
+            return super().call_with_cache(*args)
+
+    report = hw3tf.accelerate(Own(models.GPT2Backbone(**HEADS), preprocessor=None))
+    assert report.num_fused == 2
+    assert report.notes == []
+
+
+def test_the_change_goes_with_the_others_of_a_call():
+    model = causal_model("gpt2")
+    with hw3tf.accelerate(model):
+        assert hw3tf.accelerate(model).notes == []  # accelerated already
+        assert "call_with_cache" in vars(model)
+    assert "call_with_cache" not in vars(model)

@@ -48,6 +48,13 @@ def losses_of(model, data):
     return fitted.history["loss"]
 
 
+def test_measured_before_and_after(data):
+    model = stock_model()
+    found = hw3tf.accelerate(model).measure(data[0], 0)
+    assert [layer.calls for layer in found.layers] == [1] * 4
+    assert min(found.stock, found.accelerated) > 0
+
+
 def test_fit_is_that_of_keras(data):
     model, twin = stock_model(), stock_model()
     twin.set_weights(model.get_weights())

@@ -174,6 +174,14 @@ def test_accelerated_model_learns_as_keras(policy, rng):
     assert losses[1]["loss"][-1] < losses[1]["loss"][0]
 
 
+# Keras's own warning of its `GroupQueryAttention`.
+@pytest.mark.filterwarnings("ignore:[^`]*does not support masking")
+def test_measured_before_and_after(rng):
+    found = hw3tf.accelerate(stock_model(None)).measure(data(rng)[0], 0)
+    assert [layer.calls for layer in found.layers] == [1] * 6
+    assert min(found.stock, found.accelerated) > 0
+
+
 @pytest.mark.parametrize("policy", [None, "mixed_bfloat16", "mixed_float16"])
 def test_saved_and_loaded(policy, rng, tmp_path):
     x, y = data(rng)

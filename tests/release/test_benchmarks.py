@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from library_benchmarks import check_calls
+from library_benchmarks import check_calls, forget, load, run
 
 import hw3tf
 
@@ -359,6 +359,29 @@ def test_small_calls_are_timed_and_judged(monkeypatch, tmp_path):
     ]
     bars = [row[-1] for row in calls.rows({"cases": cases})]
     assert bars == ["10: met", "30: missed", "-"]
+
+
+def test_lengths_from_which_layers_gain(monkeypatch, tmp_path):
+    lengths = load(monkeypatch, "libraries.lengths")
+    cases = [("attention", 1, 2, 4), ("GRU", 2, 3)]
+    monkeypatch.setattr(lengths, "CASES", cases)
+    monkeypatch.setattr(lengths, "LENGTHS", (1, 3))
+    results, page = run(lengths, file=tmp_path / "lengths.json")
+    names = ["attention, batch 1, 2 heads of 4", "GRU, batch 2, 3 units"]
+    assert [case["name"] for case in results["cases"]] == names
+    for case in results["cases"]:
+        assert [list(x) for x in case["microseconds"].values()] == [["1", "3"]] * 2
+        assert all(r > 0 for r in lengths.ratios(case).values())
+    assert f"| {names[1]} " in page
+
+    def made(*ratios):
+        stock = dict(zip(("1", "3"), ratios, strict=True))
+        return {"microseconds": {"hw3tf": dict.fromkeys(stock, 1.0), "keras": stock}}
+
+    assert lengths.gains_from([made(1.1, 1.1), made(1.2, 2.0)]) == 1
+    assert lengths.gains_from([made(1.1, 1.1), made(1.0, 2.0)]) == 3
+    assert lengths.gains_from([made(1.1, 1.0)]) is None
+    forget()
 
 
 def test_two_builds_are_compared(capsys):

@@ -78,6 +78,23 @@ def test_recurrent_models_are_measured(program, tmp_path, capsys, monkeypatch):
     assert "encoder-decoder for dates, LSTM, 1 x 128 units; training" in printed
 
 
+def test_generation_is_measured_in_tokens(program, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(program, "ask", ask_here)
+    name = "gpt2-small-generation-8"
+    program.main(
+        ["--quick", "--no-peaks", "--cases", name, "--json", str(tmp_path / "m.json")]
+    )
+    printed = capsys.readouterr().out
+    (case,) = json.loads((tmp_path / "m.json").read_text())["cases"]
+    assert case["fused"] == [1, 1]
+    assert 0 < case["difference"] < 1e-5
+    assert "generation of 32 tokens, batch 8 of 64" in printed
+    # Two sequences of 16 tokens each, in the tiny case.
+    rates = [f"{2 * 16 / case[kind]['best']:.1f}" for kind in program.KINDS]
+    rows = [" ".join(line.split()) for line in printed.splitlines()]
+    assert f"| {name} | {rates[0]} | {rates[1]} | {case['ratio']:.2f}x |" in rows
+
+
 RECURRENT = ("imdb-bilstm", "fashion-rows-gru", "characters-lstm", "forecaster-lstm")
 
 
@@ -126,3 +143,9 @@ def test_profile_of_a_model_tells_what_the_kernel_takes(capsys):
         kinds = program.main(["gpt2-small-1024", "--quick", *more])
         assert kinds.get("Hw3tfAttention", [0, None])[1] == calls
         assert "processors busy" in capsys.readouterr().out
+
+
+def test_profile_of_generation_sees_the_operations_of_the_loop():
+    program = importlib.import_module("models.profile")
+    kinds = program.main(["gpt2-small-generation-1", "--quick", "--stock"])
+    assert kinds["MatMul"][1] > 16  # one at least for every token
