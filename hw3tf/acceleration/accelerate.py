@@ -8,7 +8,7 @@ import keras
 from hw3tf.acceleration import keras_hub_calls, keras_hub_layers
 from hw3tf.acceleration.coverage import Verdict, qualified_name
 from hw3tf.acceleration.enabling import is_enabled
-from hw3tf.acceleration.generation import NOTE, cache_in_place
+from hw3tf.acceleration.generation import NOTES, cache_in_place
 from hw3tf.acceleration.keras_layers import verdict_on_keras_layer
 from hw3tf.acceleration.model_layers import reset_functions, walk
 from hw3tf.acceleration.not_covered import NOT_COVERED
@@ -95,11 +95,11 @@ def accelerate(model: keras.layers.Layer) -> AccelerationReport:
     if not model.built:
         reason = "the model is not built: call it once, then accelerate it again"
         reports.append(LayerReport(model.name, type(model).__name__, False, reason))
-    models = [] if path.path == "reference" else _put_caches_in_place(model)
+    models = _put_caches_in_place(model) if path.path in NOTES else []
     changed += models
     if changed:
         reset_functions(model)
-    notes = [NOTE] if models else []
+    notes = [NOTES[path.path]] if models else []
     report = AccelerationReport(model, reports, path, changed, notes)
     logger.debug("accelerate:\n%s", report)
     return report
