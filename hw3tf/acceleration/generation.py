@@ -61,8 +61,7 @@ def _make_generate_function(model: Any) -> Any:
         return model.generate_function
     own = own_method(model, "make_generate_function")
     as_in_keras = own()
-    compiled = kernel_path(compiled=True).path == "xla"
-    if not compiled or not _trainer.model_supports_jit(model):
+    if not _can_be_compiled(model):
         return as_in_keras
     before, model.generate_function = model.jit_compile, None
     model.jit_compile = True
@@ -73,11 +72,21 @@ def _make_generate_function(model: Any) -> Any:
 
     def generate(inputs: Any, stop_token_ids: Any = None) -> Any:
         batch = ops.shape(inputs["token_ids"])[0]
-        run = by_xla if batch >= MIN_BATCH else as_in_keras
+        large = isinstance(batch, int) and batch >= MIN_BATCH  # a tensor in a graph
+        run = by_xla if large else as_in_keras
         return run(inputs, stop_token_ids=stop_token_ids)
 
     model.generate_function = generate
     return generate
+
+
+def _can_be_compiled(model: Any) -> bool:
+    """Whether XLA may compile functions of `model`: Keras's conditions but that of a
+    processor other than the CPU."""
+    if kernel_path(compiled=True).path != "xla":
+        return False
+    distributed = getattr(model, "_distribute_strategy", None) is not None
+    return not distributed and _trainer.model_supports_jit(model)
 
 
 def _call_with_cache(

@@ -4,6 +4,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 from acceleration_checks import randomize
 from backbones import BACKBONES, EXPERTS, GEMMA2, GROUPED, HEADS, QWEN3, models
 
@@ -170,6 +171,29 @@ def test_a_small_batch_is_left_to_keras(lengths):
 def test_what_xla_cannot_compile_is_left_to_keras(lengths):
     model = causal_model("gpt2")
     model.backbone.layers[-1].supports_jit = False
+    hw3tf.accelerate(model)
+    model.generate(many(), stop_token_ids=None)
+    assert lengths == []
+
+
+def test_a_batch_that_is_known_when_the_graph_runs_is_left_to_keras(lengths):
+    model = causal_model("gpt2")
+    want = model.generate(many(), stop_token_ids=None)["token_ids"]
+    hw3tf.accelerate(model)
+    spec = tf.TensorSpec((None, LENGTH), "int32")
+
+    @tf.function(input_signature=[{"token_ids": spec, "padding_mask": spec}])
+    def serve(inputs):
+        return model.make_generate_function()(inputs)["token_ids"]
+
+    np.testing.assert_array_equal(serve(many()), want)
+    assert lengths == []
+
+
+def test_a_model_of_a_strategy_is_left_to_keras(lengths):
+    """As Keras does, which compiles none."""
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = causal_model("gpt2")
     hw3tf.accelerate(model)
     model.generate(many(), stop_token_ids=None)
     assert lengths == []
