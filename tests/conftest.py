@@ -115,8 +115,10 @@ def kernel_calls(monkeypatch):
     """A list that grows by one with every real call of the kernel."""
     import keras
 
-    from hw3tf.ops import fronts
+    from hw3tf.ops import fronts, paths
 
+    if keras.backend.backend() == "tensorflow":
+        paths.kernel_path(compiled=True)  # tries the kernel once in a process
     calls = []
     for path in FRONTS[keras.backend.backend()]:
         front = fronts.front_of(path)

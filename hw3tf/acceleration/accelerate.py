@@ -8,7 +8,11 @@ import keras
 from hw3tf.acceleration import keras_hub_calls, keras_hub_layers
 from hw3tf.acceleration.coverage import Verdict, qualified_name
 from hw3tf.acceleration.enabling import is_enabled
-from hw3tf.acceleration.generation import NOTES, cache_in_place
+from hw3tf.acceleration.generation import (
+    cache_in_place,
+    has_cache_in_place,
+    note_on,
+)
 from hw3tf.acceleration.keras_layers import verdict_on_keras_layer
 from hw3tf.acceleration.model_layers import reset_functions, walk
 from hw3tf.acceleration.not_covered import NOT_COVERED
@@ -60,8 +64,12 @@ def accelerate(model: keras.layers.Layer) -> AccelerationReport:
     again at every call and when a graph is traced; overridden methods are checked only
     now. Calls that the kernel cannot take, such as those with masks larger than the
     scores, are computed by the layer as before; the logger `hw3tf` says so at level
-    DEBUG. In KerasHub's causal models `generate` of eight prompts or more is compiled
-    by XLA, also on TensorFlow, and updates its cache of keys and values in place.
+    DEBUG.
+
+    In KerasHub's causal models `generate` updates its cache of keys and values in
+    place, on JAX and, for eight prompts or more, on TensorFlow. There XLA compiles it
+    then, whatever `jit_compile` says; samplers that draw at random draw other tokens
+    from the same seed than they do where nothing is compiled.
 
     The model's compiled functions are made anew at the next call. If a model is part of
     another, accelerate the outer one, because it has functions of its own.
@@ -71,7 +79,7 @@ def accelerate(model: keras.layers.Layer) -> AccelerationReport:
 
     Returns:
         A `hw3tf.acceleration.AccelerationReport`, which prints as a table; its method
-        `measure` times the model, before and after, on inputs of yours. In a `with`
+        `measure` times the model, before and after, on your own inputs. In a `with`
         statement it takes the change back on leaving; so does `hw3tf.restore`, at any
         time.
 
@@ -95,11 +103,12 @@ def accelerate(model: keras.layers.Layer) -> AccelerationReport:
     if not model.built:
         reason = "the model is not built: call it once, then accelerate it again"
         reports.append(LayerReport(model.name, type(model).__name__, False, reason))
-    models = _put_caches_in_place(model) if path.path in NOTES else []
-    changed += models
+    if path.path in ("op", "ffi"):  # the others have no XLA
+        changed += _put_caches_in_place(model)
     if changed:
         reset_functions(model)
-    notes = [NOTES[path.path]] if models else []
+    generating = (layer for _, layer in walk(model) if has_cache_in_place(layer))
+    notes = sorted(filter(None, set(map(note_on, generating))))
     report = AccelerationReport(model, reports, path, changed, notes)
     logger.debug("accelerate:\n%s", report)
     return report
@@ -190,6 +199,8 @@ def _check_model(function: str, model: Any) -> None:
 
 def _verdict(layer: Any) -> Verdict | None:
     """A `Verdict`, or None for a layer without attention and recurrence."""
+    if has_cache_in_place(layer):
+        return None
     if is_attached(layer):
         return Verdict({}, "accelerated already")
     for cls in type(layer).__mro__:

@@ -1,18 +1,15 @@
 """KerasHub's `generate()`: a cache of keys and values that is updated where it is.
 
 KerasHub's causal models hold one tensor of shape `(batch, layers, 2, length, heads,
-size)`. For each token they take it apart by layers, update the parts, and stack them to
-a new one: all of the cache is written for one position. Here only the positions of the
-token are read from the new tensor, and put into the old one. XLA, which compiles the
-loop, then computes nothing else of the new tensor and updates the old one where it is.
-The numbers are the same.
+size)`. For each token they take it apart by layers, update the parts, and stack them
+into a new one, so that all of the cache is written for each position. Here only the
+positions of the token are read from the new tensor, and put into the old one. XLA,
+which compiles the loop, then computes nothing else of the new tensor and updates the
+old one where it is. The numbers in it are the same.
 
 On TensorFlow, Keras lets XLA compile nothing on a CPU unless it is told to; here it
 compiles `generate` of large batches, once for each shape of its inputs.
-
-Four layers of GPT-2, a batch of 8 with 784 positions, on a Zen 3 with two threads, per
-token: 549 ms on the kernels alone, 235 with XLA as well, and 93 with this. (Stock Keras
-takes 188 with XLA.)
+benchmarks/results/generation.json has times.
 """
 
 import functools
@@ -22,21 +19,17 @@ from typing import Any
 import keras
 
 from hw3tf.acceleration.coverage import Family, own_method, qualified_name
+from hw3tf.acceleration.patches import attached, is_attached
 from hw3tf.layers.fallback import Refused
+from hw3tf.ops.branches import compiled_by_xla
 from hw3tf.ops.paths import kernel_path
 
 ops = keras.ops
-# XLA's products of one row with a matrix are slow: a Llama of 8 layers of 1,024 and a
-# batch of 1 took 1.4 times as long as in Keras, where nothing is compiled. A batch of 8
-# gains; none between was measured.
+# XLA's products of one row with a matrix are slow: with a batch of 1 some models took
+# longer than in Keras, where nothing is compiled. A batch of 8 gains; none between was
+# measured.
 MIN_BATCH = 8
-IN_PLACE = "its cache of keys and values is updated in place"
-# What the report says, by the path of eager calls; the others have no XLA.
-NOTES = {
-    "op": f"`generate` of {MIN_BATCH} prompts or more is compiled by XLA, and "
-    f"{IN_PLACE}.",
-    "ffi": f"In `generate`, {IN_PLACE}.",
-}
+IN_PLACE = "the cache of keys and values is updated in place"
 
 _trainer = importlib.import_module("keras.src.trainers.trainer")
 
@@ -56,19 +49,27 @@ def _replace(model: Any) -> dict[str, Any]:
     }
 
 
+def note_on(model: Any) -> str:
+    """What the report says of a model with the attributes of `cache_in_place`."""
+    if keras.backend.backend() == "jax":
+        return f"In `generate`, {IN_PLACE}."
+    if not _can_be_compiled(model):
+        return ""
+    return f"`generate` of {MIN_BATCH} prompts or more is compiled by XLA: {IN_PLACE}."
+
+
+def has_cache_in_place(model: Any) -> bool:
+    """Whether `model` has the attributes of `cache_in_place`."""
+    return is_attached(model) and "make_generate_function" in attached(model)
+
+
 def _make_generate_function(model: Any) -> Any:
     if model.generate_function is not None:
         return model.generate_function
-    own = own_method(model, "make_generate_function")
-    as_in_keras = own()
+    as_in_keras = own_method(model, "make_generate_function")()
     if not _can_be_compiled(model):
         return as_in_keras
-    before, model.generate_function = model.jit_compile, None
-    model.jit_compile = True
-    try:
-        by_xla = own()
-    finally:
-        model.jit_compile = before
+    by_xla = compiled_by_xla(model.generate_step)
 
     def generate(inputs: Any, stop_token_ids: Any = None) -> Any:
         batch = ops.shape(inputs["token_ids"])[0]
@@ -85,8 +86,9 @@ def _can_be_compiled(model: Any) -> bool:
     processor other than the CPU."""
     if kernel_path(compiled=True).path != "xla":
         return False
-    distributed = getattr(model, "_distribute_strategy", None) is not None
-    return not distributed and _trainer.model_supports_jit(model)
+    if model.run_eagerly or getattr(model, "_distribute_strategy", None) is not None:
+        return False
+    return bool(_trainer.model_supports_jit(model))
 
 
 def _call_with_cache(
@@ -94,13 +96,16 @@ def _call_with_cache(
 ) -> tuple[Any, Any, Any]:
     if kernel_path().path not in ("xla", "ffi"):
         raise Refused("no compiler would leave out the copy")
+    length, whole = ops.shape(token_ids)[1], ops.shape(cache)[3]
+    if not (isinstance(length, int) and isinstance(whole, int)):
+        raise Refused("the lengths are known only when the graph runs")
     own = own_method(model, "call_with_cache")
     logits, hidden_states, stacked = own(token_ids, cache, cache_update_index)
-    updated = put_into(cache, stacked, cache_update_index, ops.shape(token_ids)[1])
+    updated = put_into(cache, stacked, cache_update_index, length)
     return logits, hidden_states, updated
 
 
-def put_into(cache: Any, stacked: Any, start: Any, length: Any) -> Any:
+def put_into(cache: Any, stacked: Any, start: Any, length: int) -> Any:
     """`cache` with the `length` positions of `stacked` from `start` on."""
     shape = ops.shape(stacked)
     if length == shape[3]:  # the prompt fills all of it

@@ -77,17 +77,24 @@ class Measurement:
     def _others(self) -> float:
         return max(0.0, self.accelerated - self._kernels)
 
+    @property
+    def _whole(self) -> str:
+        stock, accelerated = (f"{1e3 * x:,.1f}" for x in (self.stock, self.accelerated))
+        return (
+            f"A call of the model: {stock} ms stock, {accelerated} ms accelerated, "
+            f"{self.ratio:.2f}x as fast."
+        )
+
     def __str__(self) -> str:
+        if not self.layers:
+            return f"No kernel was seen at work. {self._whole}"
         rows = [("layer", "calls", "kernel, ms", "of the model")]
         for layer in self.layers:
             share = f"{layer.seconds / self.accelerated:.1%}"
             row = layer.path, str(layer.calls), f"{1e3 * layer.seconds:,.3f}", share
             rows.append(row)
-        stock, accelerated = (f"{1e3 * x:,.1f}" for x in (self.stock, self.accelerated))
         return (
-            f"{table(rows)}\n"
-            f"A call of the model: {stock} ms stock, {accelerated} ms accelerated, "
-            f"{self.ratio:.2f}x as fast.\n"
+            f"{table(rows)}\n{self._whole}\n"
             f"The kernels took over {self.stock_share:.0%} of the stock model's time; "
             f"they are {self.share:.0%} of the accelerated one's.\n"
             f"If they took no time, the model would be {self.limit:.2f}x as fast."
@@ -112,6 +119,8 @@ def measure(model: Any, inputs: Any, seconds: float) -> Measurement:
             "to measure, or it has been restored"
         )
     predict = model.predict_function
+    numpy = keras.ops.convert_to_numpy
+    states = [(v, numpy(v)) for v in model.non_trainable_variables]
     try:
         accelerated = _compiled(model, inputs)
         with _detached(list(changed)):
@@ -120,6 +129,8 @@ def measure(model: Any, inputs: Any, seconds: float) -> Measurement:
         times = _in_turn({"stock": stock, "accelerated": accelerated}, 2 * seconds / 3)
     finally:
         model.predict_function = predict
+        for variable, value in states:
+            variable.assign(value)
     return Measurement(kernels, **times)
 
 
@@ -222,20 +233,36 @@ def _kernels(
     """The time in the kernels by layer, of each call the shortest of several, in calls
     of the model outside of a graph."""
     stopwatch = _Stopwatch()
-    tensors = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
     found: list[list[tuple[str, float]]] = []
     end = time.perf_counter() + seconds
-    with _watched(stopwatch, changed):
+    with _watched(stopwatch, changed), _eagerly(model):
         while len(found) < MIN_ROUNDS or time.perf_counter() < end:
-            model(tensors, training=False)
+            model.predict_on_batch(inputs)
             found.append(stopwatch.calls)
             stopwatch.calls = []
+    numbers = [len(calls) for calls in found]
+    if len(set(numbers)) > 1:
+        raise ValueError(
+            "The kernels cannot be timed: the model calls them in a graph of its own, "
+            f"and not in every call. Calls seen: {numbers}"
+        )
     layers: dict[str, list[float]] = {}
     for calls in zip(*found, strict=True):
         layers.setdefault(calls[0][0], []).append(min(took for _, took in calls))
     return [
         LayerMeasurement(name, len(times), sum(times)) for name, times in layers.items()
     ]
+
+
+@contextlib.contextmanager
+def _eagerly(model: Any) -> Iterator[None]:
+    """`predict_on_batch` of `model` compiles nothing."""
+    before, model.predict_function = model.run_eagerly, None
+    model.run_eagerly = True
+    try:
+        yield
+    finally:
+        model.run_eagerly = before
 
 
 @contextlib.contextmanager

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw3tf.acceleration.measurement import Measurement, measure
-from hw3tf.acceleration.model_layers import reset_functions
-from hw3tf.acceleration.patches import detach
+from hw3tf.acceleration.model_layers import reset_functions, walk
+from hw3tf.acceleration.patches import detach, is_attached
 from hw3tf.acceleration.table import table
 from hw3tf.ops.paths import CallPath
 
@@ -20,9 +20,10 @@ class LayerReport:
         class_name: Name of the layer's class.
         fused: Whether it runs on the kernel.
         reason: A phrase that says what was replaced, or why nothing was.
-        gains_from: The sequence length from which on the layer is faster than in Keras,
-            at any size; shorter sequences take as long as there. None if it is not
-            fused. (benchmarks/libraries/lengths.py)
+        gains_from: The sequence length from which on its attention or recurrence was
+            faster than that of Keras in every case of benchmarks/libraries/lengths.py
+            (inference on TensorFlow, float32); shorter ones may gain or not. None if
+            the layer is not fused.
     """
 
     path: str
@@ -80,9 +81,9 @@ class AccelerationReport:
         compiled as `predict` compiles them, and take turns. The calls of the kernels
         are timed one by one, in calls of the model outside of a graph.
 
-        Training gains differ: this measures inference alone. The model is as before
-        afterwards. Nothing else should run on the machine, and no other thread should
-        call the model.
+        Training gains differ: this measures inference alone. Afterwards the model is as
+        before, the states of its layers included. Nothing else should run on the
+        machine, and no other thread may call the model meanwhile.
 
         Args:
             inputs: A batch, as for the model's `predict_on_batch`: as large, and its
@@ -96,7 +97,8 @@ class AccelerationReport:
         Raises:
             TypeError: If `accelerate` was given a layer that is not a `keras.Model`.
             ValueError: If `seconds` is negative or not a number, or `accelerate` has
-                changed no layer of the model, or they have been restored.
+                changed no layer of the model, or they have been restored; or if the
+                model traces its own calls, so that the kernels cannot be timed.
 
         Example:
 
@@ -134,7 +136,7 @@ class AccelerationReport:
         count = f"{self.num_fused} of {len(self.layers)} layers"
         words = f"{count} with attention or recurrence are fused"
         lines = [table(rows), f"{words}. Kernel: {self.path}", *self.notes]
-        if self._changed:
+        if any(is_attached(layer) for _, layer in walk(self._model)):
             lines.append("`report.measure(inputs)` times the model before and after.")
         return "\n".join(lines)
 

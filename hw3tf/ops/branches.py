@@ -1,4 +1,4 @@
-"""Conditions on values that are known only when a call runs."""
+"""What backends compile: conditions on values that are known only when a call runs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,3 +17,10 @@ def cond(
         if not isinstance(condition, jax.core.Tracer):
             return if_true() if condition else if_false()
     return keras.ops.cond(condition, if_true, if_false)
+
+
+def compiled_by_xla(function: Callable[..., Any]) -> Any:
+    """`function` as one of TensorFlow's that XLA compiles."""
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True)

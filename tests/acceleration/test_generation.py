@@ -139,7 +139,7 @@ def test_a_large_batch_is_compiled_and_gives_the_same_tokens(name, caplog, lengt
     stock = model.generate(many(), stop_token_ids=None)["token_ids"]
     report = hw3tf.accelerate(model)
     note = (
-        "`generate` of 8 prompts or more is compiled by XLA, and its cache of keys and "
+        "`generate` of 8 prompts or more is compiled by XLA: the cache of keys and "
         "values is updated in place."
     )
     assert report.notes == [note]
@@ -171,7 +171,7 @@ def test_a_small_batch_is_left_to_keras(lengths):
 def test_what_xla_cannot_compile_is_left_to_keras(lengths):
     model = causal_model("gpt2")
     model.backbone.layers[-1].supports_jit = False
-    hw3tf.accelerate(model)
+    assert hw3tf.accelerate(model).notes == []
     model.generate(many(), stop_token_ids=None)
     assert lengths == []
 
@@ -187,6 +187,29 @@ def test_a_batch_that_is_known_when_the_graph_runs_is_left_to_keras(lengths):
         return model.make_generate_function()(inputs)["token_ids"]
 
     np.testing.assert_array_equal(serve(many()), want)
+    assert lengths == []
+
+
+def test_a_length_that_is_known_when_the_graph_runs(lengths):
+    """Compiled by the user: there the cache is stacked, as in Keras."""
+    model = causal_model("gpt2")
+    hw3tf.accelerate(model)
+    spec = tf.TensorSpec((None, None), "int32")
+    traced = tf.function(
+        model.generate_step,
+        jit_compile=True,
+        input_signature=[{"token_ids": spec, "padding_mask": spec}],
+    )
+    want = model.generate(prompt(), stop_token_ids=None)["token_ids"]
+    np.testing.assert_array_equal(traced(prompt())["token_ids"], want)
+    assert lengths == []
+
+
+def test_eager_generation_stays_eager(lengths):
+    model = causal_model("gpt2")
+    model.compile(sampler="greedy", run_eagerly=True)
+    assert hw3tf.accelerate(model).notes == []
+    model.generate(many(), stop_token_ids=None)
     assert lengths == []
 
 
@@ -234,6 +257,8 @@ def test_a_cache_of_the_users_own_stays():
 def test_the_change_goes_with_the_others_of_a_call():
     model = causal_model("gpt2")
     with hw3tf.accelerate(model):
-        assert hw3tf.accelerate(model).notes == []  # accelerated already
+        again = hw3tf.accelerate(model)
+        assert (len(again.layers), again.num_fused) == (2, 2)  # without the model
+        assert len(again.notes) == 1
         assert "call_with_cache" in vars(model)
     assert "call_with_cache" not in vars(model)

@@ -6,8 +6,11 @@ import pathlib
 from types import SimpleNamespace
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
+from backbones import HEADS
 
 import hw3tf
 from hw3tf.acceleration import LayerMeasurement, Measurement, accelerate, measurement
@@ -72,7 +75,7 @@ def state(model):
     on_layers = [(layer, attached(layer)) for layer in layers]
     for layer, attributes in on_layers:
         assert attributes.items() <= layer.__dict__.items()
-    return on_layers, model.predict_function, fronts.watch
+    return on_layers, model.predict_function, model.run_eagerly, fronts.watch
 
 
 def test_calls_are_counted_by_layer_and_the_model_is_as_before():
@@ -112,10 +115,10 @@ def test_more_seconds_are_more_rounds(monkeypatch):
     rounds = []
     monkeypatch.setattr(model, "predict_on_batch", rounds.append)
     report.measure(X, 0)
-    assert len(rounds) == 2 + 2 * 3
+    assert len(rounds) == 2 + 3 + 2 * 3
     rounds.clear()
     report.measure(X, 0.5)
-    assert len(rounds) > 2 + 2 * 3
+    assert len(rounds) > 2 + 3 + 2 * 3
 
 
 def test_a_call_that_fails_leaves_the_model_as_before():
@@ -131,13 +134,16 @@ def test_a_kernel_that_fails_leaves_the_model_as_before(monkeypatch):
     """In the calls outside of a graph, when all is replaced."""
     model = model_of_all()
     report = hw3tf.accelerate(model)
-
-    def fail(*_, **__):
-        raise MemoryError("none left")
-
-    monkeypatch.setattr(model, "predict_on_batch", lambda x: None)
     before = state(model)
-    monkeypatch.setattr(fronts.front_of("op"), "attention", fail)
+    front = fronts.front_of("op")
+    attention = front.attention
+
+    def fail(*args, **kwargs):
+        if fronts.watch is not None:
+            raise MemoryError("none left")
+        return attention(*args, **kwargs)
+
+    monkeypatch.setattr(front, "attention", fail)
     with pytest.raises(MemoryError, match="none left"):
         report.measure(X, 0)
     assert state(model) == before
@@ -167,6 +173,55 @@ def test_kernels_are_timed_without_what_their_operands_wait_for(monkeypatch):
     assert stopwatch.watch("reference", front) is front
 
 
+def test_states_of_layers_are_as_before(rng):
+    inputs = keras.Input((6, 8), batch_size=2)
+    layer = keras.layers.GRU(4, stateful=True)
+    model = keras.Model(inputs, layer(inputs))
+    report = hw3tf.accelerate(model)
+    model.predict_on_batch(X)
+    before = [np.array(v) for v in model.non_trainable_variables]
+    assert np.any(before[0])
+    report.measure(X, 0)
+    for variable, value in zip(model.non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_texts_go_through_the_preprocessor_of_a_task():
+    """What KerasHub's `from_preset` makes: `predict_on_batch` takes texts."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film"]
+    tokenizer = keras_hub.models.BertTokenizer(words)
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(
+        tokenizer, sequence_length=6
+    )
+    backbone = keras_hub.models.BertBackbone(**HEADS)
+    model = keras_hub.models.BertTextClassifier(
+        backbone, num_classes=2, preprocessor=preprocessor
+    )
+    found = hw3tf.accelerate(model).measure(["a film", "film"], 0)
+    assert [layer.calls for layer in found.layers] == [1, 1]
+
+
+def test_a_model_that_traces_its_own_calls_shows_no_kernel():
+    class Traced(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.gru = keras.layers.GRU(4, name="gru")
+
+        @tf.function
+        def call(self, x):
+            return self.gru(x)
+
+    model = Traced()
+    model(X)
+    report = hw3tf.accelerate(model)
+    try:
+        text = str(report.measure(X, 0))
+    except ValueError as error:
+        text = str(error)
+    assert "No kernel was seen at work" in text or "cannot be timed" in text
+    assert fronts.watch is None
+
+
 def test_what_cannot_be_measured_is_refused():
     layer = keras.layers.MultiHeadAttention(2, 4)
     layer.build((2, 6, 8), (2, 6, 8))
@@ -180,6 +235,7 @@ def test_what_cannot_be_measured_is_refused():
     hw3tf.restore(model)
     with pytest.raises(ValueError, match="nothing to measure"):
         report.measure(X)
+    assert "report.measure" not in str(report)
 
 
 def test_the_report_says_from_which_length_layers_gain():

@@ -66,7 +66,7 @@ def test_generation_updates_its_cache_in_place():
     want = model.generate(dict(given), stop_token_ids=None)["token_ids"]
     report = hw3tf.accelerate(model)
     assert report.notes == [
-        "In `generate`, its cache of keys and values is updated in place."
+        "In `generate`, the cache of keys and values is updated in place."
     ]
     got = model.generate(dict(given), stop_token_ids=None)["token_ids"]
     np.testing.assert_array_equal(got, want)
