@@ -2,6 +2,9 @@
 
 import keras
 import numpy as np
+import pytest
+
+import hw3tf
 
 EPS = np.finfo(np.float32).eps
 
@@ -61,3 +64,20 @@ def assert_equal_up_to_rounding(got, expected, moved=None, what="", terms=0.0):
         bound = 16 * EPS * max(terms, np.abs(y).max()) + (4 * moved[i] if moved else 0)
         error = np.abs(x - y).max()
         assert error <= bound, f"{what}[{i}]: {error:.2e} > {bound:.2e}"
+
+
+def check_generation(notes):
+    """An accelerated GPT-2 generates the tokens of the stock model; the report has
+    `notes`."""
+    models = pytest.importorskip("keras_hub").models  # .ci/matrix.py has none
+    sizes = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 12}
+    backbone = models.GPT2Backbone(vocabulary_size=13, **sizes)
+    model = models.GPT2CausalLM(backbone, preprocessor=None)
+    model.compile(sampler="greedy")
+    ids = np.pad(np.arange(32).reshape(8, 4) % 12 + 1, [(0, 0), (0, 3)])
+    given = {"token_ids": ids, "padding_mask": (ids > 0).astype("int32")}
+    want = model.generate(dict(given), stop_token_ids=None)["token_ids"]
+    report = hw3tf.accelerate(model)
+    assert (report.num_fused, report.notes) == (2, notes)
+    got = model.generate(dict(given), stop_token_ids=None)["token_ids"]
+    np.testing.assert_array_equal(got, want)
