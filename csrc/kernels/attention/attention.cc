@@ -130,22 +130,6 @@ bool IsDecode(const AttentionForwardArgs& args, const AttentionKernels& kernels,
          storage.AllVisible();
 }
 
-// The number of parts into which the keys are cut if queries and heads alone
-// make too few tasks. It depends on the shape alone, as everything that decides
-// bits.
-int64_t KeySplits(const AttentionForwardArgs& args) {
-  constexpr int64_t kFewRows = 64, kFewTasks = 16, kKeysPerSplit = 1024;
-  const AttentionShape& shape = args.shape;
-  const int64_t heads = shape.batch * shape.num_kv_heads;
-  if (args.options.query_splits || heads == 0 || heads >= kFewTasks ||
-      shape.query_len * shape.num_heads > kFewRows * shape.num_kv_heads)
-    return 1;
-  return std::max<int64_t>(
-      1, std::min(
-             kFewTasks / heads,
-             shape.key_len / Hooked(test_hooks.keys_per_split, kKeysPerSplit)));
-}
-
 // For the counts of tests.
 uint32_t ForwardPaths(const AttentionForwardArgs& args, bool decode,
                       int64_t splits) {
@@ -177,7 +161,7 @@ bool Forward(const AttentionForwardArgs& args, int num_threads) {
   const int64_t splits =
       decode ? CeilDiv(shape.key_len,
                        Hooked(test_hooks.decode_chunk, kernels.decode_chunk))
-             : KeySplits(args);
+             : storage.KeySplits(kernels.tiles.query_tile);
   Floats partials;
   if (splits > 1) {
     partials = Allocate(splits * shape.batch * shape.num_heads *
@@ -185,17 +169,19 @@ bool Forward(const AttentionForwardArgs& args, int num_threads) {
     if (!partials) return false;
     storage.Split(splits, partials.get());
   }
+  const double flops = 2 * storage.VisiblePairs() *
+                       static_cast<double>(shape.head_dim + shape.value_dim);
+  const int wanted = Threads(num_threads, kMaxThreads, flops);
   if (decode)
     storage.AddKeyRanges();
   else
     storage.AddQueryBlocks(
         Hooked(test_hooks.query_block, QueryBlock(kernels.tiles, shape)),
-        kernels.tiles.query_tile);
+        kernels.tiles.query_tile, wanted);
   AttentionPlan plan = storage.View();
   if (plan.num_tasks == 0) return true;
-  const double flops = 2 * storage.VisiblePairs() *
-                       static_cast<double>(shape.head_dim + shape.value_dim);
-  const int threads = Threads(num_threads, plan.num_tasks, flops);
+  const int threads =
+      static_cast<int>(std::min<int64_t>(wanted, plan.num_tasks));
   plan.tasks_ahead = threads;
   const int64_t per_thread =
       RoundToLine(std::max(kernels.forward_scratch(args),

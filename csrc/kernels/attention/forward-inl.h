@@ -1,5 +1,5 @@
-// One task of the forward pass: a block of query rows of one key/value head
-// against all the keys they see.
+// One task of the forward pass: a block of query rows of one key/value head, or
+// a part of one, against all the keys they see.
 
 #pragma once
 
@@ -238,6 +238,24 @@ __attribute__((noinline, cold)) void RecomputeTile(
   FinishTile(context, results, scratch, *tile, scratch.mean_value);
 }
 
+// The keys that some query of the whole block sees.
+inline KeyRange KeysOfBlock(const ForwardContext& context,
+                            const AttentionTask& task) {
+  KeyRange all{context.sequence.key_len, 0, 0, 0};
+  QueryLanes lanes;
+  for (int64_t skip = 0; skip < task.block_count; skip += kQueryTile) {
+    FindQueryLanes(context.plan, context.sequence, task.kv_head,
+                   task.block_first + skip,
+                   Min(kQueryTile, task.block_count - skip), &lanes);
+    const KeyRange keys =
+        FindKeyRange(context.plan, context.sequence, lanes.first, lanes.last);
+    if (!lanes.taking_part || keys.begin >= keys.end) continue;
+    all.begin = Min(all.begin, keys.begin);
+    all.end = Max(all.end, keys.end);
+  }
+  return all;
+}
+
 void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
              const AttentionTask& task, float* base) {
   const ForwardScratch scratch(args, base);
@@ -263,10 +281,18 @@ void Forward(const AttentionForwardArgs& args, const AttentionPlan& plan,
     end = Max(end, tiles[i].keys.end);
   }
 
+  // The key tiles are those of the whole block.
+  int64_t start = begin, stop = end;
+  if (task.count < task.block_count && begin < end) {
+    const KeyRange keys = KeysOfBlock(context, task);
+    start = keys.begin;
+    stop = keys.end;
+  }
   const int64_t key_tile =
-      EvenTile(end - begin, Min(kKeyTile, plan.key_tile), kRows);
+      EvenTile(stop - start, Min(kKeyTile, plan.key_tile), kRows);
   const bool has_keys = HasKeys(context, task);
-  for (int64_t first = begin; first < end; first += key_tile) {
+  for (int64_t first = begin - (begin - start) % key_tile; first < end;
+       first += key_tile) {
     const int64_t last = Min(end, first + key_tile);
     const KeyTileView view =
         ViewKeys(context, task, scratch, tile_count, first, last);

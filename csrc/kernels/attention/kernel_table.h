@@ -24,9 +24,11 @@ struct Sequence {
   int64_t statistics;          // of head 0 and query 0, counted in queries
 };
 
-// Work is cut into tasks that depend on shape and masks alone: rows of queries,
-// or keys, of one key/value head. Query heads that share a key/value head share
-// its tasks: row r is query r / (N/K) of head r % (N/K) of the group.
+// Work is cut into tasks: rows of queries, or keys, of one key/value head.
+// Query heads that share a key/value head share its tasks: row r is query r /
+// (N/K) of head r % (N/K) of the group. Keys are cut by shape and masks alone,
+// and so are blocks of queries; a task of the forward pass may be a part of a
+// block.
 struct AttentionTask {
   int64_t b;  // index of the sequence in the plan
   int64_t kv_head;
@@ -34,6 +36,7 @@ struct AttentionTask {
   int64_t pieces;  // how many of them there are
   int64_t first;   // query row, or key
   int64_t count;
+  int64_t block_first, block_count;  // the block, which decides the key tiles
 };
 
 // The plan of a call (plan.h makes it).

@@ -1,6 +1,8 @@
 #include "kernels/attention/plan.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <utility>
 
 #include "kernels/runtime/test_hooks.h"
@@ -78,6 +80,17 @@ PlanStorage::PlanStorage(const AttentionShape& shape,
   }
 }
 
+int64_t PlanStorage::KeySplits(int64_t query_tile) const {
+  constexpr int64_t kEnoughTiles = 64, kKeysPerSplit = 1024;
+  const int64_t tiles = shape_.batch * shape_.num_kv_heads *
+                        CeilDiv(shape_.query_len * plan_.group, query_tile);
+  if (plan_.packed || tiles == 0 || tiles >= kEnoughTiles) return 1;
+  return std::max<int64_t>(
+      1, std::min(kEnoughTiles / tiles,
+                  shape_.key_len /
+                      Hooked(test_hooks.keys_per_split, kKeysPerSplit)));
+}
+
 void PlanStorage::Split(int64_t splits, float* partials) {
   plan_.splits = splits;
   plan_.partials = partials;
@@ -95,7 +108,26 @@ void PlanStorage::Split(int64_t splits, float* partials) {
   sequences_ = std::move(parts);
 }
 
-void PlanStorage::AddQueryBlocks(int64_t largest, int64_t multiple) {
+double PlanStorage::Work(const Sequence& s, int64_t first,
+                         int64_t count) const {
+  // Reading and writing a row, in query-key pairs.
+  constexpr double kOfRow = 8;
+  const int64_t last = std::min(first + count, s.query_end * plan_.group) - 1;
+  const auto seen = [&](int64_t row) {
+    const int64_t t = row / plan_.group;
+    const int64_t begin = std::max(s.key_begin, t - plan_.before);
+    const int64_t end = std::min(s.key_end, t + plan_.after + 1);
+    return static_cast<double>(std::max<int64_t>(0, end - begin));
+  };
+  double pairs = kOfRow * static_cast<double>(count);
+  if (first <= last)
+    pairs +=
+        (seen(first) + seen(last)) / 2 * static_cast<double>(last + 1 - first);
+  return pairs;
+}
+
+void PlanStorage::AddQueryBlocks(int64_t largest, int64_t multiple,
+                                 int threads) {
   // As long as a task can still share the reading of keys between two tiles.
   const auto count_blocks = [&](int64_t rows) {
     int64_t count = 0;
@@ -105,22 +137,99 @@ void PlanStorage::AddQueryBlocks(int64_t largest, int64_t multiple) {
   };
   while (largest >= 4 * multiple && count_blocks(largest) < Enough())
     largest = largest / 2 / multiple * multiple;
+
+  std::vector<std::vector<QueryPart>> blocks;  // of every batch entry
   for (int64_t b = 0; b < static_cast<int64_t>(sequences_.size()); ++b) {
     const Sequence& s = sequences_[static_cast<size_t>(b)];
     const int64_t rows = s.query_len * plan_.group;
     if (rows == 0) continue;
     const int64_t size = EvenPiece(rows, largest, multiple);
-    const int64_t blocks = CeilDiv(rows, size);
-    for (int64_t kv_head = 0; kv_head < shape_.num_kv_heads; ++kv_head)
-      for (int64_t i = 0; i < blocks; ++i) {
-        // Causal blocks grow with their position: the longest first, so that
-        // the threads finish together.
-        const int64_t index = is_causal_ ? blocks - 1 - i : i;
-        const int64_t first = index * size;
-        tasks_.push_back(
-            {b, kv_head, index, blocks, first, std::min(size, rows - first)});
-      }
+    blocks.emplace_back();
+    for (int64_t first = 0; first < rows; first += size) {
+      const int64_t count = std::min(size, rows - first);
+      blocks.back().push_back(
+          {b, first, count, first, count, Work(s, first, count)});
+    }
+    // Causal blocks grow with their position: the longest first, so that the
+    // threads finish together.
+    if (is_causal_) std::reverse(blocks.back().begin(), blocks.back().end());
   }
+  // For the same reason long sequences come before short ones.
+  std::stable_sort(
+      blocks.begin(), blocks.end(),
+      [](const auto& a, const auto& b) { return a[0].work > b[0].work; });
+  for (const auto& of_entry : CutForThreads(blocks, multiple, threads))
+    for (int64_t kv_head = 0; kv_head < shape_.num_kv_heads; ++kv_head)
+      for (const QueryPart& part : of_entry)
+        tasks_.push_back({part.b, kv_head, /*index=*/0, /*pieces=*/1,
+                          part.first, part.count, part.block_first,
+                          part.block_count});
+}
+
+// Parts so small that the threads finish at about the same time. A part takes
+// its key tiles from the whole block, so that no bit depends on the threads.
+std::vector<std::vector<PlanStorage::QueryPart>> PlanStorage::CutForThreads(
+    const std::vector<std::vector<QueryPart>>& blocks, int64_t multiple,
+    int threads) const {
+  constexpr double kEvenEnough = 0.9, kWorthMoreParts = 1.02;
+  double total = 0;
+  for (const auto& of_entry : blocks)
+    for (const QueryPart& block : of_entry)
+      total += block.work * static_cast<double>(shape_.num_kv_heads);
+  auto chosen = blocks;
+  double best = Efficiency(blocks, total, threads);
+  for (int each = 1; each <= 8 && best < kEvenEnough; each *= 2) {
+    const double largest = total / each / threads;
+    auto parts = blocks;
+    for (auto& of_entry : parts) {
+      const auto whole = std::move(of_entry);
+      of_entry.clear();
+      for (const QueryPart& block : whole) {
+        const auto wanted =
+            static_cast<int64_t>(std::ceil(block.work / largest));
+        const int64_t size = EvenPiece(
+            block.count, CeilDiv(block.count, std::max<int64_t>(1, wanted)),
+            multiple);
+        const Sequence& s = sequences_[static_cast<size_t>(block.b)];
+        const int64_t pieces = CeilDiv(block.count, size);
+        for (int64_t i = 0; i < pieces; ++i) {
+          const int64_t skip = (is_causal_ ? pieces - 1 - i : i) * size;
+          QueryPart part = block;
+          part.first += skip;
+          part.count = std::min(size, block.count - skip);
+          part.work = Work(s, part.first, part.count);
+          of_entry.push_back(part);
+        }
+      }
+    }
+    const double efficiency = Efficiency(parts, total, threads);
+    if (efficiency < best * kWorthMoreParts) continue;
+    best = efficiency;
+    chosen = std::move(parts);
+  }
+  return chosen;
+}
+
+// The share of the threads' time that is work, if all else costs nothing.
+double PlanStorage::Efficiency(const std::vector<std::vector<QueryPart>>& parts,
+                               double total, int threads) const {
+  if (threads <= 1 || total <= 0) return 1;
+  double largest = 0;
+  for (const auto& of_entry : parts)
+    for (const QueryPart& part : of_entry)
+      largest = std::max(largest, part.work);
+  // At worst the largest begins when all others are done.
+  const double least = total / (total + threads * largest);
+  if (least > 0.9) return least;
+  std::vector<double> ends(static_cast<size_t>(threads), 0.0);  // a heap
+  for (const auto& of_entry : parts)
+    for (int64_t kv_head = 0; kv_head < shape_.num_kv_heads; ++kv_head)
+      for (const QueryPart& part : of_entry) {
+        std::pop_heap(ends.begin(), ends.end(), std::greater<>());
+        ends.back() += part.work;
+        std::push_heap(ends.begin(), ends.end(), std::greater<>());
+      }
+  return total / threads / *std::max_element(ends.begin(), ends.end());
 }
 
 void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple,
@@ -149,7 +258,8 @@ void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple,
       const int64_t last =
           std::clamp(start + (index + 1) * size, s.key_begin, s.key_end);
       for (int64_t kv_head = 0; kv_head < shape_.num_kv_heads; ++kv_head)
-        tasks_.push_back({b, kv_head, index, pieces, first, last - first});
+        tasks_.push_back({b, kv_head, index, pieces, first, last - first, first,
+                          last - first});
     }
   }
 }
@@ -157,7 +267,8 @@ void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple,
 void PlanStorage::AddKeyRanges() {
   for (int64_t b = 0; b < static_cast<int64_t>(sequences_.size()); ++b) {
     const Sequence& s = sequences_[static_cast<size_t>(b)];
-    tasks_.push_back({b, 0, 0, 1, s.key_begin, s.key_end - s.key_begin});
+    const int64_t keys = s.key_end - s.key_begin;
+    tasks_.push_back({b, 0, 0, 1, s.key_begin, keys, s.key_begin, keys});
   }
 }
 

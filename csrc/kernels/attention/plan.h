@@ -14,12 +14,18 @@ class PlanStorage {
  public:
   PlanStorage(const AttentionShape& shape, const AttentionOptions& options);
 
+  // Into how many parts the keys are cut because queries and heads alone make
+  // too few tasks. It depends on the shape alone, as everything that decides
+  // bits.
+  int64_t KeySplits(int64_t query_tile) const;
+
   // Cuts the keys of every batch entry into `splits` parts, before any task is
   // added; their results go to `partials`.
   void Split(int64_t splits, float* partials);
 
-  // Blocks of at most `largest` query rows, a multiple of `multiple`.
-  void AddQueryBlocks(int64_t largest, int64_t multiple);
+  // Blocks of at most `largest` query rows, a multiple of `multiple`, and parts
+  // of them if that many threads would else wait for the last.
+  void AddQueryBlocks(int64_t largest, int64_t multiple, int threads);
 
   // Chunks of at most `largest` visible keys; at least one, possibly empty, for
   // every batch entry and head. If aligned, chunk i of every batch entry lies
@@ -39,6 +45,20 @@ class PlanStorage {
   double VisiblePairs() const;
 
  private:
+  // Query rows, of every key/value head, and the block that they are a part of.
+  struct QueryPart {
+    int64_t b, first, count, block_first, block_count;
+    double work;
+  };
+
+  // Of query rows of one head, in query-key pairs.
+  double Work(const Sequence& s, int64_t first, int64_t count) const;
+  std::vector<std::vector<QueryPart>> CutForThreads(
+      const std::vector<std::vector<QueryPart>>& blocks, int64_t multiple,
+      int threads) const;
+  double Efficiency(const std::vector<std::vector<QueryPart>>& parts,
+                    double total, int threads) const;
+
   AttentionShape shape_;
   bool is_causal_;
   AttentionPlan plan_;

@@ -179,7 +179,7 @@ void RunCase(uint64_t seed) {
   const Case c = DrawCase(&draw, seed);
   const Poison poison = DrawPoison(&draw, c);
   const TestHooks hooks = DrawHooks(&draw);
-  constexpr int kThreads[] = {1, 2, 3, 5};
+  constexpr int kThreads[] = {1, 2, 5, 24};
   const int threads = kThreads[draw.Below(4)];
   const Inputs inputs(c, c.dtype, poison);
   const auto run = [&](const Results& results, int on_threads) {
