@@ -384,6 +384,12 @@ def test_lengths_from_which_layers_gain(monkeypatch, tmp_path):
     forget()
 
 
+def test_stored_simulation_is_that_of_the_plan():
+    scaling = importlib.import_module("attention.scaling")
+    stored = json.loads((FOLDER / "results/scaling.json").read_text())
+    assert stored["cases"] == scaling.simulate()
+
+
 def test_two_builds_are_compared(capsys):
     """The installed one with itself: the same bits, and a time for each."""
     program = importlib.import_module("compare_builds")

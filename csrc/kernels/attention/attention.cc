@@ -209,7 +209,8 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   PlanStorage storage(shape, args.options);
   storage.AddKeyChunks(Hooked(test_hooks.key_chunk, kernels.tiles.key_chunk),
                        kernels.tiles.key_chunk / 64,
-                       /*aligned=*/args.grad_bias != nullptr);
+                       /*aligned=*/args.grad_bias != nullptr,
+                       kernels.backward_rows);
   AttentionPlan plan = storage.View();
   const double flops =
       2 * storage.VisiblePairs() *
@@ -219,28 +220,36 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   plan.tasks_ahead = threads;
 
   AttentionBackwardShared shared{};
-  int64_t longest = 0;
-  for (int64_t i = 0; i < plan.num_sequences; ++i)
-    longest = std::max(longest, plan.sequences[i].query_len);
-  shared.query_blocks = CeilDiv(longest * plan.group, kernels.backward_rows);
+  shared.query_blocks = storage.QueryBlocks(kernels.backward_rows);
   const int64_t heads = plan.num_sequences * shape.num_kv_heads;
   const int64_t queries = plan.packed
                               ? plan.statistics_stride * shape.num_heads
                               : shape.batch * shape.num_heads * shape.query_len;
-  const int64_t chunks =
-      plan.num_tasks ? plan.tasks[plan.num_tasks - 1].pieces : 0;
+  int64_t chunks = 0, ranges = 1;
+  for (int64_t i = 0; i < plan.num_tasks; ++i) {
+    chunks = std::max(chunks, plan.tasks[i].pieces);
+    ranges = plan.tasks[i].ranges;
+  }
   const int64_t per_thread = RoundToLine(kernels.backward_scratch(args));
   const int64_t dots = chunks > 1 ? RoundToLine(queries) : 0;
   const int64_t mean_grads = RoundToLine(2 * heads * shape.value_dim);
   const int64_t query_turns = RoundToLine(heads * shared.query_blocks);
   const int64_t bias_turns =
       args.grad_bias
-          ? RoundToLine(chunks * std::max<int64_t>(1, shared.query_blocks))
+          ? RoundToLine(chunks * std::max<int64_t>(1, shared.query_blocks) *
+                        std::max(plan.num_sequences, shape.num_kv_heads))
+          : 0;
+  const int64_t key_turns = ranges > 1 ? RoundToLine(chunks * heads) : 0;
+  const int64_t key_sums =
+      ranges > 1
+          ? heads * shape.key_len *
+                (RoundToLine(shape.head_dim) + RoundToLine(shape.value_dim))
           : 0;
   const int64_t grad_query =
       args.dtype == DType::kFloat32 ? 0 : RoundToLine(queries * shape.head_dim);
-  const Floats memory = Allocate(per_thread * threads + dots + mean_grads +
-                                 query_turns + bias_turns + grad_query);
+  const Floats memory =
+      Allocate(per_thread * threads + dots + mean_grads + query_turns +
+               bias_turns + key_turns + key_sums + grad_query);
   if (!memory) return false;
   float* next = memory.get() + per_thread * threads;
   const auto carve = [&next](int64_t count) {
@@ -252,9 +261,12 @@ bool Backward(const AttentionBackwardArgs& args, int num_threads) {
   shared.mean_grads = reinterpret_cast<double*>(carve(mean_grads));
   shared.query_turns = reinterpret_cast<int32_t*>(carve(query_turns));
   shared.bias_turns = reinterpret_cast<int32_t*>(carve(bias_turns));
+  shared.key_turns = reinterpret_cast<int32_t*>(carve(key_turns));
+  shared.key_sums = key_sums ? carve(key_sums) : nullptr;
   shared.grad_query = carve(grad_query);
   std::memset(shared.query_turns, 0,
-              static_cast<size_t>(query_turns + bias_turns) * sizeof(int32_t));
+              static_cast<size_t>(query_turns + bias_turns + key_turns) *
+                  sizeof(int32_t));
 
   if (args.grad_bias) {
     int64_t size;

@@ -1,13 +1,16 @@
 // One task of the backward pass: a chunk of keys of one key/value head against
-// all the queries that see it, over all query heads that share the head.
+// all the queries that see it, over all query heads that share the head, or
+// against a range of them.
 //
-// dK and dV belong to the task. dQ is shared by the chunks of a head: they add
-// to it in turn, in the order of the keys (shared.query_turns). Chunk c waits
-// for chunk c - 1 at every block of queries; as tasks are taken in ascending
-// order, the one waited for is always running or done. This keeps the bits the
-// same for any number of threads and costs no memory; partial sums per chunk
-// would cost S / kKeyChunk times dQ. The gradient of a bias that batch entries
-// or heads share is summed likewise (shared.bias_turns).
+// dQ is shared by the chunks of a head: they add to it in turn, in the order in
+// which they become tasks (shared.query_turns), which is that of the keys
+// unless there is a window (plan.chunk_step). At every block of queries a chunk
+// waits for the one before; as tasks are taken in ascending order, the one
+// waited for is always running or done. This keeps the bits the same for any
+// number of threads and costs no memory; partial sums per chunk would cost S /
+// kKeyChunk times dQ. The gradient of a bias that batch entries or heads share
+// is summed likewise (shared.bias_turns), and so are dK and dV over the ranges
+// of queries (shared.key_turns).
 
 #pragma once
 
@@ -110,16 +113,16 @@ inline void AddGradQuery(const BackwardContext& context, const QueryRows& block,
                          bool any) {
   const AttentionBackwardArgs& args = context.args;
   const AttentionTask& task = context.task;
-  const int64_t size = args.shape.head_dim, chunk = task.index;
+  const int64_t size = args.shape.head_dim;
   const float scale = static_cast<float>(args.options.scale);
-  const bool last = chunk + 1 == task.pieces;
+  const bool first = block.turn == 0, last = block.turn + 1 == block.turns;
   int32_t* turn = context.shared.query_turns +
                   (task.b * args.shape.num_kv_heads + task.kv_head) *
                       context.shared.query_blocks +
                   block.index;
-  WaitForTurn(turn, chunk);
+  WaitForTurn(turn, block.turn);
   const Strides& strides = args.grad_query.strides;
-  for (int64_t i = 0; i < block.count && (any || chunk == 0 || last); ++i) {
+  for (int64_t i = 0; i < block.count && (any || first || last); ++i) {
     const int64_t row = block.first + i;
     const int64_t head =
         task.kv_head * context.plan.group + row % context.plan.group;
@@ -140,14 +143,14 @@ inline void AddGradQuery(const BackwardContext& context, const QueryRows& block,
                 size;
     const float* part =
         context.scratch.grad_query + i * context.scratch.key_size;
-    if (chunk == 0)
+    if (first)
       for (int64_t h = 0; h < size; ++h) sum[h] = any ? part[h] * scale : 0.0f;
     else if (any)
       for (int64_t h = 0; h < size; ++h) sum[h] += part[h] * scale;
     if (last && args.dtype != DType::kFloat32)
       NarrowRow(sum, args.dtype, size, out);
   }
-  PassTurn(turn, chunk);
+  PassTurn(turn, block.turn);
 }
 
 // The inputs of a block of queries of a task.
@@ -188,44 +191,85 @@ inline void PrefetchAfter(const BackwardContext& context,
     return plan.sequences[of.b].query_len * plan.group;
   };
   const int64_t next = block.first + block.count;
+  const int64_t end =
+      Min(rows(task), (task.block_first + task.block_count) * kBackwardRows);
   const AttentionTask* then = &task + plan.tasks_ahead;
-  if (next < rows(task)) {
-    PrefetchQueryBlock(context, task, next,
-                       Min(kBackwardRows, rows(task) - next));
+  if (next < end) {
+    PrefetchQueryBlock(context, task, next, Min(kBackwardRows, end - next));
   } else {
     keys(task, args.grad_key, args.shape.head_dim, /*to_write=*/true);
     keys(task, args.grad_value, args.shape.value_dim, /*to_write=*/true);
     if (then < plan.tasks + plan.num_tasks) {
       keys(*then, args.key, args.shape.head_dim, /*to_write=*/false);
       keys(*then, args.value, args.shape.value_dim, /*to_write=*/false);
-      PrefetchQueryBlock(context, *then, 0, Min(kBackwardRows, rows(*then)));
+      const int64_t start = then->block_first * kBackwardRows;
+      PrefetchQueryBlock(context, *then, start,
+                         Min(kBackwardRows, rows(*then) - start));
     }
   }
   const int64_t seen = block.key_end - block.key_begin;
   prefetcher->SpreadOver((seen * (block.tiles + 2) + block.count) / kRows);
 }
 
-// Keys of the chunk that some query of the block may see.
+// The turn of a chunk among chunks [begin, end), in the order of the tasks.
+inline int64_t TurnOf(const AttentionPlan& plan, int64_t chunk, int64_t begin,
+                      int64_t end) {
+  const int64_t step = plan.chunk_step;
+  if (step == 1) return chunk - begin;
+  int64_t before = 0;
+  for (int64_t other = begin; other < end; ++other)
+    before += other % step < chunk % step ||
+              (other % step == chunk % step && other < chunk);
+  return before;
+}
+
+// Keys of the chunk that some query of the block may see, and the chunks that
+// have any.
 inline void FindBlockKeys(const BackwardContext& context, QueryRows* block) {
   block->key_begin = context.task.count;
   block->key_end = 0;
   block->any_hidden = false;
+  int64_t all_begin = context.sequence.key_len, all_end = 0;
   for (int64_t tile = 0; tile < block->tiles; ++tile) {
     const QueryLanes& lanes = block->lanes[tile];
     const KeyRange range =
         FindKeyRange(context.plan, context.sequence, lanes.first, lanes.last);
     const int64_t begin = Max(0, range.begin - context.task.first);
     const int64_t end = Min(context.task.count, range.end - context.task.first);
-    if (begin >= end || !lanes.taking_part) continue;
+    if (!lanes.taking_part) continue;
+    if (range.begin < range.end) {
+      all_begin = Min(all_begin, range.begin);
+      all_end = Max(all_end, range.end);
+    }
+    if (begin >= end) continue;
     block->key_begin = Min(block->key_begin, begin);
     block->key_end = Max(block->key_end, end);
   }
+  const AttentionTask& task = context.task;
+  const auto chunk_of = [&](int64_t key) {
+    return (key - task.chunk_start) / task.chunk_size;
+  };
+  // Without a key for any of the queries the first chunk writes the zeros.
+  const bool none = all_begin >= all_end;
+  const int64_t first = none ? 0 : chunk_of(all_begin);
+  const int64_t stop = none ? 1 : chunk_of(all_end - 1) + 1;
+  block->turns = stop - first;
+  block->turn = task.index < first || task.index >= stop
+                    ? -1
+                    : TurnOf(context.plan, task.index, first, stop);
+}
+
+// Whether several tasks add to the same rows of the gradient of a bias, which
+// differ between queries.
+inline bool SharesBias(const AttentionBackwardArgs& args) {
+  const ScoreStrides& strides = args.options.bias_strides;
+  return args.grad_bias && strides.query != 0 && strides.key != 0 &&
+         (strides.batch == 0 || strides.head == 0);
 }
 
 // One block of queries against the chunk.
 inline void VisitBlock(const BackwardContext& context, QueryRows* block) {
   const AttentionBackwardArgs& args = context.args;
-  const ScoreStrides& strides = args.options.bias_strides;
   for (int64_t tile = 0; tile < block->tiles; ++tile) {
     const int64_t skip = tile * kQueryTile;
     FindQueryLanes(context.plan, context.sequence, context.task.kv_head,
@@ -234,30 +278,44 @@ inline void VisitBlock(const BackwardContext& context, QueryRows* block) {
   }
   FindBlockKeys(context, block);
   const bool any = block->key_begin < block->key_end;
-  const bool shares_bias = args.grad_bias && strides.query != 0 &&
-                           strides.key != 0 &&
-                           (strides.batch == 0 || strides.head == 0);
-  int32_t* const bias_turn =
-      shares_bias
-          ? context.shared.bias_turns +
-                context.task.index * context.shared.query_blocks + block->index
-          : nullptr;
-  const int64_t mine =
-      context.task.b * args.shape.num_kv_heads + context.task.kv_head;
+  int32_t* bias_turn = nullptr;
+  int64_t mine = 0;
+  if (SharesBias(args)) {
+    const AttentionTask& task = context.task;
+    const ScoreStrides& strides = args.options.bias_strides;
+    const int64_t kv_heads = args.shape.num_kv_heads;
+    int64_t place = task.index * context.shared.query_blocks + block->index;
+    if (strides.head != 0) {
+      place = place * kv_heads + task.kv_head;
+      mine = task.b;
+    } else if (strides.batch != 0) {
+      place = place * context.plan.num_sequences + task.b;
+      mine = task.kv_head;
+    } else {
+      mine = task.b * kv_heads + task.kv_head;
+    }
+    bias_turn = context.shared.bias_turns + place;
+  }
   if (any) {
     PackQueryRows(context, *block);
     PrefetchAfter(context, *block);
   }
-  if (bias_turn) WaitForTurn(bias_turn, mine);
+  if (bias_turn && !context.adds_bias_late) WaitForTurn(bias_turn, mine);
   for (int64_t tile = 0; any && tile < block->tiles; ++tile) {
     if (block->lanes[tile].vectors == 2)
       TileGradients<2>(context, tile, block);
     else
       TileGradients<1>(context, tile, block);
   }
+  if (bias_turn && context.adds_bias_late) {
+    WaitForTurn(bias_turn, mine);
+    for (int64_t tile = 0; any && tile < block->tiles; ++tile)
+      AddGradBias(context, block->lanes[tile], tile, block->key_begin,
+                  block->key_end - block->key_begin);
+  }
   if (bias_turn) PassTurn(bias_turn, mine);
   if (any) MultiplyGradients(context, *block);
-  AddGradQuery(context, *block, any);
+  if (block->turn >= 0) AddGradQuery(context, *block, any);
 }
 
 // Adds the sums over all queries to a bias that they share.
@@ -265,8 +323,10 @@ inline void FlushGradBias(const BackwardContext& context) {
   const AttentionTask& task = context.task;
   const ScoreStrides& strides = context.shared.grad_bias_strides;
   int32_t* turn = context.shared.bias_turns + task.index;
-  const int64_t mine = task.b * context.args.shape.num_kv_heads + task.kv_head;
-  const bool shared = strides.batch == 0 || strides.head == 0;
+  const int64_t head = task.b * context.args.shape.num_kv_heads + task.kv_head;
+  const int64_t mine = head * task.ranges + task.range;
+  const bool shared =
+      task.ranges > 1 || strides.batch == 0 || strides.head == 0;
   if (shared) WaitForTurn(turn, mine);
   for (int64_t g = 0; g < context.plan.group; ++g)
     for (int64_t k = 0; k < task.count; ++k)
@@ -313,6 +373,35 @@ inline void WriteKeyGrads(const BackwardContext& context,
   }
 }
 
+// Adds the sums over a range of queries to those of the ranges before. Returns
+// whether it was the last: then all sums are in the scratch.
+inline bool SumRanges(const BackwardContext& context) {
+  const AttentionTask& task = context.task;
+  if (task.ranges == 1) return true;
+  const BackwardScratch& scratch = context.scratch;
+  const AttentionShape& shape = context.args.shape;
+  const int64_t heads = context.plan.num_sequences * shape.num_kv_heads;
+  const int64_t head = task.b * shape.num_kv_heads + task.kv_head;
+  int32_t* const turn = context.shared.key_turns + task.index * heads + head;
+  const int64_t row = scratch.key_size + scratch.value_size;
+  float* const sums =
+      context.shared.key_sums + (head * shape.key_len + task.first) * row;
+  const bool last = task.range + 1 == task.ranges;
+  const auto add = [&](float* grads, int64_t size, float* to) {
+    for (int64_t i = 0; i < task.count * size; i += kLanes) {
+      Vec sum = Load(grads + i);
+      if (task.range > 0) sum = Load(to + i) + sum;
+      Store((last ? grads : to) + i, sum);
+    }
+  };
+  WaitForTurn(turn, task.range);
+  add(scratch.grad_key, scratch.key_size, sums);
+  add(scratch.grad_value, scratch.value_size,
+      sums + task.count * scratch.key_size);
+  PassTurn(turn, task.range);
+  return last;
+}
+
 void Backward(const AttentionBackwardArgs& args, const AttentionPlan& plan,
               const AttentionBackwardShared& shared, const AttentionTask& task,
               float* base) {
@@ -349,17 +438,19 @@ void Backward(const AttentionBackwardArgs& args, const AttentionPlan& plan,
       scratch,
       MakeScoreConstants(args.options, plan),
       AllFinite(scratch.key, scratch.key_size, task.count, shape.head_dim),
+      /*adds_bias_late=*/SharesBias(args) && args.options.soft_cap == 0,
       &prefetcher};
-  // Every chunk visits every block, if only to pass the turns on.
   const int64_t rows = sequence.query_len * plan.group;
   QueryRows block;
-  for (block.index = 0; block.index < shared.query_blocks; ++block.index) {
+  for (int64_t i = 0; i < task.block_count; ++i) {
+    block.index = task.block_first + i;
     block.first = Min(rows, block.index * kBackwardRows);
     block.count = Min(kBackwardRows, rows - block.first);
     block.tiles = CeilDiv(block.count, kQueryTile);
     VisitBlock(context, &block);
   }
   if (sums_bias) FlushGradBias(context);
+  if (!SumRanges(context)) return;
 
   // The first chunk also answers for the keys before and after all chunks.
   const double* mean_grad =

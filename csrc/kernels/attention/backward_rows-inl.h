@@ -85,6 +85,10 @@ struct BackwardContext {
   const BackwardScratch& scratch;
   ScoreConstants constants;
   bool keys_finite;
+  // Whether the gradient of a bias that tasks share takes dS when it is there
+  // for the whole block: a task whose turn has come lets the next one go on
+  // after microseconds.
+  bool adds_bias_late;
   Prefetcher* prefetcher;
 };
 
@@ -97,6 +101,9 @@ struct QueryRows {
   // Keys of the chunk that some lane of some tile sees, relative to the chunk.
   int64_t key_begin, key_end;
   bool any_hidden;  // some lane does not see one of them
+  // The place of this chunk among those that add to these queries, and their
+  // number. -1: it does not.
+  int64_t turn, turns;
 };
 
 // sum(output * grad_output) of kLanes queries, in the order in which the

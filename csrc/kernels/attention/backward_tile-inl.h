@@ -283,10 +283,10 @@ inline bool GradientsWithTerms(const BackwardContext& context,
   // A bias that does not differ between keys has no gradient here: a shift of
   // all scores changes no weight (attention.cc adds that of the logsumexp).
   if (context.args.grad_bias && options.bias_strides.key != 0) {
-    if (options.bias_strides.query != 0)
-      AddGradBias(context, lanes, tile, begin, count);
-    else
+    if (options.bias_strides.query == 0)
       SumGradBias(context, lanes, tile, begin, count);
+    else if (!context.adds_bias_late)
+      AddGradBias(context, lanes, tile, begin, count);
   }
   if (context.constants.soft_cap > 0)
     for (int64_t k = 0; k < count; ++k)

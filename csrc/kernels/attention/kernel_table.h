@@ -36,7 +36,13 @@ struct AttentionTask {
   int64_t pieces;  // how many of them there are
   int64_t first;   // query row, or key
   int64_t count;
-  int64_t block_first, block_count;  // the block, which decides the key tiles
+  // Forward: the block of query rows, which decides the key tiles. Backward:
+  // the query blocks that the task visits.
+  int64_t block_first, block_count;
+  // Backward: the queries are cut into so many ranges, of which this is one;
+  // key chunk i begins at chunk_start + i * chunk_size.
+  int64_t range = 0, ranges = 1;
+  int64_t chunk_start = 0, chunk_size = 1;
 };
 
 // The plan of a call (plan.h makes it).
@@ -58,6 +64,11 @@ struct AttentionPlan {
   const AttentionTask* tasks;  // in the order in which they are taken
   int64_t num_tasks;
   int64_t key_tile;  // keys of a tile of the forward pass, at most
+  // Key chunks 0, chunk_step, 2 * chunk_step, ... come before 1, 1 +
+  // chunk_step,
+  // ...: under a window they have no query in common and do not wait for each
+  // other.
+  int64_t chunk_step;
   // A thread that has taken a task is likely to come back for the one so many
   // later: a hint, no more.
   int64_t tasks_ahead;
@@ -72,21 +83,32 @@ constexpr int64_t kDecodeKeys = 512;
 // Larger than any position, small enough to be added to one in 32 bits.
 constexpr int64_t kUnlimited = int64_t{1} << 30;
 
+// Whether no query sees anything far before or far after itself.
+static inline bool IsWindowed(const AttentionPlan& plan) {
+  return plan.before != kUnlimited && plan.after != kUnlimited;
+}
+
 // Data that the tasks of one backward pass share.
 struct AttentionBackwardShared {
   // Per query: sum over value_dim of output * grad_output, less the gradient of
-  // the logsumexp. Indexed as the statistics are. nullptr: every head is one
-  // task, which computes them from its packed rows.
+  // the logsumexp. Indexed as the statistics are. nullptr: the keys of a head
+  // are one chunk, whose tasks compute them from their packed rows.
   float* output_dot_grad;
   // Per sequence of the plan and key/value head: the gradient that each value
   // gets from the queries that see no key, value_dim doubles.
   double* mean_grads;
-  // Per sequence, key/value head and query block: how many key chunks have been
-  // added to grad_query.
+  // Per sequence, key/value head and query block: how many of the key chunks
+  // that it sees have been added to grad_query.
   int32_t* query_turns;
-  // Per key chunk and query block (or per key chunk, if the bias does not
-  // differ between queries): how many batch entries and heads have been added
-  // to grad_bias.
+  // Per key chunk, sequence and key/value head: how many query ranges have been
+  // added to `key_sums`, in float32 [key][padded H + padded value_dim]. nullptr
+  // if the queries are one range.
+  int32_t* key_turns;
+  float* key_sums;
+  // How many have been added to grad_bias. Per key chunk, query block and, if
+  // the bias differs between them, key/value head or batch entry: batch
+  // entries, heads, or both. If the bias does not differ between queries, per
+  // key chunk: batch entries, heads and query ranges.
   int32_t* bias_turns;
   int64_t query_blocks;  // of the longest sequence
   // Of grad_bias; 0 along the axes that the bias does not have.

@@ -29,11 +29,16 @@ class PlanStorage {
 
   // Chunks of at most `largest` visible keys; at least one, possibly empty, for
   // every batch entry and head. If aligned, chunk i of every batch entry lies
-  // within the same range of positions.
-  void AddKeyChunks(int64_t largest, int64_t multiple, bool aligned);
+  // within the same range of positions. Each with all queries, of which a block
+  // has `block_rows`, or with ranges of them if there are few chunks.
+  void AddKeyChunks(int64_t largest, int64_t multiple, bool aligned,
+                    int64_t block_rows);
 
   // All keys of a batch entry, or of a part of it, with all heads.
   void AddKeyRanges();
+
+  // Of the sequence with the most queries.
+  int64_t QueryBlocks(int64_t block_rows) const;
 
   // Whether every query sees every key in the range of its batch entry.
   bool AllVisible() const;
@@ -51,6 +56,7 @@ class PlanStorage {
     double work;
   };
 
+  int64_t QueryRanges(int64_t chunks, int64_t rows) const;
   // Of query rows of one head, in query-key pairs.
   double Work(const Sequence& s, int64_t first, int64_t count) const;
   std::vector<std::vector<QueryPart>> CutForThreads(

@@ -56,6 +56,7 @@ struct TestHooks {
   int64_t query_block = 0;  // query rows of a task, whole query tiles
   int64_t key_tile = 0;     // keys, a multiple of what a product takes at once
   int64_t key_chunk = 0;    // keys of a task of the backward pass
+  int64_t range_rows = 0;   // queries of a task of the backward pass
   int64_t enough_tasks = 0;
   int64_t keys_per_split = 0;
   int64_t decode_keys = 0;   // fewer are not decoded

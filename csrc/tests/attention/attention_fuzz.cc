@@ -165,6 +165,7 @@ TestHooks DrawHooks(Draw* draw) {
   hooks.query_block = some(tiles.query_tile * (1 + draw->Below(4)));
   hooks.key_tile = some(rows * (1 + draw->Below(4)));
   hooks.key_chunk = some(rows * draw->Size(8));
+  hooks.range_rows = some(16 * (1 + draw->Below(8)));
   hooks.enough_tasks = some(1);
   hooks.keys_per_split = some(draw->Size(64));
   hooks.decode_chunk = some(draw->Size(40));
