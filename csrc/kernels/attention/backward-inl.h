@@ -17,6 +17,7 @@
 #include <sched.h>
 
 #include "kernels/attention/backward_tile-inl.h"
+#include "kernels/runtime/pause.h"
 
 namespace hw3tf {
 namespace {
@@ -27,8 +28,11 @@ int64_t BackwardScratchFloats(const AttentionBackwardArgs& args) {
 }
 
 inline void WaitForTurn(const int32_t* turn, int64_t mine) {
-  for (int spins = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != mine;)
-    if (++spins % 1024 == 0) sched_yield();
+  for (int spins = 1; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != mine; ++spins)
+    if (spins % 256 == 0)
+      sched_yield();
+    else
+      Pause();
 }
 
 inline void PassTurn(int32_t* turn, int64_t mine) {

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/runtime/pause.h"
 #include "kernels/runtime/processors.h"
 #include "kernels/runtime/test_hooks.h"
 
@@ -27,12 +28,6 @@ namespace {
 // sleeping thread takes as long. Longer would take the core from TensorFlow.
 constexpr std::chrono::microseconds kSpin{50};
 
-void Pause() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#endif
-}
-
 struct Job {
   ParallelBody body = nullptr;
   void* context = nullptr;
@@ -40,6 +35,11 @@ struct Job {
   std::atomic<int64_t> next{0};
   std::atomic<int> threads{0};  // that took a task
   int expected = 0;  // so many wait for each other, with a task in hand
+
+  // For the pool. The first two are changed under its mutex.
+  int free_places = 0;
+  int next_worker = 1;
+  std::atomic<int> inside{0};  // workers, without the caller
 
   void Run(int worker) {
     const FloatingPointScope scope;
@@ -52,25 +52,28 @@ struct Job {
 
 class Pool {
  public:
-  // Returns false if another call holds the pool. The job runs on the threads
-  // of `other`, if that is set.
+  // Calls at once share the workers: one that has finished a job joins another.
+  // Returns false if the job needs threads that it cannot have: those of
+  // `other`, on which it runs if that is set, take one call at a time.
   bool Run(Job* job, int threads, const OtherPool& other) {
-    std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
-    if (!owner.owns_lock()) return false;
     if (other.run) {
-      RunOn(other, job, threads);
-      return true;
+      std::unique_lock<std::mutex> owner(other_owner_, std::try_to_lock);
+      if (owner.owns_lock()) RunOn(other, job, threads);
+      return owner.owns_lock();
     }
-    StartWorkers(threads - 1);
-    KeepWorkersOffThisProcessor();
-    if (test_hooks.meet)
-      job->expected =
-          1 + std::min(threads - 1, static_cast<int>(workers_.size()));
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      job_ = job;
-      free_places_ = threads - 1;
-      next_worker_ = 1;
+      // Threads that wait for each other must all be free.
+      if (test_hooks.meet && !jobs_.empty()) return false;
+      jobs_.reserve(jobs_.size() + 1);
+      StartWorkers(threads - 1);
+      // Several callers would send the workers to each other's processor.
+      if (jobs_.empty()) KeepWorkersOffThisProcessor();
+      if (test_hooks.meet)
+        job->expected =
+            1 + std::min(threads - 1, static_cast<int>(workers_.size()));
+      job->free_places = threads - 1;
+      jobs_.push_back(job);
       generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
@@ -79,9 +82,9 @@ class Pool {
     // gone; those inside finish what they took.
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      job_ = nullptr;
+      jobs_.erase(std::find(jobs_.begin(), jobs_.end(), job));
     }
-    while (inside_.load(std::memory_order_acquire) != 0) Pause();
+    while (job->inside.load(std::memory_order_acquire) != 0) Pause();
     return true;
   }
 
@@ -137,48 +140,56 @@ class Pool {
   }
 
   void Work() {
-    uint64_t seen = 0;
     for (;;) {
-      WaitForJob(&seen);
-      Job* job = nullptr;
       int worker = 0;
-      {
-        std::lock_guard<std::mutex> lock(mutex_);
-        if (job_ && free_places_ > 0) {
-          --free_places_;
-          job = job_;
-          worker = next_worker_++;
-          inside_.fetch_add(1, std::memory_order_relaxed);
-        }
+      uint64_t seen = 0;
+      Job* const job = Join(&worker, &seen);
+      if (!job) {
+        WaitForJob(seen);
+        continue;
       }
-      if (!job) continue;
       job->Run(worker);
-      inside_.fetch_sub(1, std::memory_order_release);
+      // The last look at the job, which ends with its call.
+      job->inside.fetch_sub(1, std::memory_order_release);
     }
   }
 
-  void WaitForJob(uint64_t* seen) {
+  // Takes a place in the job that has the fewest workers, if one has tasks
+  // left.
+  Job* Join(int* worker, uint64_t* seen) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    *seen = generation_.load(std::memory_order_relaxed);
+    Job* chosen = nullptr;
+    for (Job* const job : jobs_)
+      if (job->free_places > 0 && job->next.load() < job->tasks &&
+          (!chosen || job->inside.load() < chosen->inside.load()))
+        chosen = job;
+    if (!chosen) return nullptr;
+    --chosen->free_places;
+    *worker = chosen->next_worker++;
+    chosen->inside.fetch_add(1, std::memory_order_relaxed);
+    return chosen;
+  }
+
+  // Until there is a job that came after `seen`.
+  void WaitForJob(uint64_t seen) {
     const auto start = std::chrono::steady_clock::now();
     for (int spins = 1;; ++spins) {
-      if (generation_.load(std::memory_order_acquire) != *seen) break;
+      if (generation_.load(std::memory_order_acquire) != seen) return;
       if (spins % 64 == 0 && std::chrono::steady_clock::now() - start > kSpin) {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load() != *seen; });
-        break;
+        wake_.wait(lock, [&] { return generation_.load() != seen; });
+        return;
       }
       Pause();
     }
-    *seen = generation_.load(std::memory_order_acquire);
   }
 
-  std::mutex owner_;  // held by the call that uses the pool
-  std::mutex mutex_;  // of job_, free_places_, next_worker_
+  std::mutex other_owner_;  // held by the call that uses the other pool
+  std::mutex mutex_;        // of all that follows, but the atomic
   std::condition_variable wake_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int> inside_{0};
-  Job* job_ = nullptr;
-  int free_places_ = 0;
-  int next_worker_ = 1;
+  std::atomic<uint64_t> generation_{0};  // jobs so far
+  std::vector<Job*> jobs_;               // under way
   std::vector<pthread_t> workers_;
   int avoided_processor_ = -1;
 };

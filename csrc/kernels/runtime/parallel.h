@@ -35,9 +35,11 @@ class FloatingPointScope {
 //
 // `body` runs in a FloatingPointScope on every thread.
 //
-// Runs serially on the calling thread if another call holds the pool: two ops
-// that TensorFlow runs at once do not fight for the cores. `body` must not
-// throw and must not call ParallelFor.
+// Calls at once, as TensorFlow runs ops that do not depend on each other, share
+// the pool: a call that finds all threads busy begins on the calling thread,
+// and gets others when they have finished elsewhere. The threads of another
+// library run one call at a time, others meanwhile their own calling thread.
+// `body` must not throw and must not call ParallelFor.
 //
 // `paths`, of TestPath, are for the counts of tests.
 using ParallelBody = void (*)(void* context, int64_t task, int worker);
