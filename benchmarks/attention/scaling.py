@@ -34,7 +34,7 @@ def simulate():
     """A list of dicts: pass, tile, call, threads, tasks, share.
 
     Raises:
-        RuntimeError: The program did not compile.
+        RuntimeError: The program did not compile, or misses a bar of its own.
     """
     with tempfile.TemporaryDirectory(prefix="hw3tf-scaling-") as folder:
         program = pathlib.Path(folder, "scaling")
@@ -43,8 +43,10 @@ def simulate():
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{command} failed:\n{done.stderr}")
-        lines = subprocess.run([program], capture_output=True, text=True).stdout
-    return [json.loads(line) for line in lines.splitlines()]
+        done = subprocess.run([program], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{SOURCES[0]} failed:\n{done.stderr}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def measure(options, command):

@@ -175,8 +175,9 @@ struct AttentionBackwardArgs {
 // pool's default (parallel.h).
 //
 // Cost: 2*B*N*T*S*(H + value_dim) flops, less for pairs that are not visible.
-// Scratch: O(H * tile) per thread, in float64 O(H * tile + S). Returns false,
-// with nothing written, if that cannot be allocated.
+// Scratch: O(H * tile) per thread, in float64 O(H * tile + S), and where few
+// queries stand against many keys, O(value_dim) for each of at most 64 tiles of
+// queries. Returns false, with nothing written, if that cannot be allocated.
 HW3TF_EXPORT bool AttentionForward(const AttentionForwardArgs& args,
                                    int num_threads);
 
@@ -189,10 +190,11 @@ HW3TF_EXPORT bool AttentionForward(const AttentionForwardArgs& args,
 //
 // Cost: 2*B*N*T*S*(3*H + 2*value_dim) flops, less for pairs that are not
 // visible. Scratch:
-// O((H + tile) * tile) per thread, B*N*T floats, and for bfloat16 and float16
-// grad_query in float32. float64 may copy keys, values and their gradients of
-// one head, at most 64 MiB per thread. Returns false, with nothing written, if
-// that cannot be allocated.
+// O((H + tile) * tile) per thread, B*N*T floats, for bfloat16 and float16
+// grad_query in float32, and B*K*S*(H + value_dim) floats where long queries
+// stand against few keys or are causal. float64 may copy keys, values and their
+// gradients of one head, at most 64 MiB per thread. Returns false, with nothing
+// written, if that cannot be allocated.
 HW3TF_EXPORT bool AttentionBackward(const AttentionBackwardArgs& args,
                                     int num_threads);
 

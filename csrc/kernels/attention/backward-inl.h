@@ -218,13 +218,15 @@ inline void PrefetchAfter(const BackwardContext& context,
 // The turn of a chunk among chunks [begin, end), in the order of the tasks.
 inline int64_t TurnOf(const AttentionPlan& plan, int64_t chunk, int64_t begin,
                       int64_t end) {
-  const int64_t step = plan.chunk_step;
-  if (step == 1) return chunk - begin;
-  int64_t before = 0;
-  for (int64_t other = begin; other < end; ++other)
-    before += other % step < chunk % step ||
-              (other % step == chunk % step && other < chunk);
-  return before;
+  // Chunks below `stop` that come in a round before, and in that of the chunk.
+  const int64_t step = plan.chunk_step, round = chunk % step;
+  const auto earlier = [&](int64_t stop) {
+    return stop / step * round + Min(stop % step, round);
+  };
+  const auto same = [&](int64_t stop) {
+    return (stop + step - 1 - round) / step;
+  };
+  return earlier(end) - earlier(begin) + same(chunk) - same(begin);
 }
 
 // Keys of the chunk that some query of the block may see, and the chunks that
@@ -271,9 +273,43 @@ inline bool SharesBias(const AttentionBackwardArgs& args) {
          (strides.batch == 0 || strides.head == 0);
 }
 
+// The turn of a task at the gradient of a bias that it shares: after the
+// earlier batch entries and heads that add to the same block of queries.
+struct BiasTurn {
+  int32_t* turn;
+  int64_t mine;
+  bool begins, ends;  // with this block
+};
+
+inline BiasTurn FindBiasTurn(const BackwardContext& context, int64_t block) {
+  if (!SharesBias(context.args)) return {nullptr, 0, false, false};
+  const AttentionTask& task = context.task;
+  const ScoreStrides& strides = context.args.options.bias_strides;
+  const int64_t kv_heads = context.args.shape.num_kv_heads;
+  // A query whose heads share a row of the bias may lie in two blocks, also of
+  // two ranges: then a task has one turn, with all its blocks.
+  const bool of_task =
+      strides.head == 0 && kBackwardRows % context.plan.group != 0;
+  int64_t place =
+      task.index * context.shared.query_blocks + (of_task ? 0 : block);
+  int64_t mine = 0;
+  if (strides.head != 0) {
+    place = place * kv_heads + task.kv_head;
+    mine = task.b;
+  } else if (strides.batch != 0) {
+    place = place * context.plan.num_sequences + task.b;
+    mine = task.kv_head;
+  } else {
+    mine = task.b * kv_heads + task.kv_head;
+  }
+  if (of_task) mine = mine * task.ranges + task.range;
+  return {context.shared.bias_turns + place, mine,
+          !of_task || block == task.block_first,
+          !of_task || block == task.block_first + task.block_count - 1};
+}
+
 // One block of queries against the chunk.
 inline void VisitBlock(const BackwardContext& context, QueryRows* block) {
-  const AttentionBackwardArgs& args = context.args;
   for (int64_t tile = 0; tile < block->tiles; ++tile) {
     const int64_t skip = tile * kQueryTile;
     FindQueryLanes(context.plan, context.sequence, context.task.kv_head,
@@ -282,42 +318,25 @@ inline void VisitBlock(const BackwardContext& context, QueryRows* block) {
   }
   FindBlockKeys(context, block);
   const bool any = block->key_begin < block->key_end;
-  int32_t* bias_turn = nullptr;
-  int64_t mine = 0;
-  if (SharesBias(args)) {
-    const AttentionTask& task = context.task;
-    const ScoreStrides& strides = args.options.bias_strides;
-    const int64_t kv_heads = args.shape.num_kv_heads;
-    int64_t place = task.index * context.shared.query_blocks + block->index;
-    if (strides.head != 0) {
-      place = place * kv_heads + task.kv_head;
-      mine = task.b;
-    } else if (strides.batch != 0) {
-      place = place * context.plan.num_sequences + task.b;
-      mine = task.kv_head;
-    } else {
-      mine = task.b * kv_heads + task.kv_head;
-    }
-    bias_turn = context.shared.bias_turns + place;
-  }
+  const BiasTurn bias = FindBiasTurn(context, block->index);
   if (any) {
     PackQueryRows(context, *block);
     PrefetchAfter(context, *block);
   }
-  if (bias_turn && !context.adds_bias_late) WaitForTurn(bias_turn, mine);
+  if (bias.begins && !context.adds_bias_late) WaitForTurn(bias.turn, bias.mine);
   for (int64_t tile = 0; any && tile < block->tiles; ++tile) {
     if (block->lanes[tile].vectors == 2)
       TileGradients<2>(context, tile, block);
     else
       TileGradients<1>(context, tile, block);
   }
-  if (bias_turn && context.adds_bias_late) {
-    WaitForTurn(bias_turn, mine);
+  if (context.adds_bias_late) {
+    if (bias.begins) WaitForTurn(bias.turn, bias.mine);
     for (int64_t tile = 0; any && tile < block->tiles; ++tile)
       AddGradBias(context, block->lanes[tile], tile, block->key_begin,
                   block->key_end - block->key_begin);
   }
-  if (bias_turn) PassTurn(bias_turn, mine);
+  if (bias.ends) PassTurn(bias.turn, bias.mine);
   if (any) MultiplyGradients(context, *block);
   if (block->turn >= 0) AddGradQuery(context, *block, any);
 }

@@ -32,7 +32,7 @@ struct Sequence {
 struct AttentionTask {
   int64_t b;  // index of the sequence in the plan
   int64_t kv_head;
-  int64_t index;   // 0, 1, ... within the batch entry and head
+  int64_t index;   // backward: of the chunk of keys within the batch entry
   int64_t pieces;  // how many of them there are
   int64_t first;   // query row, or key
   int64_t count;
@@ -64,10 +64,9 @@ struct AttentionPlan {
   const AttentionTask* tasks;  // in the order in which they are taken
   int64_t num_tasks;
   int64_t key_tile;  // keys of a tile of the forward pass, at most
-  // Key chunks 0, chunk_step, 2 * chunk_step, ... come before 1, 1 +
-  // chunk_step,
-  // ...: under a window they have no query in common and do not wait for each
-  // other.
+  // The order of key chunks is 0, chunk_step, 2 * chunk_step, ..., then 1, 1 +
+  // chunk_step, .... Under a window the chunks of such a round have no block of
+  // queries in common, and do not wait for each other.
   int64_t chunk_step;
   // A thread that has taken a task is likely to come back for the one so many
   // later: a hint, no more.
@@ -83,11 +82,6 @@ constexpr int64_t kDecodeKeys = 512;
 // Larger than any position, small enough to be added to one in 32 bits.
 constexpr int64_t kUnlimited = int64_t{1} << 30;
 
-// Whether no query sees anything far before or far after itself.
-static inline bool IsWindowed(const AttentionPlan& plan) {
-  return plan.before != kUnlimited && plan.after != kUnlimited;
-}
-
 // Data that the tasks of one backward pass share.
 struct AttentionBackwardShared {
   // Per query: sum over value_dim of output * grad_output, less the gradient of
@@ -101,8 +95,9 @@ struct AttentionBackwardShared {
   // that it sees have been added to grad_query.
   int32_t* query_turns;
   // Per key chunk, sequence and key/value head: how many query ranges have been
-  // added to `key_sums`, in float32 [key][padded H + padded value_dim]. nullptr
-  // if the queries are one range.
+  // added to `key_sums`: in float32, for each sequence and head, all dK of a
+  // chunk and then its dV, rows padded to vectors. nullptr if the queries are
+  // one range.
   int32_t* key_turns;
   float* key_sums;
   // How many have been added to grad_bias. Per key chunk, query block and, if

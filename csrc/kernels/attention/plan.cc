@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <utility>
 
 #include "kernels/runtime/test_hooks.h"
@@ -68,11 +69,13 @@ PlanStorage::PlanStorage(const AttentionShape& shape,
   plan_.group = shape.num_heads / shape.num_kv_heads;
   plan_.statistics_stride =
       plan_.packed ? options.query_splits[shape.batch] : shape.query_len;
-  const auto limit = [](int64_t window) {
-    return window < 0 ? kUnlimited : std::min(window, kUnlimited);
+  // A window that hides nothing is none.
+  const auto limit = [](int64_t window, int64_t positions) {
+    return window < 0 || window >= positions - 1 ? kUnlimited : window;
   };
-  plan_.before = limit(options.window_before);
-  plan_.after = options.is_causal ? 0 : limit(options.window_after);
+  plan_.before = limit(options.window_before, shape.query_len);
+  plan_.after =
+      options.is_causal ? 0 : limit(options.window_after, shape.key_len);
   plan_.transformed = options.bias != nullptr || options.soft_cap > 0;
   sequences_.reserve(static_cast<size_t>(shape.batch));
   for (int64_t b = 0; b < shape.batch; ++b) {
@@ -222,15 +225,25 @@ double PlanStorage::Efficiency(const std::vector<std::vector<QueryPart>>& parts,
   // At worst the largest begins when all others are done.
   const double least = total / (total + threads * largest);
   if (least > 0.9) return least;
+  // Small ones fill whatever the others leave. There may be any number of them.
+  const double small = total / threads / 100;
   std::vector<double> ends(static_cast<size_t>(threads), 0.0);  // a heap
   for (const auto& of_entry : parts)
     for (int64_t kv_head = 0; kv_head < shape_.num_kv_heads; ++kv_head)
       for (const QueryPart& part : of_entry) {
+        if (part.work < small) continue;
         std::pop_heap(ends.begin(), ends.end(), std::greater<>());
         ends.back() += part.work;
         std::push_heap(ends.begin(), ends.end(), std::greater<>());
       }
-  return total / threads / *std::max_element(ends.begin(), ends.end());
+  const double even = total / threads;
+  return even / std::max(even, *std::max_element(ends.begin(), ends.end()));
+}
+
+bool PlanStorage::IsWindowed() const {
+  constexpr int64_t kSmallPart = 4;
+  return plan_.before != kUnlimited && plan_.after != kUnlimited &&
+         kSmallPart * (plan_.before + plan_.after) <= shape_.key_len;
 }
 
 // The ranges into which the queries of a backward pass are cut. They decide
@@ -242,7 +255,7 @@ int64_t PlanStorage::QueryRanges(int64_t chunks, int64_t rows) const {
   // Causal chunks wait for those before them, and are of different sizes.
   const int64_t enough = is_causal_ ? 256 : 64;
   // Under a window a chunk is seen by few queries.
-  if (plan_.packed || IsWindowed(plan_) || chunks == 0) return 1;
+  if (plan_.packed || IsWindowed() || chunks == 0) return 1;
   const int64_t least =
       Hooked(test_hooks.range_rows,
              chunks > 2 * kFewChunks ? kRows : kRowsOfFewChunks);
@@ -258,8 +271,15 @@ int64_t PlanStorage::QueryBlocks(int64_t block_rows) const {
 void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple, bool aligned,
                                int64_t block_rows) {
   constexpr int64_t kManyChunks = 128, kLongRows = 2048, kFewChunks = 16;
+  // Under a window the chunks begin and end with the positions of a block of
+  // queries: turns are taken by blocks, and a chunk should meet few of them.
+  const bool windowed = IsWindowed();
+  const int64_t positions = CeilDiv(block_rows, plan_.group);
+  if (windowed) multiple = std::lcm(multiple, positions);
   const auto start = [&](const Sequence& s) {
-    return aligned ? 0 : s.key_begin;
+    return aligned    ? 0
+           : windowed ? s.key_begin / positions * positions
+                      : s.key_begin;
   };
   const auto keys = [&](const Sequence& s) {
     return std::max<int64_t>(1,
@@ -271,18 +291,26 @@ void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple, bool aligned,
       count += shape_.num_kv_heads * CeilDiv(keys(s), largest);
     return count;
   };
+  const int64_t smallest = largest / 4;
   if (count_chunks() < Enough()) largest /= 2;
   const int64_t blocks = QueryBlocks(block_rows);
-  const int64_t smallest = 16 * multiple;
-  if (IsWindowed(plan_)) {  // no tasks but the chunks: see QueryRanges
+  if (windowed) {  // no tasks but the chunks: see QueryRanges
     while (largest > smallest && count_chunks() < kManyChunks) largest /= 2;
-    plan_.chunk_step = 1 + CeilDiv(plan_.before + plan_.after, largest);
+    // Where blocks do not begin with a position, one more.
+    const int64_t reach = CeilDiv(plan_.before, positions) +
+                          CeilDiv(plan_.after, positions) +
+                          (block_rows % plan_.group != 0);
+    for (const Sequence& s : sequences_)
+      plan_.chunk_step = std::max(
+          plan_.chunk_step, 1 + CeilDiv(reach * positions,
+                                        EvenPiece(keys(s), largest, multiple)));
   } else if (is_causal_ && largest > smallest && count_chunks() <= kFewChunks &&
              blocks * block_rows >= kLongRows) {
     largest /= 2;
   }
-  const int64_t ranges = QueryRanges(count_chunks(), blocks * block_rows);
-  const int64_t blocks_of_range = CeilDiv(blocks, ranges);
+  const int64_t blocks_of_range = std::max<int64_t>(
+      1, CeilDiv(blocks, QueryRanges(count_chunks(), blocks * block_rows)));
+  const int64_t ranges = std::max<int64_t>(1, CeilDiv(blocks, blocks_of_range));
   const auto add = [&](int64_t index) {
     bool any = false;
     for (int64_t b = 0; b < static_cast<int64_t>(sequences_.size()); ++b) {

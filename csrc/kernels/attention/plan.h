@@ -30,7 +30,8 @@ class PlanStorage {
   // Chunks of at most `largest` visible keys; at least one, possibly empty, for
   // every batch entry and head. If aligned, chunk i of every batch entry lies
   // within the same range of positions. Each with all queries, of which a block
-  // has `block_rows`, or with ranges of them if there are few chunks.
+  // has `block_rows`, or with ranges of them if there are few chunks. Chunks
+  // are smaller if they are few.
   void AddKeyChunks(int64_t largest, int64_t multiple, bool aligned,
                     int64_t block_rows);
 
@@ -57,6 +58,8 @@ class PlanStorage {
   };
 
   int64_t QueryRanges(int64_t chunks, int64_t rows) const;
+  // Whether every query sees a small part of the keys, around itself.
+  bool IsWindowed() const;
   // Of query rows of one head, in query-key pairs.
   double Work(const Sequence& s, int64_t first, int64_t count) const;
   std::vector<std::vector<QueryPart>> CutForThreads(

@@ -28,7 +28,7 @@ int64_t DrawMostWork(Draw* draw) { return draw->OneIn(8) ? 500000 : 100000; }
 
 AttentionShape DrawShape(Draw* draw) {
   const AttentionTiles tiles = GetAttentionTiles();
-  constexpr int64_t kGroups[] = {1, 1, 2, 3, 4, 8};
+  constexpr int64_t kGroups[] = {1, 1, 2, 3, 4, 7};
   AttentionShape s;
   s.batch = draw->OneIn(2) ? draw->Size(4) : 1 + draw->Below(4);
   s.num_kv_heads = draw->Size(3);

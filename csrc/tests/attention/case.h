@@ -26,6 +26,8 @@ enum class Bias {
   kNone,
   kFull,        // (B, N, T, S)
   kOverRows,    // (1, N, T, S)
+  kOverHeads,   // (B, 1, T, S)
+  kOverAll,     // (1, 1, T, S)
   kPerKey,      // (1, N, 1, S)
   kPerQuery,    // (B, 1, T, 1)
   kScalar,      // (1, 1, 1, 1)

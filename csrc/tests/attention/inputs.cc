@@ -138,6 +138,10 @@ Inputs::ScoreArray Inputs::BiasArray() const {
       return {B * N * T * shape.key_len, {1, B, N * B, T * N * B}};
     case Bias::kOverRows:
       return Broadcast(false, true, true, true);
+    case Bias::kOverHeads:
+      return Broadcast(true, false, true, true);
+    case Bias::kOverAll:
+      return Broadcast(false, false, true, true);
     case Bias::kPerKey:
       return Broadcast(false, true, false, true);
     case Bias::kPerQuery:
