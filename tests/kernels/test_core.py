@@ -43,12 +43,39 @@ def threads():
 @pytest.mark.parametrize("masked", [False, True], ids=["all-keys", "holes"])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (4, 2)])
 def test_threads_do_not_change_a_bit(heads, kv_heads, masked, is_causal, threads, rng):
+    """16: blocks of queries are cut."""
     inputs = make_inputs(rng, 2, 300, 400, heads, kv_heads, 16, 24)
     key_mask = rng.random((2, 400)) < 0.5 if masked else None
+    assert_same_bits(threads, inputs, key_mask=key_mask, is_causal=is_causal)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "heads", "options"),
+    [
+        ((1100, 20), (1, 1), {}),
+        ((1100, 1100), (1, 1), {"is_causal": True}),
+        ((40, 3000), (1, 1), {}),
+        ((900, 900), (2, 1), {"window_before": 60, "window_after": 60}),
+        ((150, 90), (6, 2), {"bias": (1, 1, 150, 90)}),
+    ],
+    ids=["few-keys", "causal", "few-queries", "window", "bias-of-all-heads"],
+)
+def test_threads_do_not_change_a_bit_of_what_is_cut(
+    lengths, heads, options, threads, rng
+):
+    """Ranges of queries, split keys, the order of a window's chunks; a query whose
+    three heads lie in two blocks and share a row of the bias."""
+    inputs = make_inputs(rng, 1, *lengths, *heads, 8, 8)
+    if "bias" in options:
+        options = {"bias": rng.standard_normal(options["bias"], "float32")}
+    assert_same_bits(threads, inputs, **options)
+
+
+def assert_same_bits(threads, inputs, **options):
     results = []
-    for number in (1, 2, 5):
+    for number in (1, 2, 5, 16):
         threads(number)
-        results.append(run(inputs, key_mask=key_mask, is_causal=is_causal))
+        results.append(run(inputs, **options))
     for other in results[1:]:
         for x, y in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(x, y)

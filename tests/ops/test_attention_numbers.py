@@ -226,6 +226,24 @@ def long_judge(q, k, v, g, visible, rows, keys):
     return output[rows], grad_query[rows], grad_key, grad_value
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("lengths", "heads", "options"),
+    [
+        ((1100, 20), (1, 1), {}),
+        ((1100, 600), (1, 1), {"is_causal": True}),
+        ((40, 3000), (1, 1), {}),
+        ((900, 900), (2, 1), {"sliding_window": 60}),
+    ],
+    ids=["few-keys", "causal", "few-queries", "window"],
+)
+def test_what_is_cut_for_many_threads_is_as_exact_as_keras(
+    lengths, heads, options, dtype, rng
+):
+    """Ranges of queries, split keys, and the chunks of a window."""
+    check(make_arrays(rng, 1, *lengths, *heads, 8, 8), dtype, options)
+
+
 @pytest.mark.parametrize(
     ("options", "visible"),
     [
