@@ -48,17 +48,14 @@ def processors():
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     """Folders are tested by several processes, files by this one, unless `-n` says
-    otherwise; by this one also where there is one processor or no pytest-xdist."""
+    otherwise; by this one also where there is no pytest-xdist."""
     option = config.option
     if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
         return
     if option.numprocesses is not None or option.dist != "no" or option.usepdb:
         return
-    # One more than there are processors: a test often waits, for a process that it has
-    # started or for a thread of TensorFlow's. On 2 processors 382 tests took 178 s in 2
-    # processes, which had 1.45 processors' time, 145 s in 3 and 161 s in 4.
-    number = min(processors() + 1, MOST_PROCESSES)
-    if processors() > 1 and all(pathlib.Path(arg).is_dir() for arg in config.args):
+    number = min(processors(), MOST_PROCESSES)
+    if number > 1 and all(pathlib.Path(arg).is_dir() for arg in config.args):
         option.numprocesses, option.dist = number, "worksteal"
 
 
