@@ -40,7 +40,8 @@ class BackwardPass {
     // the same elements of grad_bias: every sum has one owner and one order.
     const ScoreStrides& strides = options_.bias_strides;
     const auto batch = static_cast<int64_t>(sequences_.size());
-    const int64_t sequences = args_.grad_bias && !strides.batch ? batch : 1;
+    const int64_t sequences =
+        args_.grad_bias && !strides.batch ? std::max<int64_t>(1, batch) : 1;
     const int64_t heads =
         args_.grad_bias && !strides.head ? s_.num_kv_heads : 1;
     const int64_t head_tasks = s_.num_kv_heads / heads;

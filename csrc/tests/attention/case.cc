@@ -33,7 +33,7 @@ enum Factor {
   kFactors
 };
 
-constexpr int64_t kGroups[] = {1, 2, 6};
+constexpr int64_t kGroups[] = {1, 2, 3};
 
 template <typename Enum>
 constexpr int Count() {
