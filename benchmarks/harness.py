@@ -354,6 +354,28 @@ def publish(
     return results
 
 
+def run(
+    program: str,
+    documentation: str,
+    measure: Callable[[argparse.Namespace, str], dict[str, Any]],
+    report: Callable[[dict[str, Any]], str],
+    arguments: Sequence[object] | None = None,
+) -> dict[str, Any]:
+    """A whole program that has no options of its own: `parser`, then `publish`.
+
+    Args:
+        program: As for `publish`.
+        documentation: Of the program.
+        measure: Makes the results from the options and the command line.
+        report: As for `publish`.
+        arguments: Of the command line; None: those of the process.
+    """
+    words = None if arguments is None else [str(word) for word in arguments]
+    options = parser(documentation).parse_args(words)
+    line = command(program, arguments)
+    return publish(program, options, lambda: measure(options, line), report)
+
+
 def write_json(results: dict[str, Any], path: pathlib.Path) -> None:
     path.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -145,9 +145,7 @@ def report(results):
 
 
 def main(argv=None):
-    options = harness.parser(__doc__).parse_args(argv)
-    command = harness.command(PROGRAM, argv)
-    return harness.publish(PROGRAM, options, lambda: measure(options, command), report)
+    return harness.run(PROGRAM, __doc__, measure, report, argv)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 // unless there is a window (plan.chunk_step). At every block of queries a chunk
 // waits for the one before; as tasks are taken in ascending order, the one
 // waited for is always running or done. This keeps the bits the same for any
-// number of threads and costs no memory; partial sums per chunk would cost S /
+// number of threads, and dQ costs no memory; sums per chunk would cost S /
 // kKeyChunk times dQ. The gradient of a bias that batch entries or heads share
 // is summed likewise (shared.bias_turns), and so are dK and dV over the ranges
 // of queries (shared.key_turns).

@@ -69,7 +69,7 @@ PlanStorage::PlanStorage(const AttentionShape& shape,
   plan_.group = shape.num_heads / shape.num_kv_heads;
   plan_.statistics_stride =
       plan_.packed ? options.query_splits[shape.batch] : shape.query_len;
-  // A window that hides nothing is none.
+  // Windows that hide nothing do not count.
   const auto limit = [](int64_t window, int64_t positions) {
     return window < 0 || window >= positions - 1 ? kUnlimited : window;
   };
@@ -296,6 +296,8 @@ void PlanStorage::AddKeyChunks(int64_t largest, int64_t multiple, bool aligned,
   const int64_t blocks = QueryBlocks(block_rows);
   if (windowed) {  // no tasks but the chunks: see QueryRanges
     while (largest > smallest && count_chunks() < kManyChunks) largest /= 2;
+    // A chunk is rounded up to `multiple`, and must fit its scratch.
+    largest = std::max(multiple, largest / multiple * multiple);
     // Where blocks do not begin with a position, one more.
     const int64_t reach = CeilDiv(plan_.before, positions) +
                           CeilDiv(plan_.after, positions) +

@@ -80,6 +80,7 @@ std::vector<Call> Calls() {
        true,
        1023,
        {}},
+      {"B64 T768 N3 K1 window 60", {64, 768, 768, 3, 1, 64, 64}, false, 60, {}},
       {"31 x T128, 1 x T8192, N8",
        {32, 8192, 8192, 8, 8, 64, 64},
        false,
@@ -184,6 +185,8 @@ double Backward(const Call& call, const AttentionTiles& tiles, int threads,
       passed = now = std::max(now, passed) + cost;
     };
     const int64_t rows = s.query_len * plan.group;
+    CHECK(task.count <= tiles.key_chunk,
+          "%s: a chunk is larger than its scratch", call.name);
     for (int64_t k = 0; k < task.block_count; ++k) {
       const int64_t block = task.block_first + k;
       double pairs = 0;
